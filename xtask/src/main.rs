@@ -1,0 +1,47 @@
+//! The project's own tools: `cargo xtask tidy` keeps the rules that a program can keep, `cargo xtask check` runs
+//! everything that must pass before a change is shared. No dependencies, so that it builds in a moment.
+#![forbid(unsafe_code)]
+
+mod check;
+mod tidy;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+const USAGE: &str = "usage: cargo xtask tidy | check
+
+  tidy    the house's rules: lengths, openings, unsafe, crate arrows, op folders, banned words, dead files, links
+  check   cargo fmt --check, cargo clippy, tidy, cargo test";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let root = workspace_root();
+    match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["tidy"] => outcome(tidy::run(&root)),
+        ["check"] => outcome(check::run(&root)),
+        ["help" | "-h" | "--help"] => {
+            println!("{USAGE}");
+            ExitCode::SUCCESS
+        }
+        _ => {
+            eprintln!("{USAGE}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn outcome(result: Result<(), String>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("{message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The folder above xtask's own: Cargo sets the variable both for `cargo xtask` and for tests.
+fn workspace_root() -> PathBuf {
+    let own = std::env::var_os("CARGO_MANIFEST_DIR").map_or_else(|| PathBuf::from("xtask"), PathBuf::from);
+    own.parent().map_or_else(|| PathBuf::from("."), Path::to_path_buf)
+}
