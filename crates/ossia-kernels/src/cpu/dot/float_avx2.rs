@@ -1,0 +1,147 @@
+//! Dot products with float activations, AVX2: every kind of weight, its values exact.
+
+use std::arch::x86_64::*;
+
+use super::{TILE, tile_rows};
+use crate::matrix::{Kind, Matrix};
+use crate::mxfp4::{DOUBLED, GROUP};
+
+/// Rows whose sums run side by side.
+const ROWS: usize = 4;
+
+/// Tokens that share the loads of a row.
+const TOKENS: usize = 3;
+
+/// See [`super::tile`].
+///
+/// # Safety
+/// AVX2, FMA and F16C are present.
+#[target_feature(enable = "avx2,fma,f16c")]
+pub unsafe fn tile(m: &Matrix, row: usize, x: &[f32], tokens: &[u32], out: &mut [[f32; TILE]]) {
+    let rows = tile_rows(m, row);
+    let whole = tokens.len() / TOKENS * TOKENS;
+    for half in 0..TILE / ROWS {
+        let rows: [usize; ROWS] = std::array::from_fn(|r| rows[half * ROWS + r]);
+        for i in (0..whole).step_by(TOKENS) {
+            // SAFETY: passed on.
+            let sums = unsafe { dots(m, rows, x, std::array::from_fn::<_, TOKENS, _>(|n| tokens[i + n])) };
+            (0..TOKENS).for_each(|n| out[i + n][half * ROWS..][..ROWS].copy_from_slice(&sums[n]));
+        }
+        for i in whole..tokens.len() {
+            // SAFETY: passed on.
+            let sums = unsafe { dots(m, rows, x, [tokens[i]]) };
+            out[i][half * ROWS..][..ROWS].copy_from_slice(&sums[0]);
+        }
+    }
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn dots<const N: usize>(m: &Matrix, rows: [usize; ROWS], x: &[f32], tokens: [u32; N]) -> [[f32; ROWS]; N] {
+    // SAFETY: passed on; the kind is decided once, outside the loop.
+    unsafe {
+        match m.kind() {
+            Kind::F32 => dots_of::<{ Kind::F32 as u8 }, N>(m, rows, x, tokens),
+            Kind::F16 => dots_of::<{ Kind::F16 as u8 }, N>(m, rows, x, tokens),
+            Kind::BF16 => dots_of::<{ Kind::BF16 as u8 }, N>(m, rows, x, tokens),
+            Kind::Q8 => dots_of::<{ Kind::Q8 as u8 }, N>(m, rows, x, tokens),
+            Kind::Mxfp4Pairs => dots_of::<{ Kind::Mxfp4Pairs as u8 }, N>(m, rows, x, tokens),
+            Kind::Mxfp4Halves => dots_of::<{ Kind::Mxfp4Halves as u8 }, N>(m, rows, x, tokens),
+        }
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn dots_of<const KIND: u8, const N: usize>(
+    m: &Matrix,
+    rows: [usize; ROWS],
+    x: &[f32],
+    tokens: [u32; N],
+) -> [[f32; ROWS]; N] {
+    let elements = rows.map(|row| m.elements().at(row, 0).as_ptr());
+    let scales = rows.map(|row| m.scales().at(row, 0).as_ptr());
+    let (stride, scale_stride) = (m.elements().group_stride(), m.scales().group_stride());
+    let x = tokens.map(|t| x[t as usize * m.cols()..][..m.cols()].as_ptr());
+    let mut acc = [[_mm256_setzero_ps(); ROWS]; N];
+    for g in 0..m.groups() {
+        for r in 0..ROWS {
+            // SAFETY: group g of a row of the matrix, and 32 activations of each token.
+            unsafe {
+                let w = load_group::<KIND>(elements[r].add(g * stride), scales[r].add(g * scale_stride));
+                for (j, w) in w.into_iter().enumerate() {
+                    for n in 0..N {
+                        let x = _mm256_loadu_ps(x[n].add(g * GROUP + 8 * j));
+                        acc[n][r] = _mm256_fmadd_ps(w, x, acc[n][r]);
+                    }
+                }
+            }
+        }
+    }
+    acc.map(|acc| acc.map(|lanes| add_lanes(lanes)))
+}
+
+/// The values of a group.
+///
+/// # Safety
+/// `e` and `s` are the addresses of a group's elements and scale of this kind.
+#[inline]
+#[target_feature(enable = "avx2,f16c")]
+unsafe fn load_group<const KIND: u8>(e: *const u8, s: *const u8) -> [__m256; 4] {
+    // SAFETY: promised by the caller.
+    unsafe {
+        if KIND == Kind::F32 as u8 {
+            return std::array::from_fn(|j| _mm256_loadu_ps(e.cast::<f32>().add(8 * j)));
+        }
+        if KIND == Kind::F16 as u8 {
+            return std::array::from_fn(|j| _mm256_cvtph_ps(_mm_loadu_si128(e.add(16 * j).cast())));
+        }
+        if KIND == Kind::BF16 as u8 {
+            return std::array::from_fn(|j| {
+                let halves = _mm256_cvtepu16_epi32(_mm_loadu_si128(e.add(16 * j).cast()));
+                _mm256_castsi256_ps(_mm256_slli_epi32::<16>(halves))
+            });
+        }
+        if KIND == Kind::Q8 as u8 {
+            let scale = _mm256_set1_ps(half::f16::from_le_bytes([*s, *s.add(1)]).to_f32());
+            return std::array::from_fn(|j| {
+                let v = _mm256_cvtepi8_epi32(_mm_loadl_epi64(e.add(8 * j).cast()));
+                _mm256_mul_ps(_mm256_cvtepi32_ps(v), scale)
+            });
+        }
+        let (low, high) = codes(e);
+        let (first, second) = if KIND == Kind::Mxfp4Pairs as u8 {
+            (_mm_unpacklo_epi8(low, high), _mm_unpackhi_epi8(low, high))
+        } else {
+            (low, high)
+        };
+        let scale = _mm256_set1_ps(0.5 * crate::mxfp4::scale(*s));
+        let lanes = |v: __m128i| _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(v)), scale);
+        [lanes(first), lanes(_mm_srli_si128::<8>(first)), lanes(second), lanes(_mm_srli_si128::<8>(second))]
+    }
+}
+
+/// The doubled values of 16 low and 16 high nibbles.
+///
+/// # Safety
+/// 16 bytes can be read at `e`.
+#[inline]
+#[target_feature(enable = "avx2")]
+unsafe fn codes(e: *const u8) -> (__m128i, __m128i) {
+    // SAFETY: the table holds 16 bytes; `e` is promised by the caller.
+    let (table, bytes) = unsafe { (_mm_loadu_si128(DOUBLED.as_ptr().cast()), _mm_loadu_si128(e.cast())) };
+    let mask = _mm_set1_epi8(15);
+    let low = _mm_shuffle_epi8(table, _mm_and_si128(bytes, mask));
+    (low, _mm_shuffle_epi8(table, _mm_and_si128(_mm_srli_epi16::<4>(bytes), mask)))
+}
+
+/// Eight lanes to one, pairwise, as the scalar version does.
+///
+/// # Safety
+/// AVX2 is present; code compiled for it calls this as it would a safe function.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub fn add_lanes(v: __m256) -> f32 {
+    let v = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
+    let v = _mm_add_ps(v, _mm_movehl_ps(v, v));
+    _mm_cvtss_f32(_mm_add_ss(v, _mm_movehdup_ps(v)))
+}

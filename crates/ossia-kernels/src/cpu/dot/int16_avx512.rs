@@ -1,0 +1,153 @@
+//! Q8 with 16-bit activations, AVX-512 with VNNI: the sums of `int16_avx2`, sixteen rows at a time.
+
+use std::arch::x86_64::*;
+
+use super::quantize::Int16Rows;
+use super::rows_avx2::{HALF, store_transposed};
+use super::rows_avx512::{Span, add_fours, fold_halves, fold_neighbours, in_eights, with_whole_tile};
+use super::{PANEL_TOKENS, Panel, TILE};
+use crate::matrix::Matrix;
+use crate::mxfp4::GROUP;
+
+/// Bytes of a group in the panel.
+const PANEL_GROUP: usize = 2 * GROUP * TILE;
+
+/// See [`super::tile`].
+///
+/// # Safety
+/// AVX-512 (F, BW, DQ, VL) with VNNI, AVX2, FMA and F16C are present.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+pub unsafe fn tile(m: &Matrix, row: usize, x: &Int16Rows, tokens: &[u32], panel: &mut Panel, out: &mut [[f32; TILE]]) {
+    let groups = m.groups();
+    with_whole_tile(m, row, out, |row, out| {
+        let rows = Span::new(m, row);
+        // SAFETY: a Matrix holds all its groups, the token's rows hold `groups` entries each, the panel is unpacked
+        // before it is used.
+        unsafe {
+            unpack_scales(&rows, groups, panel);
+            if tokens.len() < PANEL_TOKENS {
+                for (&token, out) in tokens.iter().zip(out) {
+                    _mm512_storeu_ps(out.as_mut_ptr(), direct(&rows, groups, panel, x, token as usize));
+                }
+                return;
+            }
+            unpack(&rows, groups, panel);
+            in_eights(
+                tokens,
+                out,
+                |tokens, out| panel_tokens(groups, panel, x, tokens, out),
+                |token, out| panel_tokens(groups, panel, x, token, out),
+            );
+        }
+    });
+}
+
+/// The scales of a tile as f32, [groups, rows].
+///
+/// # Safety
+/// `groups` groups lie at every row.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+unsafe fn unpack_scales(rows: &Span, groups: usize, panel: &mut Panel) {
+    let bytes = &mut panel.codes[..2 * TILE * groups];
+    // SAFETY: promised by the caller; two bytes are a scale.
+    unsafe { rows.gather_scales::<[u8; 2]>(bytes.as_chunks_mut().0) };
+    for (bytes, out) in bytes.chunks_exact(2 * TILE).zip(panel.scales.chunks_exact_mut(TILE)) {
+        // SAFETY: sixteen of both.
+        unsafe { _mm512_storeu_ps(out.as_mut_ptr(), _mm512_cvtph_ps(_mm256_loadu_si256(bytes.as_ptr().cast()))) };
+    }
+}
+
+/// One token, straight from the weights.
+///
+/// # Safety
+/// `groups` groups lie at every row and in the activations; the panel holds the scales.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+unsafe fn direct(rows: &Span, groups: usize, panel: &Panel, x: &Int16Rows, token: usize) -> __m512 {
+    let (q, d) = (x.values(token).as_ptr(), x.scales(token).as_ptr());
+    let zero = _mm512_setzero_si512();
+    let mut acc = _mm512_setzero_ps();
+    for g in 0..groups {
+        rows.prefetch(g);
+        // SAFETY: group g of every row, of the token and of the panel.
+        unsafe {
+            let x = _mm512_loadu_si512(q.add(g * GROUP).cast());
+            let four = |j: usize| {
+                let p = rows.elements.add(4 * j * rows.row + g * rows.group);
+                let row = |r: usize| {
+                    let w = _mm512_cvtepi8_epi16(_mm256_loadu_si256(p.add(r * rows.row).cast()));
+                    _mm512_dpwssd_epi32(zero, w, x)
+                };
+                fold_neighbours(fold_halves(row(0), row(1)), fold_halves(row(2), row(3)))
+            };
+            let sum = _mm512_cvtepi32_ps(add_fours([four(0), four(1), four(2), four(3)]));
+            let scale = _mm512_loadu_ps(panel.scales.as_ptr().add(g * TILE));
+            acc = _mm512_fmadd_ps(sum, _mm512_mul_ps(scale, _mm512_set1_ps(*d.add(g))), acc);
+        }
+    }
+    acc
+}
+
+/// Widens the rows, two elements of each row side by side.
+///
+/// # Safety
+/// `groups` groups lie at every row.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+unsafe fn unpack(rows: &Span, groups: usize, panel: &mut Panel) {
+    assert!(panel.codes.len() >= PANEL_GROUP * groups && panel.scales.len() >= TILE * groups);
+    for g in 0..groups {
+        rows.prefetch(g);
+        for (part, half) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+            // SAFETY: group g of every row; the panel holds 1024 bytes for each group.
+            unsafe {
+                let w: [__m256i; HALF] = std::array::from_fn(|r| {
+                    let p = rows.elements.add((half * HALF + r) * rows.row + g * rows.group + 16 * part);
+                    _mm256_cvtepi8_epi16(_mm_loadu_si128(p.cast()))
+                });
+                let out = panel.codes.as_mut_ptr().add(g * PANEL_GROUP + part * PANEL_GROUP / 2 + 32 * half);
+                store_transposed(w, out, 64);
+            }
+        }
+    }
+}
+
+/// The unpacked rows with some tokens.
+///
+/// # Safety
+/// `panel` was unpacked from `groups` groups.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+unsafe fn panel_tokens<const N: usize>(
+    groups: usize,
+    panel: &Panel,
+    x: &Int16Rows,
+    tokens: [u32; N],
+    out: &mut [[f32; TILE]],
+) {
+    let q = tokens.map(|t| x.values(t as usize).as_ptr().cast::<i32>());
+    let d = tokens.map(|t| x.scales(t as usize).as_ptr());
+    let mut acc = [_mm512_setzero_ps(); N];
+    for g in 0..groups {
+        // SAFETY: group g of the panel and of every token.
+        unsafe {
+            let codes = panel.codes.as_ptr().add(g * PANEL_GROUP);
+            let mut sums = [_mm512_setzero_si512(); N];
+            for pair in 0..16 {
+                let w = _mm512_loadu_si512(codes.add(64 * pair).cast());
+                for n in 0..N {
+                    let x = _mm512_set1_epi32(q[n].add(16 * g + pair).read_unaligned());
+                    sums[n] = _mm512_dpwssd_epi32(sums[n], w, x);
+                }
+            }
+            let scale = _mm512_loadu_ps(panel.scales.as_ptr().add(g * TILE));
+            for n in 0..N {
+                let scale = _mm512_mul_ps(scale, _mm512_set1_ps(*d[n].add(g)));
+                acc[n] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums[n]), scale, acc[n]);
+            }
+        }
+    }
+    for n in 0..N {
+        // SAFETY: sixteen floats.
+        unsafe { _mm512_storeu_ps(out[n].as_mut_ptr(), acc[n]) };
+    }
+}

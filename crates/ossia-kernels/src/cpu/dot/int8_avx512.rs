@@ -1,0 +1,195 @@
+//! MXFP4 with 8-bit activations, AVX-512 with VNNI: the sums of `int8_avx2`, sixteen rows at a time.
+//!
+//! `dpbusd` adds four products of an unsigned and a signed byte to each 32-bit lane without saturating, so codes are
+//! looked up as value + 12 here too and the offset is taken off by the accumulator's first value.
+
+use std::arch::x86_64::*;
+
+use super::quantize::Int8Rows;
+use super::rows_avx2::{HALF, store_transposed};
+use super::rows_avx512::{Span, add_fours, in_eights, with_whole_tile};
+use super::{PANEL_TOKENS, Panel, TILE};
+use crate::matrix::Matrix;
+use crate::mxfp4::GROUP;
+
+/// What is added to a doubled E2M1 value to make it unsigned.
+const OFFSET: i32 = 12;
+
+/// Bytes of a group in the panel.
+const PANEL_GROUP: usize = GROUP * TILE;
+
+/// See [`super::tile`].
+///
+/// # Safety
+/// AVX-512 (F, BW, DQ, VL) with VNNI, AVX2, FMA and F16C are present.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+pub unsafe fn tile(m: &Matrix, row: usize, x: &Int8Rows, tokens: &[u32], panel: &mut Panel, out: &mut [[f32; TILE]]) {
+    let groups = m.groups();
+    with_whole_tile(m, row, out, |row, out| {
+        let rows = Span::new(m, row);
+        // SAFETY: a Matrix holds all its groups, the token's rows hold `groups` entries each, the panel is unpacked
+        // before it is used.
+        unsafe {
+            unpack_scales(&rows, groups, panel);
+            if tokens.len() < PANEL_TOKENS {
+                for (&token, out) in tokens.iter().zip(out) {
+                    _mm512_storeu_ps(out.as_mut_ptr(), direct(&rows, groups, panel, x, token as usize));
+                }
+                return;
+            }
+            unpack(&rows, groups, panel);
+            in_eights(
+                tokens,
+                out,
+                |tokens, out| panel_tokens(groups, panel, x, tokens, out),
+                |token, out| panel_tokens(groups, panel, x, token, out),
+            );
+        }
+    });
+}
+
+/// E2M1 codes to value * 2 + OFFSET.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn code_table() -> __m512i {
+    _mm512_broadcast_i32x4(_mm_setr_epi8(12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0))
+}
+
+/// The codes of four rows, a row in each 128-bit lane: low nibbles and high nibbles as unsigned values.
+///
+/// # Safety
+/// 16 bytes can be read at `p` and at three times `row` bytes after it.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq")]
+unsafe fn unpack_four(p: *const u8, row: usize, table: __m512i) -> (__m512i, __m512i) {
+    // SAFETY: promised by the caller.
+    let lane = |r: usize| unsafe { _mm_loadu_si128(p.add(r * row).cast()) };
+    let bytes = _mm512_inserti32x4::<1>(_mm512_castsi128_si512(lane(0)), lane(1));
+    let bytes = _mm512_inserti32x4::<3>(_mm512_inserti32x4::<2>(bytes, lane(2)), lane(3));
+    let mask = _mm512_set1_epi8(15);
+    let high = _mm512_and_si512(_mm512_srli_epi16::<4>(bytes), mask);
+    (_mm512_shuffle_epi8(table, _mm512_and_si512(bytes, mask)), _mm512_shuffle_epi8(table, high))
+}
+
+/// The scales of a tile as f32, [groups, rows].
+///
+/// # Safety
+/// `groups` groups lie at every row.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+unsafe fn unpack_scales(rows: &Span, groups: usize, panel: &mut Panel) {
+    let bytes = &mut panel.codes[..TILE * groups];
+    // SAFETY: promised by the caller.
+    unsafe { rows.gather_scales::<u8>(bytes) };
+    for (bytes, out) in bytes.chunks_exact(TILE).zip(panel.scales.chunks_exact_mut(TILE)) {
+        // SAFETY: sixteen of both.
+        unsafe {
+            let exponents = _mm512_slli_epi32::<23>(_mm512_cvtepu8_epi32(_mm_loadu_si128(bytes.as_ptr().cast())));
+            // Exponent 0 is 2^-127, which is subnormal; every other scale is larger.
+            let scales = _mm512_max_epi32(exponents, _mm512_set1_epi32(0x0040_0000));
+            _mm512_storeu_ps(out.as_mut_ptr(), _mm512_castsi512_ps(scales));
+        }
+    }
+}
+
+/// One token, straight from the weights.
+///
+/// # Safety
+/// `groups` groups lie at every row and in the activations; the panel holds the scales.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+unsafe fn direct(rows: &Span, groups: usize, panel: &Panel, x: &Int8Rows, token: usize) -> __m512 {
+    let (q, d, sums) = (x.values(token).as_ptr(), x.scales(token).as_ptr(), x.sums(token).as_ptr());
+    let (table, zero) = (code_table(), _mm512_setzero_si512());
+    let mut acc = _mm512_setzero_ps();
+    for g in 0..groups {
+        rows.prefetch(g);
+        // SAFETY: group g of every row, of the token and of the panel.
+        unsafe {
+            let low = _mm512_broadcast_i32x4(_mm_loadu_si128(q.add(g * GROUP).cast()));
+            let high = _mm512_broadcast_i32x4(_mm_loadu_si128(q.add(g * GROUP + 16).cast()));
+            let four = |j: usize| {
+                let p = rows.elements.add(4 * j * rows.row + g * rows.group);
+                let (w_low, w_high) = unpack_four(p, rows.row, table);
+                _mm512_dpbusd_epi32(_mm512_dpbusd_epi32(zero, w_low, low), w_high, high)
+            };
+            let sum = add_fours([four(0), four(1), four(2), four(3)]);
+            let sum = _mm512_cvtepi32_ps(_mm512_sub_epi32(sum, _mm512_set1_epi32(OFFSET * *sums.add(g))));
+            let scale = _mm512_loadu_ps(panel.scales.as_ptr().add(g * TILE));
+            acc = _mm512_fmadd_ps(sum, _mm512_mul_ps(scale, _mm512_set1_ps(0.5 * *d.add(g))), acc);
+        }
+    }
+    acc
+}
+
+/// Looks the rows' codes up, four elements of each row side by side.
+///
+/// # Safety
+/// `groups` groups lie at every row.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+unsafe fn unpack(rows: &Span, groups: usize, panel: &mut Panel) {
+    let table = code_table();
+    assert!(panel.codes.len() >= PANEL_GROUP * groups && panel.scales.len() >= TILE * groups);
+    for g in 0..groups {
+        rows.prefetch(g);
+        for half in 0..TILE / HALF {
+            let mut w = [_mm256_setzero_si256(); HALF];
+            // SAFETY: group g of every row; the panel holds 512 bytes for each group.
+            unsafe {
+                for first in [0, 4] {
+                    let p = rows.elements.add((half * HALF + first) * rows.row + g * rows.group);
+                    let (low, high) = unpack_four(p, rows.row, table);
+                    // A row's low and high nibbles side by side.
+                    let (a, b) = (_mm512_castsi512_si256(low), _mm512_castsi512_si256(high));
+                    w[first] = _mm256_permute2x128_si256::<0x20>(a, b);
+                    w[first + 1] = _mm256_permute2x128_si256::<0x31>(a, b);
+                    let (a, b) = (_mm512_extracti64x4_epi64::<1>(low), _mm512_extracti64x4_epi64::<1>(high));
+                    w[first + 2] = _mm256_permute2x128_si256::<0x20>(a, b);
+                    w[first + 3] = _mm256_permute2x128_si256::<0x31>(a, b);
+                }
+                store_transposed(w, panel.codes.as_mut_ptr().add(g * PANEL_GROUP + 32 * half), 64);
+            }
+        }
+    }
+}
+
+/// The unpacked rows with some tokens.
+///
+/// # Safety
+/// `panel` was unpacked from `groups` groups.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+unsafe fn panel_tokens<const N: usize>(
+    groups: usize,
+    panel: &Panel,
+    x: &Int8Rows,
+    tokens: [u32; N],
+    out: &mut [[f32; TILE]],
+) {
+    let q = tokens.map(|t| x.values(t as usize).as_ptr().cast::<i32>());
+    let d = tokens.map(|t| x.scales(t as usize).as_ptr());
+    let s = tokens.map(|t| x.sums(t as usize).as_ptr());
+    let mut acc = [_mm512_setzero_ps(); N];
+    for g in 0..groups {
+        // SAFETY: group g of the panel and of every token.
+        unsafe {
+            let codes = panel.codes.as_ptr().add(g * PANEL_GROUP);
+            let mut sums: [__m512i; N] = std::array::from_fn(|n| _mm512_set1_epi32(-OFFSET * *s[n].add(g)));
+            for quad in 0..8 {
+                let w = _mm512_loadu_si512(codes.add(64 * quad).cast());
+                for n in 0..N {
+                    let x = _mm512_set1_epi32(q[n].add(8 * g + quad).read_unaligned());
+                    sums[n] = _mm512_dpbusd_epi32(sums[n], w, x);
+                }
+            }
+            let scale = _mm512_loadu_ps(panel.scales.as_ptr().add(g * TILE));
+            for n in 0..N {
+                let scale = _mm512_mul_ps(scale, _mm512_set1_ps(0.5 * *d[n].add(g)));
+                acc[n] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums[n]), scale, acc[n]);
+            }
+        }
+    }
+    for n in 0..N {
+        // SAFETY: sixteen floats.
+        unsafe { _mm512_storeu_ps(out[n].as_mut_ptr(), acc[n]) };
+    }
+}

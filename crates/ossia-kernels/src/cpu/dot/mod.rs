@@ -1,0 +1,140 @@
+//! Dot products of weight rows with activations: the inner loop of every linear layer.
+//!
+//! Work is cut into tiles of sixteen rows. One tile with one token is read straight from the weights; with more tokens
+//! its elements are unpacked once and reused.
+//!
+//! **The order of sums is the same on both ways**, so a token's result never depends on its company:
+//! * integer activations: per group of 32 an exact integer sum s, then `acc = fma(s, w_scale * x_scale, acc)`, groups
+//!   ascending, acc starting at 0. The same bits on every instruction set.
+//! * float activations: eight lanes, `lane[j] = fma(w[8i+j], x[8i+j], lane[j])`, i ascending; the lanes are then added
+//!   pairwise (0+4 1+5 2+6 3+7, then +2, then +1). The scalar version rounds products too (no fma).
+
+#[cfg(target_arch = "x86_64")]
+mod float_avx2;
+#[cfg(target_arch = "x86_64")]
+mod int16_avx2;
+#[cfg(target_arch = "x86_64")]
+mod int16_avx512;
+#[cfg(target_arch = "x86_64")]
+mod int8_avx2;
+#[cfg(target_arch = "x86_64")]
+mod int8_avx512;
+pub mod quantize;
+#[cfg(target_arch = "x86_64")]
+mod rows_avx2;
+#[cfg(target_arch = "x86_64")]
+mod rows_avx512;
+mod scalar;
+#[cfg(test)]
+mod tests;
+
+#[cfg(target_arch = "x86_64")]
+pub use float_avx2::add_lanes;
+
+use crate::arena::{Arena, Slice};
+use crate::cpu::isa::Isa;
+use crate::matrix::{Kind, Matrix};
+use crate::mxfp4::GROUP;
+use crate::{Precision, Result};
+use quantize::{Int8Rows, Int16Rows, Order};
+
+/// Rows of a tile.
+pub const TILE: usize = 16;
+
+/// Bytes of a panel for each column.
+const PANEL_BYTES: usize = 2 * TILE;
+
+/// From this many tokens on, a tile's elements are unpacked first.
+const PANEL_TOKENS: usize = 3;
+
+/// Activations in the form that a matrix wants them.
+pub enum Input<'a> {
+    /// f32, [tokens, cols].
+    Float(&'a [f32]),
+    /// 8-bit, with a scale for each group of 32: for MXFP4.
+    Int8(Int8Rows),
+    /// 16-bit, with a scale for each group of 32: for Q8, where they cost no more than 8 bits do on AVX2.
+    Int16(Int16Rows),
+}
+
+impl<'a> Input<'a> {
+    /// Prepares x [tokens, cols] for matrices of `kind`: integers where the weights are quantized and precision is fast.
+    pub fn new(runtime: &crate::Runtime, x: &'a [f32], cols: usize, kind: Kind) -> Result<Self> {
+        if runtime.precision == Precision::F32 {
+            return Ok(Input::Float(x));
+        }
+        Ok(match kind {
+            Kind::F32 | Kind::F16 | Kind::BF16 => Input::Float(x),
+            Kind::Q8 => Input::Int16(Int16Rows::quantize(runtime, x, cols)?),
+            Kind::Mxfp4Pairs => Input::Int8(Int8Rows::quantize(runtime, x, cols, Order::EvenOdd)?),
+            Kind::Mxfp4Halves => Input::Int8(Int8Rows::quantize(runtime, x, cols, Order::Natural)?),
+        })
+    }
+}
+
+/// One tile's elements, unpacked: scratch of one thread.
+pub struct Panel<'a> {
+    /// MXFP4: [groups, 8 quads, rows, 4 elements], a byte each; Q8: [groups, 16 pairs, rows, 2 elements], two each.
+    codes: &'a mut [u8],
+    /// [groups, rows].
+    scales: &'a mut [f32],
+}
+
+/// Scratch for the panels of all threads.
+pub struct Panels {
+    codes: Slice<u8>,
+    scales: Slice<f32>,
+    cols: usize,
+}
+
+impl Panels {
+    /// Panels for tiles of `cols` columns.
+    pub fn new(arena: &Arena, threads: usize, cols: usize) -> Result<Self> {
+        let codes = arena.take(threads * PANEL_BYTES * cols)?;
+        Ok(Self { codes, scales: arena.take(threads * TILE * cols / GROUP)?, cols })
+    }
+
+    /// Bytes of scratch that [`Panels::new`] takes.
+    pub fn scratch_bytes(threads: usize, cols: usize) -> usize {
+        Arena::size_of::<u8>(threads * PANEL_BYTES * cols) + Arena::size_of::<f32>(threads * TILE * cols / GROUP)
+    }
+
+    /// Lends one panel to each thread.
+    pub fn split(&mut self) -> Vec<std::sync::Mutex<Panel<'_>>> {
+        let codes = self.codes.chunks_exact_mut(PANEL_BYTES * self.cols);
+        let scales = self.scales.chunks_exact_mut(TILE * self.cols / GROUP);
+        codes.zip(scales).map(|(codes, scales)| std::sync::Mutex::new(Panel { codes, scales })).collect()
+    }
+}
+
+/// out[i][r] = W[row + r] · x[tokens[i]] for the sixteen rows from `row` on; rows past the last repeat it.
+pub fn tile(isa: Isa, m: &Matrix, row: usize, x: &Input, tokens: &[u32], panel: &mut Panel, out: &mut [[f32; TILE]]) {
+    assert!(row < m.rows() && tokens.len() == out.len());
+    // The widest kernels take sixteen rows or none; the scalar ones give the same bits.
+    let isa = if isa == Isa::Avx512 && m.rows() < TILE && m.kind().is_quantized() { Isa::Scalar } else { isa };
+    match (isa, x) {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: these are only made where the features were detected.
+        (Isa::Avx2, Input::Int8(x)) => unsafe { int8_avx2::tile(m, row, x, tokens, panel, out) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above.
+        (Isa::Avx2, Input::Int16(x)) => unsafe { int16_avx2::tile(m, row, x, tokens, panel, out) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above.
+        (Isa::Avx512, Input::Int8(x)) => unsafe { int8_avx512::tile(m, row, x, tokens, panel, out) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above.
+        (Isa::Avx512, Input::Int16(x)) => unsafe { int16_avx512::tile(m, row, x, tokens, panel, out) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above.
+        (Isa::Avx2 | Isa::Avx512, Input::Float(x)) => unsafe { float_avx2::tile(m, row, x, tokens, out) },
+        (_, Input::Int8(x)) => scalar::int8_tile(m, row, x, tokens, out),
+        (_, Input::Int16(x)) => scalar::int16_tile(m, row, x, tokens, out),
+        (_, Input::Float(x)) => scalar::float_tile(m, row, x, tokens, out),
+    }
+}
+
+/// The rows of a tile; past the end the last row stands in.
+fn tile_rows(m: &Matrix, row: usize) -> [usize; TILE] {
+    std::array::from_fn(|r| (row + r).min(m.rows() - 1))
+}

@@ -1,0 +1,120 @@
+//! What the AVX-512 integer kernels share: a tile's rows at even distances, its scales, sums across lanes.
+//!
+//! Decoding is bound by how many instructions a group takes, so rows are addressed from one pointer and two distances
+//! (pointers for sixteen rows would not fit into registers), and scales are gathered for a whole tile beforehand.
+
+use std::arch::x86_64::*;
+
+use super::TILE;
+use crate::matrix::Matrix;
+
+/// Tokens that share the loads of a panel.
+pub const TOKENS: usize = 8;
+
+/// Sixteen rows of a matrix, as addresses: the first, and distances.
+#[derive(Clone, Copy)]
+pub struct Span {
+    pub elements: *const u8,
+    /// Bytes from row to row.
+    pub row: usize,
+    /// Bytes from group to group.
+    pub group: usize,
+    groups: usize,
+    scales: *const u8,
+    scale_row: usize,
+    scale_group: usize,
+}
+
+impl Span {
+    /// The rows from `row` on.
+    pub fn new(m: &Matrix, row: usize) -> Self {
+        assert!(row + TILE <= m.rows());
+        Self {
+            elements: m.elements().at(row, 0).as_ptr(),
+            row: m.elements().row_stride(),
+            group: m.elements().group_stride(),
+            groups: m.groups(),
+            scales: m.scales().at(row, 0).as_ptr(),
+            scale_row: m.scales().row_stride(),
+            scale_group: m.scales().group_stride(),
+        }
+    }
+
+    /// Asks for group `g`'s share of the next tile, in the order of addresses. Sixteen short rows side by side are no
+    /// stream that the hardware would follow by itself.
+    #[inline(always)]
+    pub fn prefetch(&self, g: usize) {
+        let share = TILE * self.row / self.groups;
+        let from = self.elements.wrapping_add(TILE * self.row + g * share);
+        for line in (0..share).step_by(64) {
+            // SAFETY: a prefetch touches no memory and may point anywhere.
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(from.wrapping_add(line).cast()) };
+        }
+    }
+
+    /// The scales' bits, [groups, rows], read row by row: where scales lie among the elements, that brings the tile in.
+    ///
+    /// # Safety
+    /// The rows hold `out.len() / 16` groups, whose scales are numbers of T's size.
+    #[inline(always)]
+    pub unsafe fn gather_scales<T: Copy>(&self, out: &mut [T]) {
+        for r in 0..TILE {
+            for (g, out) in out.chunks_exact_mut(TILE).enumerate() {
+                let at = r * self.scale_row + g * self.scale_group;
+                // SAFETY: promised by the caller.
+                out[r] = unsafe { self.scales.add(at).cast::<T>().read_unaligned() };
+            }
+        }
+    }
+}
+
+/// Runs `whole` on sixteen rows of `m` that include those from `row` on, and moves their results to the front of `out`.
+/// A matrix's last tile reaches back into the one before it.
+#[inline(always)]
+pub fn with_whole_tile(m: &Matrix, row: usize, out: &mut [[f32; TILE]], whole: impl FnOnce(usize, &mut [[f32; TILE]])) {
+    let first = row.min(m.rows() - TILE);
+    whole(first, out);
+    if first < row {
+        out.iter_mut().for_each(|out| out.copy_within(row - first.., 0));
+    }
+}
+
+/// Sums of four lanes each: 128-bit lane L of t[j] holds four partial sums of row 4 j + L; the result's lane r is the
+/// total of row r.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub fn add_fours(t: [__m512i; 4]) -> __m512i {
+    let halves = |a, b| _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
+    let (u0, u1) = (halves(t[0], t[1]), halves(t[2], t[3]));
+    let v = _mm512_add_epi32(_mm512_unpacklo_epi64(u0, u1), _mm512_unpackhi_epi64(u0, u1));
+    let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    _mm512_permutexvar_epi32(order, v)
+}
+
+/// 128-bit lanes (0, 1) of a and b plus lanes (2, 3).
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub fn fold_halves(a: __m512i, b: __m512i) -> __m512i {
+    _mm512_add_epi32(_mm512_shuffle_i64x2::<0x44>(a, b), _mm512_shuffle_i64x2::<0xEE>(a, b))
+}
+
+/// 128-bit lanes (0, 2) of a and b plus lanes (1, 3).
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub fn fold_neighbours(a: __m512i, b: __m512i) -> __m512i {
+    _mm512_add_epi32(_mm512_shuffle_i64x2::<0x88>(a, b), _mm512_shuffle_i64x2::<0xDD>(a, b))
+}
+
+/// `eight` for whole eights of tokens, `one` for those that remain.
+#[inline(always)]
+pub fn in_eights(
+    tokens: &[u32],
+    out: &mut [[f32; TILE]],
+    eight: impl Fn([u32; TOKENS], &mut [[f32; TILE]]),
+    one: impl Fn([u32; 1], &mut [[f32; TILE]]),
+) {
+    let (eights, rest) = tokens.as_chunks::<TOKENS>();
+    let (out, out_rest) = out.split_at_mut(eights.len() * TOKENS);
+    eights.iter().zip(out.chunks_exact_mut(TOKENS)).for_each(|(tokens, out)| eight(*tokens, out));
+    rest.iter().zip(out_rest.chunks_exact_mut(1)).for_each(|(&token, out)| one([token], out));
+}

@@ -1,0 +1,124 @@
+//! Holds the versions of `dot` together over ragged shapes.
+
+use super::quantize::{Order, quantize, quantize16};
+use super::*;
+use crate::testing::{KINDS, Numbers, runtime, same_bits};
+
+#[test]
+fn quantizing_gives_the_same_bits_everywhere() {
+    let mut numbers = Numbers(9);
+    let mut x = numbers.vec(32 * 40);
+    x[0..32].fill(0.0);
+    x[33] = f32::NAN;
+    x[64] = f32::INFINITY;
+    x[96..128].fill(1e-38);
+    x[128..160].iter_mut().for_each(|v| *v *= 1e-25);
+    x[160..192].iter_mut().for_each(|v| *v *= 1e30);
+    // Halves: ties must go to even.
+    (0..32).for_each(|i| x[192 + i] = (i as f32 - 15.5) * 127.0 / 63.5);
+    for order in [Order::Natural, Order::EvenOdd] {
+        let results = Isa::all().into_iter().map(|isa| {
+            let (mut q, mut d, mut s) = (vec![0; x.len()], vec![0.0; 40], vec![0; 40]);
+            quantize(isa, &x, order, &mut q, &mut d, &mut s);
+            let bits: Vec<u32> = d.iter().map(|v: &f32| if v.is_nan() { 1 } else { v.to_bits() }).collect();
+            (q, bits, s)
+        });
+        let results: Vec<_> = results.collect();
+        assert!(results.windows(2).all(|pair| pair[0] == pair[1]), "{order:?}");
+    }
+}
+
+#[test]
+fn sixteen_bits_are_the_same_everywhere_and_within_half_a_step() {
+    let mut x = Numbers(14).vec(32 * 6);
+    x[1] = f32::NAN;
+    x[40] = f32::NEG_INFINITY;
+    x[64..96].fill(-1e-37);
+    let results = Isa::all().into_iter().map(|isa| {
+        let (mut q, mut d) = (vec![0; x.len()], vec![0.0; 6]);
+        quantize16(isa, &x, &mut q, &mut d);
+        (q, d)
+    });
+    let results: Vec<_> = results.collect();
+    for (q, d) in &results {
+        assert!(d[0].is_nan() && d[1].is_nan() && d[2] == 0.0);
+        same_bits(&d[2..], &results[0].1[2..], "scales");
+        assert_eq!(q, &results[0].0);
+        for i in 96..192 {
+            assert!((x[i] - f32::from(q[i]) * d[i / 32]).abs() <= 0.5001 * d[i / 32]);
+        }
+    }
+}
+
+#[test]
+fn quantized_values_are_within_half_a_step() {
+    let x = Numbers(10).vec(320);
+    let (mut q, mut d, mut s) = (vec![0; 320], vec![0.0; 10], vec![0; 10]);
+    quantize(Isa::detect(), &x, Order::Natural, &mut q, &mut d, &mut s);
+    for (i, (&x, &q)) in x.iter().zip(&q).enumerate() {
+        assert!((x - f32::from(q) * d[i / 32]).abs() <= 0.5001 * d[i / 32]);
+    }
+    assert!(s.iter().zip(q.chunks_exact(32)).all(|(&s, q)| s == q.iter().map(|&v| i32::from(v)).sum::<i32>()));
+}
+
+/// The integer kernels have one definition; every version, direct or unpacked, gives its bits.
+#[test]
+fn integer_dots_have_the_same_bits_everywhere() {
+    let mut numbers = Numbers(11);
+    for kind in KINDS.into_iter().filter(|k| k.is_quantized()) {
+        for (rows, cols, tokens) in [(1, 32, 1), (9, 64, 2), (13, 96, 3), (8, 320, 4), (20, 2880, 11), (5, 160, 9)] {
+            let m = numbers.matrix(kind, rows, cols);
+            let x = numbers.vec(tokens * cols);
+            let picked: Vec<u32> = (0..tokens as u32).rev().collect();
+            let all: Vec<Vec<f32>> = Isa::all().into_iter().map(|isa| all_tiles(isa, &m, &x, &picked)).collect();
+            all.windows(2).for_each(|p| same_bits(&p[0], &p[1], &format!("{kind:?} {rows} x {cols}, {tokens} tokens")));
+        }
+    }
+}
+
+#[test]
+fn the_largest_sums_do_not_saturate() {
+    let x = vec![1.0f32; 64 * 4];
+    for (kind, byte) in [(Kind::Q8, 0x80u8), (Kind::Q8, 0x7f), (Kind::Mxfp4Pairs, 0x77), (Kind::Mxfp4Pairs, 0xff)] {
+        let m = if kind == Kind::Q8 {
+            let one = half::f16::ONE.to_le_bytes().repeat(16);
+            Matrix::q8(8, 64, vec![byte; 512].into_bytes(), one.into_bytes()).unwrap()
+        } else {
+            Matrix::mxfp4(8, 64, vec![byte; 256].into_bytes(), vec![127u8; 16].into_bytes()).unwrap()
+        };
+        let want = m.group(0, 0)[0] * 64.0;
+        for isa in Isa::all() {
+            for tokens in [1, 4] {
+                let picked: Vec<u32> = (0..tokens).collect();
+                let got = all_tiles(isa, &m, &x, &picked);
+                assert!(got.iter().all(|v| (v - want).abs() < 1e-3 * want.abs()), "{kind:?} {byte}: {got:?} {want}");
+            }
+        }
+    }
+}
+
+trait IntoBytes {
+    fn into_bytes(self) -> crate::Bytes;
+}
+
+impl IntoBytes for Vec<u8> {
+    fn into_bytes(self) -> crate::Bytes {
+        crate::Bytes::new(self)
+    }
+}
+
+/// W x for the picked tokens, tile by tile, rows beyond the last cut off.
+fn all_tiles(isa: Isa, m: &Matrix, x: &[f32], picked: &[u32]) -> Vec<f32> {
+    let runtime = runtime(isa, 1, Precision::Fast);
+    let input = Input::new(&runtime, x, m.cols(), m.kind()).unwrap();
+    let mut panels = Panels::new(&runtime.arena, 1, m.cols()).unwrap();
+    let panels = panels.split();
+    let mut all = Vec::new();
+    for row in (0..m.rows()).step_by(TILE) {
+        let mut out = vec![[0.0; TILE]; picked.len()];
+        tile(isa, m, row, &input, picked, &mut panels[0].lock().unwrap(), &mut out);
+        let rows = TILE.min(m.rows() - row);
+        all.extend(out.iter().flat_map(|o| o[..rows].to_vec()));
+    }
+    all
+}

@@ -1,0 +1,171 @@
+//! Keys and values of one layer, in pages of 64 slots.
+//!
+//! Keys lie as [page, kv head, channel, slot], so that eight neighbouring slots are scored at once without adding
+//! across lanes; values as [page, kv head, slot, channel]. Which pages belong to whom is decided above this crate.
+
+use half::f16;
+
+use crate::cpu::disjoint::Disjoint;
+
+/// Slots (positions) of a page; pages start at multiples of it.
+pub const PAGE: usize = 64;
+
+/// How keys and values are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KvType {
+    /// 32-bit floats: the reference.
+    F32,
+    /// 16-bit IEEE floats.
+    F16,
+}
+
+impl KvType {
+    /// Bytes of a number.
+    pub const fn bytes(self) -> usize {
+        match self {
+            KvType::F32 => 4,
+            KvType::F16 => 2,
+        }
+    }
+}
+
+/// The pages of one sequence, for all layers of one kind (windowed or not).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PageTable {
+    /// Number of the sequence's page that `pages[0]` holds; earlier ones were given back.
+    pub first: usize,
+    /// Pages in the store.
+    pub pages: Vec<u32>,
+}
+
+impl PageTable {
+    /// Where `position`'s page lies in the store.
+    ///
+    /// # Panics
+    /// Where the table does not cover it: the step was built wrongly.
+    pub fn page_of(&self, position: usize) -> usize {
+        self.pages[position / PAGE - self.first] as usize
+    }
+}
+
+/// Numbers of one kind. Pages of zeros cost nothing until they are written.
+pub enum Store {
+    /// See [`KvType::F32`].
+    F32(Vec<f32>),
+    /// See [`KvType::F16`]; the bits of each number.
+    F16(Vec<u16>),
+}
+
+impl Store {
+    fn new(kind: KvType, len: usize) -> Self {
+        match kind {
+            KvType::F32 => Store::F32(vec![0.0; len]),
+            KvType::F16 => Store::F16(vec![0; len]),
+        }
+    }
+}
+
+/// Keys and values of one layer, of all sequences.
+pub struct KvLayer {
+    kv_heads: usize,
+    head_dim: usize,
+    keys: Store,
+    values: Store,
+}
+
+impl KvLayer {
+    /// Room for `pages` pages.
+    pub fn new(kind: KvType, pages: usize, kv_heads: usize, head_dim: usize) -> Self {
+        let len = pages * kv_heads * head_dim * PAGE;
+        Self { kv_heads, head_dim, keys: Store::new(kind, len), values: Store::new(kind, len) }
+    }
+
+    /// Keys of `page` and `head` start here, [channel, slot]; values too, [slot, channel].
+    pub fn offset(&self, page: usize, head: usize) -> usize {
+        (page * self.kv_heads + head) * self.head_dim * PAGE
+    }
+
+    /// Key/value heads.
+    pub fn kv_heads(&self) -> usize {
+        self.kv_heads
+    }
+
+    /// Channels of a head.
+    pub fn head_dim(&self) -> usize {
+        self.head_dim
+    }
+
+    /// All keys.
+    pub fn keys(&self) -> &Store {
+        &self.keys
+    }
+
+    /// All values.
+    pub fn values(&self) -> &Store {
+        &self.values
+    }
+
+    /// A way to write different slots from different threads.
+    pub fn writer(&mut self) -> KvWriter<'_> {
+        KvWriter {
+            kv_heads: self.kv_heads,
+            head_dim: self.head_dim,
+            keys: Parts::new(&mut self.keys),
+            values: Parts::new(&mut self.values),
+        }
+    }
+}
+
+enum Parts<'a> {
+    F32(Disjoint<'a, f32>),
+    F16(Disjoint<'a, u16>),
+}
+
+impl<'a> Parts<'a> {
+    fn new(store: &'a mut Store) -> Self {
+        match store {
+            Store::F32(v) => Parts::F32(Disjoint::new(v)),
+            Store::F16(v) => Parts::F16(Disjoint::new(v)),
+        }
+    }
+
+    /// # Safety
+    /// No other thread writes number `at`.
+    unsafe fn put(&self, at: usize, value: f32) {
+        // SAFETY: promised by the caller; the bounds are checked in `part`.
+        unsafe {
+            match self {
+                Parts::F32(v) => v.part(at..at + 1)[0] = value,
+                Parts::F16(v) => v.part(at..at + 1)[0] = f16::from_f32(value).to_bits(),
+            }
+        }
+    }
+}
+
+/// Writes slots.
+pub struct KvWriter<'a> {
+    kv_heads: usize,
+    head_dim: usize,
+    keys: Parts<'a>,
+    values: Parts<'a>,
+}
+
+impl KvWriter<'_> {
+    /// Puts one position's `key` and `value` [kv heads * head dim] into `slot` of `page`.
+    ///
+    /// # Safety
+    /// No other thread writes this slot at the same time.
+    pub unsafe fn write(&self, page: usize, slot: usize, key: &[f32], value: &[f32]) {
+        assert!(slot < PAGE && key.len() == self.kv_heads * self.head_dim && value.len() == key.len());
+        let base = page * self.kv_heads * self.head_dim * PAGE;
+        for (i, (&k, &v)) in key.iter().zip(value).enumerate() {
+            let (head, channel) = (i / self.head_dim, i % self.head_dim);
+            let head = base + head * self.head_dim * PAGE;
+            // SAFETY: promised by the caller.
+            unsafe {
+                self.keys.put(head + channel * PAGE + slot, k);
+                self.values.put(head + slot * self.head_dim + channel, v);
+            }
+        }
+    }
+}

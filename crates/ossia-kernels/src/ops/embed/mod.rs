@@ -1,0 +1,22 @@
+//! x_t = E[token_t]: rows of the embedding table, exactly, whatever its format. No scaling (SPEC 5).
+//!
+//! Shapes: E [V, D], x [T, D].
+
+mod cpu;
+#[cfg(test)]
+mod reference;
+#[cfg(test)]
+mod tests;
+
+use crate::{Error, Matrix, Result, Step, Tensor};
+
+/// The rows of `table` that `tokens` name.
+pub fn forward(step: &mut Step, tokens: &[u32], table: &Matrix) -> Result<Tensor> {
+    if let Some(&id) = tokens.iter().find(|&&id| id as usize >= table.rows()) {
+        return Err(Error::TokenId { id, vocab: table.rows() });
+    }
+    let mut x = Tensor::scratch(&step.runtime.arena, tokens.len(), table.cols())?;
+    cpu::forward(step.runtime, tokens, table, x.host_mut());
+    step.made("embed", &x);
+    Ok(x)
+}

@@ -1,0 +1,188 @@
+//! A task is some tiles of units (or rows) of one expert with all of its tokens.
+
+use super::{Expert, Experts};
+use crate::cpu::disjoint::Disjoint;
+use crate::cpu::dot::{self, Input, Panels, TILE};
+use crate::cpu::isa::Isa;
+use crate::matrix::Matrix;
+use crate::ops::router::Routes;
+use crate::{Result, Runtime};
+
+/// Pairs whose tile results are held at once.
+const PAIRS: usize = 64;
+
+/// Tiles of a task.
+const TILES: usize = 6;
+
+/// The pairs of each expert, ascending.
+struct Groups {
+    /// Experts that have pairs, with their range in `pairs`.
+    active: Vec<(usize, std::ops::Range<usize>)>,
+    pairs: Vec<u32>,
+}
+
+impl Groups {
+    fn new(routes: &Routes, experts: usize) -> Self {
+        let mut ends = vec![0; experts];
+        routes.experts.iter().for_each(|&e| ends[e as usize] += 1);
+        let mut active = Vec::new();
+        let mut start = 0;
+        for (expert, count) in ends.iter_mut().enumerate() {
+            if *count > 0 {
+                active.push((expert, start..start + *count));
+            }
+            start += std::mem::replace(count, start);
+        }
+        let mut pairs = vec![0; start];
+        for (pair, &expert) in routes.experts.iter().enumerate() {
+            let place = &mut ends[expert as usize];
+            pairs[*place] = pair as u32;
+            *place += 1;
+        }
+        Self { active, pairs }
+    }
+
+    /// Runs `work(expert, pairs, tiles, thread)` over all tiles of all active experts.
+    fn run(&self, runtime: &Runtime, rows: usize, work: impl Fn(usize, &[u32], std::ops::Range<usize>, usize) + Sync) {
+        let tiles = rows.div_ceil(TILE);
+        let shares = tiles.div_ceil(TILES);
+        runtime.pool.run(self.active.len() * shares, &|task, thread| {
+            let (expert, range) = &self.active[task / shares];
+            let share = task % shares;
+            let tiles = share * TILES..((share + 1) * TILES).min(tiles);
+            work(*expert, &self.pairs[range.clone()], tiles, thread);
+        });
+    }
+}
+
+pub fn add_forward(runtime: &Runtime, t: &[f32], routes: &Routes, experts: &Experts, x: &mut [f32]) -> Result<()> {
+    let groups = Groups::new(routes, experts.experts.len());
+    let first = &experts.experts[0];
+    let mut act = runtime.arena.take::<f32>(groups.pairs.len() * first.gate.rows())?;
+    mlp1(runtime, t, routes.per_token, experts, &groups, &mut act)?;
+    let mut out = runtime.arena.take::<f32>(groups.pairs.len() * first.down.rows())?;
+    mlp2(runtime, &act, experts, &groups, &mut out)?;
+    combine(runtime, &out, routes, first.down.rows(), x);
+    Ok(())
+}
+
+/// act [pairs, I] from t [T, D].
+fn mlp1(runtime: &Runtime, t: &[f32], k: usize, experts: &Experts, groups: &Groups, act: &mut [f32]) -> Result<()> {
+    let Expert { gate, .. } = &experts.experts[0];
+    let (units, cols) = (gate.rows(), gate.cols());
+    let input = Input::new(runtime, t, cols, gate.kind())?;
+    let mut panels = Panels::new(&runtime.arena, runtime.pool.threads(), cols)?;
+    let panels = panels.split();
+    let act = Disjoint::new(act);
+    groups.run(runtime, units, |expert, pairs, tiles, thread| {
+        let expert = &experts.experts[expert];
+        let mut panel = panels[thread].lock().unwrap_or_else(|e| e.into_inner());
+        let (mut gate, mut up, mut tokens) = ([[0.0; TILE]; PAIRS], [[0.0; TILE]; PAIRS], [0; PAIRS]);
+        for tile in tiles {
+            for pairs in pairs.chunks(PAIRS) {
+                let n = pairs.len();
+                tokens.iter_mut().zip(pairs).for_each(|(t, pair)| *t = pair / k as u32);
+                let mut dots = |m: &Matrix, out: &mut [[f32; TILE]]| {
+                    dot::tile(runtime.isa, m, tile * TILE, &input, &tokens[..n], &mut panel, out);
+                };
+                dots(&expert.gate, &mut gate[..n]);
+                dots(&expert.up, &mut up[..n]);
+                let rows = tile * TILE..((tile + 1) * TILE).min(units);
+                for (i, &pair) in pairs.iter().enumerate() {
+                    add_bias(&mut gate[i], &expert.gate_bias[rows.clone()]);
+                    add_bias(&mut up[i], &expert.up_bias[rows.clone()]);
+                    let values = swiglu(runtime.isa, &gate[i], &up[i], experts.alpha, experts.limit);
+                    let at = pair as usize * units + rows.start;
+                    // SAFETY: a pair belongs to one expert, and a tile's units to one task.
+                    unsafe { act.part(at..at + rows.len()) }.copy_from_slice(&values[..rows.len()]);
+                }
+            }
+        }
+    });
+    Ok(())
+}
+
+/// out [pairs, D] from act [pairs, I].
+fn mlp2(runtime: &Runtime, act: &[f32], experts: &Experts, groups: &Groups, out: &mut [f32]) -> Result<()> {
+    let Expert { down, .. } = &experts.experts[0];
+    let (width, cols) = (down.rows(), down.cols());
+    let input = Input::new(runtime, act, cols, down.kind())?;
+    let mut panels = Panels::new(&runtime.arena, runtime.pool.threads(), cols)?;
+    let panels = panels.split();
+    let out = Disjoint::new(out);
+    groups.run(runtime, width, |expert, pairs, tiles, thread| {
+        let expert = &experts.experts[expert];
+        let mut panel = panels[thread].lock().unwrap_or_else(|e| e.into_inner());
+        let mut values = [[0.0; TILE]; PAIRS];
+        for tile in tiles {
+            for pairs in pairs.chunks(PAIRS) {
+                let values = &mut values[..pairs.len()];
+                dot::tile(runtime.isa, &expert.down, tile * TILE, &input, pairs, &mut panel, values);
+                let rows = tile * TILE..((tile + 1) * TILE).min(width);
+                for (&pair, values) in pairs.iter().zip(values) {
+                    add_bias(values, &expert.down_bias[rows.clone()]);
+                    let at = pair as usize * width + rows.start;
+                    // SAFETY: a pair belongs to one expert, and a tile's rows to one task.
+                    unsafe { out.part(at..at + rows.len()) }.copy_from_slice(&values[..rows.len()]);
+                }
+            }
+        }
+    });
+    Ok(())
+}
+
+fn add_bias(values: &mut [f32; TILE], bias: &[f32]) {
+    values.iter_mut().zip(bias).for_each(|(v, b)| *v += b);
+}
+
+/// x [T, D] += the weighted outputs, best route first.
+fn combine(runtime: &Runtime, out: &[f32], routes: &Routes, width: usize, x: &mut [f32]) {
+    let k = routes.per_token;
+    let tokens = x.len() / width;
+    let x = Disjoint::new(x);
+    runtime.pool.run_ranges(tokens, 8, |range, _| {
+        for token in range {
+            // SAFETY: one row for each token.
+            let x = unsafe { x.part(token * width..(token + 1) * width) };
+            let weights = &routes.weights[token * k..(token + 1) * k];
+            let out = &out[token * k * width..(token + 1) * k * width];
+            for (c, x) in x.iter_mut().enumerate() {
+                let terms = weights.iter().enumerate().map(|(slot, w)| w * out[slot * width + c]);
+                *x += terms.fold(0.0, |sum, term| sum + term);
+            }
+        }
+    });
+}
+
+/// A tile's units. Comparisons are written so that not-a-number stays.
+fn swiglu(isa: Isa, gate: &[f32; TILE], up: &[f32; TILE], alpha: f32, limit: f32) -> [f32; TILE] {
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: these are only made where the features were detected.
+        Isa::Avx2 | Isa::Avx512 => unsafe { swiglu_avx2(gate, up, alpha, limit) },
+        _ => std::array::from_fn(|i| {
+            let g = if gate[i] > limit { limit } else { gate[i] };
+            g / (1.0 + (-alpha * g).exp()) * (up[i].clamp(-limit, limit) + 1.0)
+        }),
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+unsafe fn swiglu_avx2(gate: &[f32; TILE], up: &[f32; TILE], alpha: f32, limit: f32) -> [f32; TILE] {
+    use std::arch::x86_64::*;
+    let (one, limit) = (_mm256_set1_ps(1.0), _mm256_set1_ps(limit));
+    let mut out = [0.0; TILE];
+    for i in (0..TILE).step_by(8) {
+        // SAFETY: eight of a tile's floats each. min and max return their second operand where one is not-a-number.
+        unsafe {
+            let g = _mm256_min_ps(limit, _mm256_loadu_ps(gate.as_ptr().add(i)));
+            let low = _mm256_sub_ps(_mm256_setzero_ps(), limit);
+            let u = _mm256_max_ps(low, _mm256_min_ps(limit, _mm256_loadu_ps(up.as_ptr().add(i))));
+            let e = crate::cpu::exp::exp8(_mm256_mul_ps(_mm256_set1_ps(-alpha), g));
+            let y = _mm256_mul_ps(_mm256_div_ps(g, _mm256_add_ps(one, e)), _mm256_add_ps(u, one));
+            _mm256_storeu_ps(out.as_mut_ptr().add(i), y);
+        }
+    }
+    out
+}

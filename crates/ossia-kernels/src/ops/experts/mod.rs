@@ -1,0 +1,67 @@
+//! The experts of a block: x += sum over a token's k experts of w_e (D_e act + c_e) (SPEC 5.4).
+//!
+//! ```text
+//! gate = min(G t + g, limit)    up = clamp(U t + u, -limit, limit)
+//! act  = gate * sigmoid(alpha gate) * (up + 1)
+//! ```
+//!
+//! Tokens are gathered by expert, so an expert's weights are read once for all of its tokens. Sums over experts run
+//! best route first. The dot products are those of `cpu::dot`.
+//!
+//! Shapes: t, x [T, D]; G, U [I, D]; D_e [D, I]; act [T k, I], its rows called pairs (token * k + slot).
+
+mod cpu;
+#[cfg(test)]
+mod reference;
+#[cfg(test)]
+mod tests;
+
+use crate::arena::Arena;
+use crate::cpu::dot::Panels;
+use crate::cpu::dot::quantize;
+use crate::ops::router::Routes;
+use crate::{Matrix, Precision, Result, Step, Tensor};
+
+/// One expert. Gate and up rows lie interleaved in some layouts and apart in others; as matrices they are two views.
+pub struct Expert {
+    /// G [I, D].
+    pub gate: Matrix,
+    /// U [I, D].
+    pub up: Matrix,
+    /// D_e [D, I].
+    pub down: Matrix,
+    /// g [I].
+    pub gate_bias: Vec<f32>,
+    /// u [I].
+    pub up_bias: Vec<f32>,
+    /// c_e [D].
+    pub down_bias: Vec<f32>,
+}
+
+/// All experts of a block.
+pub struct Experts {
+    /// By id.
+    pub experts: Vec<Expert>,
+    /// Clamp of gate (from above) and up (on both sides).
+    pub limit: f32,
+    /// 1.702.
+    pub alpha: f32,
+}
+
+/// x += the routed experts of t.
+pub fn add_forward(step: &mut Step, t: &Tensor, routes: &Routes, experts: &Experts, x: &mut Tensor) -> Result<()> {
+    let first = &experts.experts[0];
+    assert!(t.cols() == first.gate.cols() && x.cols() == first.down.rows() && t.rows() == x.rows(), "experts: shapes");
+    cpu::add_forward(step.runtime, t.host(), routes, experts, x.host_mut())?;
+    step.made("experts", x);
+    Ok(())
+}
+
+/// Bytes of scratch for `tokens` with `k` experts each.
+pub fn scratch_bytes(precision: Precision, threads: usize, tokens: usize, k: usize, d: usize, i: usize) -> usize {
+    let pairs = tokens * k;
+    let int8 = |rows, cols| if precision == Precision::Fast { quantize::scratch_bytes(rows, cols) } else { 0 };
+    let first = int8(tokens, d) + Panels::scratch_bytes(threads, d);
+    let second = int8(pairs, i) + Panels::scratch_bytes(threads, i) + Arena::size_of::<f32>(pairs * d);
+    Arena::size_of::<f32>(pairs * i) + first.max(second)
+}

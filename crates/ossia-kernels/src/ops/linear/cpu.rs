@@ -1,0 +1,72 @@
+//! A task is some tiles of rows with all tokens.
+
+use super::{Linear, Part};
+use crate::cpu::disjoint::Disjoint;
+use crate::cpu::dot::{self, Input, Panels, TILE};
+use crate::{Result, Runtime};
+
+/// What happens to the old value of an output.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Write {
+    Set,
+    Add,
+}
+
+/// Tokens whose tile results are held at once.
+const TOKENS: usize = 64;
+
+/// Multiplications below which waking a thread costs more than it gains.
+const GRAIN: usize = 1 << 16;
+
+pub fn forward(runtime: &Runtime, x: &[f32], linear: &Linear, y: &mut [f32], write: Write) -> Result<()> {
+    let (cols, stride) = (linear.cols(), linear.rows());
+    let tokens: Vec<u32> = (0..(x.len() / cols) as u32).collect();
+    let input = Input::new(runtime, x, cols, linear.parts()[0].weight.kind())?;
+    let mut panels = Panels::new(&runtime.arena, runtime.pool.threads(), cols)?;
+    let panels = panels.split();
+    let y = Disjoint::new(y);
+    let per_task = (GRAIN / (TILE * cols * tokens.len().max(1))).clamp(1, 32);
+    let mut first = 0;
+    for part in linear.parts() {
+        let tiles = part.weight.rows().div_ceil(TILE);
+        runtime.pool.run_ranges(tiles, per_task, |range, thread| {
+            let mut panel = panels[thread].lock().unwrap_or_else(|e| e.into_inner());
+            for tile in range {
+                let mut out = [[0.0; TILE]; TOKENS];
+                for tokens in tokens.chunks(TOKENS) {
+                    let out = &mut out[..tokens.len()];
+                    dot::tile(runtime.isa, &part.weight, tile * TILE, &input, tokens, &mut panel, out);
+                    // SAFETY: a tile's rows of the output belong to this task.
+                    unsafe { store(part, tile * TILE, first, stride, tokens, out, &y, write) };
+                }
+            }
+        });
+        first += part.weight.rows();
+    }
+    Ok(())
+}
+
+/// # Safety
+/// No other task writes these rows.
+#[allow(clippy::too_many_arguments)]
+unsafe fn store(
+    part: &Part,
+    row: usize,
+    first: usize,
+    stride: usize,
+    tokens: &[u32],
+    out: &[[f32; TILE]],
+    y: &Disjoint<f32>,
+    write: Write,
+) {
+    let rows = TILE.min(part.weight.rows() - row);
+    for (&token, out) in tokens.iter().zip(out) {
+        let at = token as usize * stride + first + row;
+        // SAFETY: promised by the caller.
+        let y = unsafe { y.part(at..at + rows) };
+        for r in 0..rows {
+            let value = out[r] + part.bias.as_ref().map_or(0.0, |b| b[row + r]);
+            y[r] = if write == Write::Set { value } else { y[r] + value };
+        }
+    }
+}

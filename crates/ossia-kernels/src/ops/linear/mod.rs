@@ -1,0 +1,90 @@
+//! y = W x + b, and y += W x + b onto the residual stream.
+//!
+//! Shapes: x [T, K], W [N, K], b [N], y [T, N]. W may be stacked from parts (q, k and v of a checkpoint that keeps
+//! them apart), so that the input is prepared once. The arithmetic is that of `cpu::dot`.
+
+mod cpu;
+#[cfg(test)]
+mod reference;
+#[cfg(test)]
+mod tests;
+
+use crate::cpu::dot::Panels;
+use crate::cpu::dot::quantize;
+use crate::{Matrix, Precision, Result, Runtime, Step, Tensor};
+
+/// Some rows of a linear layer.
+pub struct Part {
+    /// W [rows, K].
+    pub weight: Matrix,
+    /// b [rows], or nothing.
+    pub bias: Option<Vec<f32>>,
+}
+
+/// A linear layer: parts of one format, one under the other.
+pub struct Linear {
+    parts: Vec<Part>,
+}
+
+impl Linear {
+    /// Stacks `parts`.
+    ///
+    /// # Panics
+    /// Where widths, formats or bias lengths differ: the reader of the checkpoint has checked shapes.
+    pub fn new(parts: Vec<Part>) -> Self {
+        let first = &parts.first().expect("a linear layer has rows").weight;
+        for part in &parts {
+            assert!(part.weight.cols() == first.cols() && part.weight.kind() == first.kind(), "linear: unlike parts");
+            assert!(part.bias.as_ref().is_none_or(|b| b.len() == part.weight.rows()), "linear: bias length");
+        }
+        Self { parts }
+    }
+
+    /// The parts, top to bottom.
+    pub fn parts(&self) -> &[Part] {
+        &self.parts
+    }
+
+    /// N.
+    pub fn rows(&self) -> usize {
+        self.parts.iter().map(|p| p.weight.rows()).sum()
+    }
+
+    /// K.
+    pub fn cols(&self) -> usize {
+        self.parts[0].weight.cols()
+    }
+
+    /// Bytes that one pass over the weights reads.
+    pub fn bytes(&self) -> usize {
+        self.parts.iter().map(|p| p.weight.bytes()).sum()
+    }
+}
+
+/// y = W x + b.
+pub fn forward(step: &mut Step, x: &Tensor, linear: &Linear) -> Result<Tensor> {
+    assert_eq!(x.cols(), linear.cols(), "linear: the input is as wide as the weights");
+    let mut y = Tensor::scratch(&step.runtime.arena, x.rows(), linear.rows())?;
+    cpu::forward(step.runtime, x.host(), linear, y.host_mut(), cpu::Write::Set)?;
+    step.made("linear", &y);
+    Ok(y)
+}
+
+/// y += W x + b.
+pub fn add_forward(step: &mut Step, x: &Tensor, linear: &Linear, y: &mut Tensor) -> Result<()> {
+    assert!(x.cols() == linear.cols() && y.cols() == linear.rows() && x.rows() == y.rows(), "linear: shapes");
+    cpu::forward(step.runtime, x.host(), linear, y.host_mut(), cpu::Write::Add)?;
+    step.made("linear_add", y);
+    Ok(())
+}
+
+/// Bytes of scratch for an input of `tokens` rows of `cols`, besides the output.
+pub fn scratch_bytes(precision: Precision, threads: usize, tokens: usize, cols: usize) -> usize {
+    let quantized = if precision == Precision::Fast { quantize::scratch_bytes(tokens, cols) } else { 0 };
+    quantized + Panels::scratch_bytes(threads, cols)
+}
+
+/// The logits of a small linear layer, for ops that have one inside.
+pub(crate) fn apply(runtime: &Runtime, x: &[f32], linear: &Linear, y: &mut [f32]) -> Result<()> {
+    cpu::forward(runtime, x, linear, y, cpu::Write::Set)
+}

@@ -1,0 +1,71 @@
+//! Rotary positions with YaRN on q and k, in place, and the write of k and v to their pages (SPEC 5.1).
+//!
+//! With a, b the halves of a head: a' = a cos - b sin, b' = b cos + a sin, angles pos * inv_freq. The concentration
+//! multiplies cos and sin, of q and of k. References take the angle as a product of f32, and so do we: an exact table
+//! is a different model far out.
+//!
+//! Shapes: qkv [T, (H + 2K) d], one head after the other; inv_freq [d / 2].
+
+mod cpu;
+#[cfg(test)]
+mod reference;
+#[cfg(test)]
+mod tests;
+
+pub use cpu::rotate;
+
+use crate::{Result, Step, Tensor};
+
+/// The frequencies, fixed for all positions.
+pub struct Rope {
+    /// [d / 2].
+    pub inv_freq: Vec<f32>,
+    /// 0.1 ln(factor) + 1.
+    pub concentration: f32,
+}
+
+impl Rope {
+    /// The frequencies for heads of `head_dim` channels: those below `ramp.0` as they are, those above `ramp.1` divided
+    /// by `factor`, in between a mixture. A factor of 1 is plain RoPE.
+    pub fn new(theta: f64, factor: f64, ramp: (f64, f64), head_dim: usize) -> Self {
+        let base = |i: usize| theta.powf(-2.0 * i as f64 / head_dim as f64);
+        let share = |i: usize| ((i as f64 - ramp.0) / (ramp.1 - ramp.0)).clamp(0.0, 1.0);
+        let stretched = |i: usize| (base(i) * (1.0 - share(i)) + base(i) / factor * share(i)) as f32;
+        let plain = factor <= 1.0;
+        let inv_freq = (0..head_dim / 2).map(|i| if plain { base(i) as f32 } else { stretched(i) }).collect();
+        Self { inv_freq, concentration: if plain { 1.0 } else { (0.1 * factor.ln() + 1.0) as f32 } }
+    }
+}
+
+/// Heads of a layer's qkv rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Heads {
+    /// H, query heads.
+    pub query: usize,
+    /// K, key/value heads.
+    pub kv: usize,
+    /// d, channels of a head.
+    pub dim: usize,
+}
+
+impl Heads {
+    /// Columns of a qkv row.
+    pub fn row(&self) -> usize {
+        (self.query + 2 * self.kv) * self.dim
+    }
+}
+
+/// Rotates q and k and writes k and v of `layer` to the pages of their sequences.
+pub fn forward(
+    step: &mut Step,
+    qkv: &mut Tensor,
+    rope: &Rope,
+    heads: Heads,
+    layer: usize,
+    window: Option<usize>,
+) -> Result<()> {
+    assert!(qkv.cols() == heads.row() && rope.inv_freq.len() * 2 == heads.dim, "rope: shapes");
+    cpu::forward(step, qkv.host_mut(), rope, heads, layer, window);
+    step.made("rope", qkv);
+    Ok(())
+}

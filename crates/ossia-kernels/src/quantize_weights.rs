@@ -1,0 +1,94 @@
+//! Float weights to Q8_0, once, at load: a group's scale is max|w| / 127 as F16, its integers are w over that scale,
+//! nearest with ties to even. Elements and scales go to planes of their own.
+
+use half::f16;
+
+use crate::cpu::disjoint::Disjoint;
+use crate::cpu::isa::Isa;
+use crate::matrix::Matrix;
+use crate::mxfp4::GROUP;
+use crate::pool::Pool;
+use crate::{Bytes, Result};
+
+/// Rows of a task.
+const ROWS: usize = 64;
+
+/// A copy of `m` in Q8_0.
+pub fn to_q8(pool: &Pool, isa: Isa, m: &Matrix) -> Result<Matrix> {
+    let (rows, cols, groups) = (m.rows(), m.cols(), m.groups());
+    let (mut elements, mut scales) = (vec![0u8; rows * cols], vec![0u8; rows * groups * 2]);
+    let (e, s) = (Disjoint::new(&mut elements), Disjoint::new(&mut scales));
+    pool.run_ranges(rows, ROWS, |range, _| {
+        for row in range {
+            // SAFETY: rows of one run do not overlap.
+            let (e, s) =
+                unsafe { (e.part(row * cols..(row + 1) * cols), s.part(row * groups * 2..(row + 1) * groups * 2)) };
+            match isa {
+                #[cfg(target_arch = "x86_64")]
+                // SAFETY: these are only made where the features were detected.
+                Isa::Avx2 | Isa::Avx512 => unsafe { row_avx2(m, row, e, s) },
+                _ => quantize_row(m, row, e, s),
+            }
+        }
+    });
+    Matrix::q8(rows, cols, Bytes::new(elements), Bytes::new(scales))
+}
+
+/// The same loop, compiled with wider vectors.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn row_avx2(m: &Matrix, row: usize, elements: &mut [u8], scales: &mut [u8]) {
+    quantize_row(m, row, elements, scales);
+}
+
+#[inline(always)]
+fn quantize_row(m: &Matrix, row: usize, elements: &mut [u8], scales: &mut [u8]) {
+    let groups = elements.chunks_exact_mut(GROUP).zip(scales.chunks_exact_mut(2));
+    for (group, (elements, scale)) in groups.enumerate() {
+        let w = m.group(row, group);
+        // Written so that not-a-number survives into the scale.
+        let largest = w.iter().fold(0.0f32, |max, v| if max.is_nan() || v.abs() <= max { max } else { v.abs() });
+        let rounded = f16::from_f32(largest / 127.0);
+        scale.copy_from_slice(&rounded.to_le_bytes());
+        let inverse = if rounded == f16::ZERO { 0.0 } else { 1.0 / rounded.to_f32() };
+        for (out, w) in elements.iter_mut().zip(&w) {
+            *out = (w * inverse).round_ties_even().clamp(-127.0, 127.0) as i8 as u8;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::matrix::Kind;
+    use crate::testing::{Numbers, same_bits};
+
+    #[test]
+    fn within_half_a_step_and_the_same_everywhere() {
+        let mut numbers = Numbers(40);
+        for kind in [Kind::F32, Kind::F16, Kind::BF16] {
+            let m = numbers.matrix(kind, 130, 96);
+            let copies: Vec<Matrix> = Isa::all().iter().map(|&isa| to_q8(&Pool::new(2), isa, &m).unwrap()).collect();
+            for row in 0..130 {
+                for group in 0..3 {
+                    let (want, got) = (m.group(row, group), copies[0].group(row, group));
+                    let step = copies[0].scale(row, group);
+                    let worst = want.iter().zip(&got).fold(0.0f32, |m, (w, g)| m.max((w - g).abs()));
+                    assert!(worst <= 0.501 * step, "{kind:?}: off by {worst}, a step is {step}");
+                    copies.iter().for_each(|c| same_bits(&c.group(row, group), &got, "isa"));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn faults_stay_visible_and_zeros_are_zero() {
+        for (value, finite) in [(0.0f32, true), (1e-12, true), (f32::NAN, false), (f32::INFINITY, false)] {
+            let mut bytes = [0.0f32; 32].map(f32::to_le_bytes);
+            bytes[7] = value.to_le_bytes();
+            let m = Matrix::new(crate::DType::F32, 1, 32, Bytes::new(bytes.concat())).unwrap();
+            let q = to_q8(&Pool::new(1), Isa::detect(), &m).unwrap().group(0, 0);
+            assert_eq!(q.iter().all(|v| v.is_finite()), finite, "{value}: {q:?}");
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! What one forward pass needs besides weights and tokens.
+//!
+//! A step takes the new tokens of any number of sequences, laid end to end. A chunk of a prompt, one decoded token or
+//! sixty-four of them are the same call.
+
+use std::ops::Range;
+
+use crate::Tensor;
+use crate::arena::Arena;
+use crate::cpu::isa::Isa;
+use crate::kv::{KvLayer, PageTable};
+use crate::pool::Pool;
+
+/// How exactly the linear layers compute.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Precision {
+    /// f32 activations with the weights' exact values: the reference.
+    F32,
+    /// Integer activations (a scale for each group of 32) where the weights are quantized: 8 bits for MXFP4, 16 for Q8.
+    Fast,
+}
+
+/// The machine's resources, planned once.
+pub struct Runtime {
+    /// Threads.
+    pub pool: Pool,
+    /// Scratch.
+    pub arena: Arena,
+    /// Kernel version.
+    pub isa: Isa,
+    /// Arithmetic of the linear layers.
+    pub precision: Precision,
+}
+
+/// One sequence's share of a step.
+pub struct Sequence<'a> {
+    /// Its rows in the batch.
+    pub rows: Range<usize>,
+    /// Position of the first of them in the sequence.
+    pub start: usize,
+    /// Pages of the layers that see everything.
+    pub full: &'a PageTable,
+    /// Pages of the layers with a window.
+    pub sliding: &'a PageTable,
+}
+
+impl Sequence<'_> {
+    /// The pages of layers with or without a window.
+    pub fn pages(&self, window: Option<usize>) -> &PageTable {
+        if window.is_some() { self.sliding } else { self.full }
+    }
+}
+
+/// Sees every op's result as it is made. For tests against goldens and for finding where a fault began.
+pub trait Tap {
+    /// `op` has made `result`; layers are told apart by counting.
+    fn see(&mut self, op: &'static str, result: &Tensor);
+}
+
+/// One forward pass.
+pub struct Step<'a> {
+    /// The machine.
+    pub runtime: &'a Runtime,
+    /// Who takes part; their rows lie end to end.
+    pub sequences: Vec<Sequence<'a>>,
+    /// Keys and values, one entry for each layer.
+    pub kv: &'a mut [KvLayer],
+    /// Batch rows whose logits are wanted, ascending.
+    pub logits_rows: Vec<u32>,
+    /// The observer, where there is one.
+    pub tap: Option<&'a mut dyn Tap>,
+}
+
+impl Step<'_> {
+    /// Tokens in the batch.
+    pub fn tokens(&self) -> usize {
+        self.sequences.last().map_or(0, |s| s.rows.end)
+    }
+
+    /// Called by each op with what it has made.
+    pub(crate) fn made(&mut self, op: &'static str, result: &Tensor) {
+        if let Some(tap) = &mut self.tap {
+            tap.see(op, result);
+        }
+    }
+}

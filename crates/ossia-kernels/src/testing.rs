@@ -1,0 +1,109 @@
+//! What the ops' tests share: a small deterministic source of numbers, runtimes, and weights of every kind.
+
+use crate::arena::Arena;
+use crate::cpu::isa::Isa;
+use crate::matrix::{Kind, Matrix};
+use crate::pool::Pool;
+use crate::{Bytes, DType, Precision, Runtime, Tensor};
+
+/// A 64-bit counter behind a mixing function (splitmix64).
+pub struct Numbers(pub u64);
+
+impl Numbers {
+    pub fn bits(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+
+    /// Uniform in [-1, 1).
+    pub fn unit(&mut self) -> f32 {
+        (self.bits() >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+    }
+
+    pub fn below(&mut self, n: usize) -> usize {
+        (self.bits() % n as u64) as usize
+    }
+
+    pub fn vec(&mut self, n: usize) -> Vec<f32> {
+        (0..n).map(|_| self.unit()).collect()
+    }
+
+    pub fn bytes(&mut self, n: usize) -> Vec<u8> {
+        (0..n).map(|_| self.bits() as u8).collect()
+    }
+
+    /// A matrix of `kind` with plausible scales.
+    pub fn matrix(&mut self, kind: Kind, rows: usize, cols: usize) -> Matrix {
+        let groups = rows * cols / 32;
+        let f16 = |x: f32| half::f16::from_f32(x).to_le_bytes();
+        match kind {
+            Kind::F32 => {
+                floats(DType::F32, rows, cols, self.vec(rows * cols).iter().flat_map(|v| v.to_le_bytes()).collect())
+            }
+            Kind::F16 => floats(DType::F16, rows, cols, self.vec(rows * cols).iter().flat_map(|&v| f16(v)).collect()),
+            Kind::BF16 => {
+                let bytes = self.vec(rows * cols).iter().flat_map(|&v| half::bf16::from_f32(v).to_le_bytes()).collect();
+                floats(DType::BF16, rows, cols, bytes)
+            }
+            Kind::Q8 => {
+                let block = |n: &mut Self| [f16(0.02 * n.unit()).to_vec(), n.bytes(32)].concat();
+                floats(DType::Q8_0, rows, cols, (0..groups).flat_map(|_| block(self)).collect())
+            }
+            Kind::Mxfp4Halves => {
+                let block = |n: &mut Self| [vec![118 + n.below(4) as u8], n.bytes(16)].concat();
+                floats(DType::Mxfp4, rows, cols, (0..groups).flat_map(|_| block(self)).collect())
+            }
+            Kind::Mxfp4Pairs => {
+                let scales =
+                    (0..groups).map(|i| if i % 17 == 3 { 0 } else { 118 + self.below(4) as u8 }).collect::<Vec<_>>();
+                Matrix::mxfp4(rows, cols, Bytes::new(self.bytes(groups * 16)), Bytes::new(scales)).unwrap()
+            }
+        }
+    }
+}
+
+fn floats(dtype: DType, rows: usize, cols: usize, bytes: Vec<u8>) -> Matrix {
+    Matrix::new(dtype, rows, cols, Bytes::new(bytes)).unwrap()
+}
+
+pub const KINDS: [Kind; 6] = [Kind::F32, Kind::F16, Kind::BF16, Kind::Q8, Kind::Mxfp4Pairs, Kind::Mxfp4Halves];
+
+pub fn runtime(isa: Isa, threads: usize, precision: Precision) -> Runtime {
+    Runtime { pool: Pool::new(threads), arena: Arena::new(64 << 20), isa, precision }
+}
+
+/// Every instruction set, with one and with three threads, in both precisions.
+pub fn runtimes() -> Vec<Runtime> {
+    let mut all = Vec::new();
+    for isa in Isa::all() {
+        for threads in [1, 3] {
+            all.push(runtime(isa, threads, Precision::F32));
+            all.push(runtime(isa, threads, Precision::Fast));
+        }
+    }
+    all
+}
+
+pub fn tensor(runtime: &Runtime, rows: usize, cols: usize, values: &[f32]) -> Tensor {
+    let mut t = Tensor::scratch(&runtime.arena, rows, cols).unwrap();
+    t.host_mut().copy_from_slice(values);
+    t
+}
+
+/// Asserts |got - want| <= tolerance * max(|want|) elementwise.
+pub fn close(got: &[f32], want: &[f64], tolerance: f64, what: &str) {
+    assert_eq!(got.len(), want.len(), "{what}");
+    let largest = want.iter().fold(0.0f64, |m, v| m.max(v.abs())).max(1e-30);
+    for (i, (&g, &w)) in got.iter().zip(want).enumerate() {
+        let error = (f64::from(g) - w).abs() / largest;
+        assert!(error <= tolerance, "{what}: element {i} is {g}, wanted {w} (error {error:.2e} of the largest)");
+    }
+}
+
+/// Asserts the same bits.
+pub fn same_bits(got: &[f32], want: &[f32], what: &str) {
+    let bits = |v: &[f32]| v.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+    assert_eq!(bits(got), bits(want), "{what}");
+}
