@@ -1,0 +1,93 @@
+//! gpt-oss, top to bottom: embedding, blocks of attention and experts, unembedding (SPEC 5).
+//!
+//! Letters: T tokens of the batch, R rows that want logits, D hidden size, H query heads, K key/value heads, d channels
+//! of a head, E experts, k experts of a token, I units of an expert, V vocabulary. Every line is one op of
+//! `ossia_kernels::ops`; how an op runs on a device is that op's own business.
+
+use ossia_kernels::ops::attention::{self, Shape};
+use ossia_kernels::ops::experts::{self, Experts};
+use ossia_kernels::ops::linear::{self, Linear};
+use ossia_kernels::ops::rms_norm::{self, Norm};
+use ossia_kernels::ops::rope::{self, Rope};
+use ossia_kernels::ops::{embed, router};
+use ossia_kernels::{Matrix, Result, Step, Tensor};
+
+/// The weights of a gpt-oss model.
+pub struct Transformer {
+    /// E [V, D].
+    pub embedding: Matrix,
+    /// One after the other.
+    pub blocks: Vec<Block>,
+    /// g [D].
+    pub norm: Norm,
+    /// U [V, D], no bias.
+    pub unembedding: Linear,
+    /// The same for all blocks.
+    pub rope: Rope,
+}
+
+/// Attention, then experts.
+pub struct Block {
+    /// Its first half.
+    pub attention: AttentionBlock,
+    /// Its second half.
+    pub mlp: MlpBlock,
+}
+
+/// y = x + Wo attention(rmsnorm(x)) + bo.
+pub struct AttentionBlock {
+    /// g1 [D].
+    pub norm: Norm,
+    /// Wq, Wk, Wv [(H + 2K) d, D] with biases.
+    pub qkv: Linear,
+    /// One learned logit for each query head [H].
+    pub sinks: Vec<f32>,
+    /// Wo [D, H d], bo [D].
+    pub out: Linear,
+    /// Heads, window, layer.
+    pub shape: Shape,
+}
+
+/// x = y + moe(rmsnorm(y)).
+pub struct MlpBlock {
+    /// g2 [D].
+    pub norm: Norm,
+    /// Wr [E, D], br [E].
+    pub router: Linear,
+    /// k.
+    pub experts_per_token: usize,
+    /// E experts.
+    pub experts: Experts,
+}
+
+impl Transformer {
+    /// Tokens [T] in, logits [R, V] of `step.logits_rows` out.
+    pub fn forward(&self, step: &mut Step, tokens: &[u32]) -> Result<Tensor> {
+        let mut x = embed::forward(step, tokens, &self.embedding)?; // [T, D]
+        for block in &self.blocks {
+            block.attention.forward(step, &mut x, &self.rope)?;
+            block.mlp.forward(step, &mut x)?;
+        }
+        let t = rms_norm::forward_logits_rows(step, &x, &self.norm)?; // [R, D]
+        linear::forward(step, &t, &self.unembedding) // [R, V]
+    }
+}
+
+impl AttentionBlock {
+    fn forward(&self, step: &mut Step, x: &mut Tensor, rope: &Rope) -> Result<()> {
+        let Shape { heads, window, layer } = self.shape;
+        let t = rms_norm::forward(step, x, &self.norm)?; // [T, D]
+        let mut qkv = linear::forward(step, &t, &self.qkv)?; // [T, (H + 2K) d]
+        rope::forward(step, &mut qkv, rope, heads, layer, window)?; // writes k and v to the pages
+        let t = attention::forward(step, &qkv, &self.sinks, &self.shape)?; // [T, H d]
+        linear::add_forward(step, &t, &self.out, x) // [T, D]
+    }
+}
+
+impl MlpBlock {
+    fn forward(&self, step: &mut Step, x: &mut Tensor) -> Result<()> {
+        let t = rms_norm::forward(step, x, &self.norm)?; // [T, D]
+        let routes = router::forward(step, &t, &self.router, self.experts_per_token)?; // [T, k]
+        experts::add_forward(step, &t, &routes, &self.experts, x) // [T, D]
+    }
+}

@@ -1,0 +1,8 @@
+//! The gpt-oss family: what is gpt-oss' own. `forward.rs` is the architecture.
+
+pub mod config;
+pub mod forward;
+pub mod scratch;
+pub mod synth;
+pub mod tensors;
+pub mod traffic;

@@ -1,0 +1,13 @@
+//! gpt-oss for Ossia: checkpoints in every published layout, and the forward pass.
+//!
+//! Knows no text and no request. The one memory map of the project is in `checkpoint/map.rs`.
+#![deny(unsafe_code)]
+
+pub mod checkpoint;
+pub mod gpt_oss;
+pub mod kv_cache;
+mod model;
+mod plan;
+
+pub use model::{Error, Fault, Logits, Model, Options, Work};
+pub use plan::{DoesNotFit, Plan};

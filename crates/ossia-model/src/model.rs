@@ -1,0 +1,305 @@
+//! A loaded model: weights, the machine's share that was planned for it, and the step that turns tokens into logits.
+
+use std::ops::ControlFlow;
+
+use ossia_kernels::arena::Arena;
+use ossia_kernels::cpu::isa::Isa;
+use ossia_kernels::pool::Pool;
+use ossia_kernels::{Precision, Runtime, Sequence, Step, Tap, Tensor};
+
+use crate::checkpoint::{self, Checkpoint};
+use crate::gpt_oss::config::Config;
+use crate::gpt_oss::forward::Transformer;
+use crate::gpt_oss::tensors::{Dense, Reading};
+use crate::kv_cache::{Full, Held, KvCache};
+use crate::plan::{DoesNotFit, Plan};
+
+/// What can go wrong with a model.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The checkpoint is not what it should be.
+    #[error(transparent)]
+    Checkpoint(#[from] checkpoint::Error),
+    /// It is larger than the machine.
+    #[error(transparent)]
+    DoesNotFit(#[from] Box<DoesNotFit>),
+    /// No page is left.
+    #[error(transparent)]
+    Full(#[from] Full),
+    /// An op failed.
+    #[error(transparent)]
+    Op(#[from] ossia_kernels::Error),
+    /// The numbers went wrong.
+    #[error(transparent)]
+    Fault(#[from] Fault),
+}
+
+/// Where not-a-number or an infinity first appeared.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error(
+    "the model's numbers broke: {} gave a value that is not finite, first at batch row {row}; its weights are damaged or overflow (try `ossia verify`, or --precision f32)",
+    self.place()
+)]
+pub struct Fault {
+    /// The layer, counted from 0; the number of layers means after the last.
+    pub layer: usize,
+    /// The op, or one of [`OUTSIDE`].
+    pub op: &'static str,
+    /// The token's row in the step.
+    pub row: usize,
+}
+
+/// The ops before the first layer and after the last.
+const OUTSIDE: [&str; 3] = ["embedding", "final norm", "unembedding"];
+
+impl Fault {
+    fn place(&self) -> String {
+        if OUTSIDE.contains(&self.op) {
+            format!("the {}", self.op)
+        } else {
+            format!("{} of layer {}", self.op, self.layer)
+        }
+    }
+}
+
+/// How a model is to be run.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Arithmetic of the linear layers.
+    pub precision: Precision,
+    /// What dense float weights become; by default Q8_0 in fast precision where they are large, else nothing.
+    pub dense: Option<Dense>,
+    /// Threads.
+    pub threads: usize,
+    /// Kernel version.
+    pub isa: Isa,
+    /// Positions of a sequence.
+    pub context: usize,
+    /// Sequences at once.
+    pub sequences: usize,
+    /// New tokens of a step.
+    pub chunk: usize,
+    /// Rows of logits of a step.
+    pub logits_rows: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            precision: Precision::Fast,
+            dense: None,
+            threads: std::thread::available_parallelism().map_or(1, usize::from),
+            isa: Isa::detect(),
+            context: 8192,
+            sequences: 1,
+            chunk: 512,
+            logits_rows: 1,
+        }
+    }
+}
+
+/// Which of a sequence's new tokens want logits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Logits {
+    /// None: more of the prompt follows.
+    None,
+    /// The last.
+    Last,
+    /// Every one.
+    All,
+}
+
+/// One sequence's share of a step.
+pub struct Work<'a> {
+    /// Its pages.
+    pub held: &'a mut Held,
+    /// Its new tokens, at least one.
+    pub tokens: &'a [u32],
+    /// Which of them want logits.
+    pub logits: Logits,
+}
+
+/// A model ready to run.
+pub struct Model {
+    config: Config,
+    transformer: Transformer,
+    runtime: Runtime,
+    kv: KvCache,
+    options: Options,
+    plan: Plan,
+}
+
+impl Model {
+    /// Reads `checkpoint`. `available` is the memory that may be used; `progress` is told (layers done, all).
+    pub fn load(
+        checkpoint: &Checkpoint,
+        options: Options,
+        available: Option<u64>,
+        progress: &mut dyn FnMut(usize, usize),
+    ) -> Result<Self, Error> {
+        let config = Config::from_checkpoint(checkpoint)?;
+        let plan = Plan::new(checkpoint, &config, &options);
+        if let Some(available) = available {
+            plan.check(checkpoint, &config, &options, available).map_err(Box::new)?;
+        }
+        let pool = Pool::new(options.threads);
+        let mut reading = Reading { dense: options.dense(checkpoint), pool: &pool, isa: options.isa, progress };
+        let transformer = Transformer::read(checkpoint, &config, &mut reading)?;
+        let arena = Arena::new(plan.scratch as usize);
+        let runtime = Runtime { pool, arena, isa: options.isa, precision: options.precision };
+        let kv = KvCache::new(&config, options.kv_type(), options.pages(&config));
+        Ok(Self { config, transformer, runtime, kv, options, plan })
+    }
+
+    /// The model's shape.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The weights.
+    pub fn transformer(&self) -> &Transformer {
+        &self.transformer
+    }
+
+    /// The threads and scratch.
+    pub fn runtime(&self) -> &Runtime {
+        &self.runtime
+    }
+
+    /// How it runs.
+    pub fn options(&self) -> &Options {
+        &self.options
+    }
+
+    /// Its memory.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// Gives back what a sequence held.
+    pub fn release(&mut self, held: &mut Held) {
+        self.kv.release(held);
+    }
+
+    /// Pages for all new tokens; none where a sequence would outgrow the context, which ends inside its last page.
+    fn reserve(&mut self, work: &mut [Work]) -> Result<(), Full> {
+        let context = self.options.context;
+        if let Some(w) = work.iter().find(|w| w.held.len.saturating_add(w.tokens.len()) > context) {
+            return Err(Full { len: w.held.len, wanted: w.tokens.len() });
+        }
+        work.iter_mut().try_for_each(|w| self.kv.reserve(w.held, w.tokens.len()))
+    }
+
+    /// One step: logits [R, V], rows in the order of the work. A failed step leaves every sequence as it was.
+    pub fn step(&mut self, work: &mut [Work]) -> Result<Tensor, Error> {
+        self.reserve(work)?;
+        let mut watch = Watch { left: self.config.num_layers, finite: true };
+        let logits = self.forward(work, Some(&mut watch))?;
+        if !watch.finite || logits.host().iter().any(|v| !v.is_finite()) {
+            drop(logits);
+            return Err(self.find_fault(work)?.into());
+        }
+        work.iter_mut().for_each(|w| self.kv.advance(w.held, w.tokens.len()));
+        Ok(logits)
+    }
+
+    /// The same, with every op's result shown to `tap`.
+    pub fn step_tapped(&mut self, work: &mut [Work], tap: &mut dyn Tap) -> Result<Tensor, Error> {
+        self.reserve(work)?;
+        let logits = self.forward(work, Some(tap))?;
+        work.iter_mut().for_each(|w| self.kv.advance(w.held, w.tokens.len()));
+        Ok(logits)
+    }
+
+    /// A prompt, chunk by chunk: the last token's logits [1, V], or nothing where `chunk_done` (told the tokens done)
+    /// breaks off; the sequence then holds the chunks that were done.
+    pub fn prefill(
+        &mut self,
+        held: &mut Held,
+        tokens: &[u32],
+        chunk_done: &mut dyn FnMut(usize) -> ControlFlow<()>,
+    ) -> Result<Option<Tensor>, Error> {
+        if held.len.saturating_add(tokens.len()) > self.options.context {
+            return Err(Full { len: held.len, wanted: tokens.len() }.into());
+        }
+        let mut done = 0;
+        loop {
+            let end = (done + self.options.chunk).min(tokens.len());
+            let last = end == tokens.len();
+            let logits = if last { Logits::Last } else { Logits::None };
+            let result = self.step(&mut [Work { held: &mut *held, tokens: &tokens[done..end], logits }])?;
+            done = end;
+            if last {
+                return Ok(Some(result));
+            }
+            if chunk_done(done).is_break() {
+                return Ok(None);
+            }
+        }
+    }
+
+    fn forward<'a>(&'a mut self, work: &'a [Work], tap: Option<&'a mut (dyn Tap + 'a)>) -> Result<Tensor, Error> {
+        let (mut tokens, mut sequences, mut logits_rows) = (Vec::new(), Vec::new(), Vec::new());
+        for w in work {
+            let rows = tokens.len()..tokens.len() + w.tokens.len();
+            match w.logits {
+                Logits::None => {}
+                Logits::Last => logits_rows.push(rows.end as u32 - 1),
+                Logits::All => logits_rows.extend(rows.clone().map(|r| r as u32)),
+            }
+            tokens.extend_from_slice(w.tokens);
+            sequences.push(Sequence { rows, start: w.held.len, full: &w.held.full, sliding: &w.held.sliding });
+        }
+        let mut step = Step { runtime: &self.runtime, sequences, kv: self.kv.layers(), logits_rows, tap };
+        Ok(self.transformer.forward(&mut step, &tokens)?)
+    }
+
+    /// Runs a broken step again and looks at every op's result.
+    fn find_fault(&mut self, work: &[Work]) -> Result<Fault, Error> {
+        let mut finder = FaultFinder { layer: 0, num_layers: self.config.num_layers, found: None };
+        self.forward(work, Some(&mut finder))?;
+        let unembedding = Fault { layer: self.config.num_layers, op: "unembedding", row: 0 };
+        Ok(finder.found.unwrap_or(unembedding))
+    }
+}
+
+/// Looks at what the last layer makes of every token: most rows of a prompt have no logits that would show a fault, and
+/// by the next chunk only its keys and values would be left of it.
+struct Watch {
+    /// Layers to come.
+    left: usize,
+    finite: bool,
+}
+
+impl Tap for Watch {
+    fn see(&mut self, op: &'static str, result: &Tensor) {
+        // The experts close a block.
+        self.left -= usize::from(op == "experts");
+        if op == "experts" && self.left == 0 {
+            self.finite = result.host().iter().all(|v| v.is_finite());
+        }
+    }
+}
+
+struct FaultFinder {
+    layer: usize,
+    num_layers: usize,
+    found: Option<Fault>,
+}
+
+impl Tap for FaultFinder {
+    fn see(&mut self, op: &'static str, result: &Tensor) {
+        if self.found.is_none() {
+            let bad = result.host().iter().position(|v| !v.is_finite());
+            let op = match op {
+                "embed" => OUTSIDE[0],
+                "linear" if self.layer == self.num_layers => OUTSIDE[2],
+                _ if self.layer == self.num_layers => OUTSIDE[1],
+                _ => op,
+            };
+            self.found = bad.map(|at| Fault { layer: self.layer, op, row: at / result.cols() });
+        }
+        // The experts close a block.
+        self.layer += usize::from(op == "experts");
+    }
+}

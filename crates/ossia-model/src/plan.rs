@@ -1,0 +1,172 @@
+//! What a model will take of the machine's memory, said before anything is read.
+
+use ossia_kernels::kv::KvType;
+use ossia_kernels::{DType, Precision};
+
+use crate::checkpoint::{Checkpoint, Layout, RawTensor};
+use crate::gpt_oss::config::Config;
+use crate::gpt_oss::scratch::{self, Largest};
+use crate::gpt_oss::tensors::Dense;
+use crate::kv_cache::PageCounts;
+use crate::model::Options;
+
+/// Bytes, by use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// Weights used where the file holds them.
+    pub mapped: u64,
+    /// Weights in memory of their own: converted, transposed, or small.
+    pub owned: u64,
+    /// Keys and values at the asked context.
+    pub kv: u64,
+    /// Scratch of the largest step.
+    pub scratch: u64,
+    /// Positions that `kv` is for.
+    pub context: usize,
+    /// Sequences that `kv` is for.
+    pub sequences: usize,
+}
+
+/// The machine has too little memory.
+#[derive(Debug, thiserror::Error)]
+#[error("the model needs {} (weights {}, KV cache {} at {} tokens, scratch {}), the machine has {} free; {advice}",
+    gib(plan.total()), gib(plan.weights()), gib(plan.kv), plan.context, gib(plan.scratch), gib(*available))]
+pub struct DoesNotFit {
+    /// What was asked for.
+    pub plan: Plan,
+    /// Bytes that the machine has.
+    pub available: u64,
+    /// What would fit.
+    pub advice: String,
+}
+
+impl Plan {
+    /// The plan for `checkpoint` under `options`; reads no weights.
+    pub fn new(checkpoint: &Checkpoint, config: &Config, options: &Options) -> Self {
+        let (mut mapped, mut owned) = (0, 0);
+        for tensor in checkpoint.tensors() {
+            let (m, o) = weight_bytes(tensor, checkpoint.layout(), options.dense(checkpoint));
+            mapped += m;
+            owned += o;
+        }
+        let largest = Largest {
+            tokens: options.batch_tokens(),
+            logits_rows: options.logits_rows,
+            threads: options.threads,
+            precision: options.precision,
+        };
+        Self {
+            mapped,
+            owned,
+            kv: options.pages(config).bytes(config, options.kv_type()) as u64,
+            scratch: scratch::bytes(config, largest) as u64,
+            context: options.context,
+            sequences: options.sequences,
+        }
+    }
+
+    /// All weights.
+    pub fn weights(&self) -> u64 {
+        self.mapped + self.owned
+    }
+
+    /// Everything.
+    pub fn total(&self) -> u64 {
+        self.weights() + self.kv + self.scratch
+    }
+
+    /// An error that says what would fit, where `available` bytes are too few.
+    pub fn check(
+        &self,
+        checkpoint: &Checkpoint,
+        config: &Config,
+        options: &Options,
+        available: u64,
+    ) -> Result<(), DoesNotFit> {
+        if self.total() <= available {
+            return Ok(());
+        }
+        let advice = advice(*self, checkpoint, config, options, available);
+        Err(DoesNotFit { plan: *self, available, advice })
+    }
+}
+
+fn advice(plan: Plan, checkpoint: &Checkpoint, config: &Config, options: &Options, available: u64) -> String {
+    let fits = |options: &Options| Plan::new(checkpoint, config, options).total() <= available;
+    if let Some(context) = largest_context(options, &fits) {
+        return format!("a context of {context} tokens fits: --ctx {context}");
+    }
+    let q8 = Options { dense: Some(Dense::Q8), precision: Precision::Fast, ..options.clone() };
+    if options.dense(checkpoint) == Dense::Kept
+        && let Some(context) = largest_context(&q8, &fits)
+    {
+        return format!(
+            "8-bit dense weights fit with a context of {context} tokens: --dense q8_0 --precision fast --ctx {context}"
+        );
+    }
+    format!(
+        "no context fits: the weights alone take {}; use a smaller model or a machine with more memory",
+        gib(plan.weights())
+    )
+}
+
+/// The largest power of two of positions, from 256 on, that fits.
+fn largest_context(options: &Options, fits: &dyn Fn(&Options) -> bool) -> Option<usize> {
+    let contexts = (8..=17).rev().map(|bits| 1 << bits).filter(|&c| c <= options.context);
+    // A chunk is never longer than the context.
+    let within = |context: usize| Options { context, chunk: options.chunk.min(context), ..options.clone() };
+    contexts.into_iter().find(|&context| fits(&within(context)))
+}
+
+/// Bytes of one tensor: (used in place, owned).
+fn weight_bytes(tensor: &RawTensor, layout: Layout, dense: Dense) -> (u64, u64) {
+    let elements: u64 = tensor.shape.iter().map(|&n| n as u64).product();
+    let stored = tensor.bytes.len() as u64;
+    let float = matches!(tensor.dtype, DType::F32 | DType::F16 | DType::BF16);
+    let name = &tensor.name;
+    let exact = ["embed_tokens", "token_embd", "router", "gate_inp", "mlp.gate."].iter().any(|n| name.contains(n))
+        || name == "embedding.weight";
+    if tensor.shape.len() == 1 || name.ends_with("bias") {
+        (0, elements * 4)
+    } else if !float || exact {
+        (stored, 0)
+    } else if dense == Dense::Q8 {
+        (0, elements / 32 * 34)
+    } else if tensor.shape.len() == 3 && layout != Layout::Gguf {
+        (0, stored)
+    } else {
+        (stored, 0)
+    }
+}
+
+/// Bytes for people.
+pub(crate) fn gib(bytes: u64) -> String {
+    match bytes {
+        0..1_048_576 => format!("{:.1} KiB", bytes as f64 / 1024.0),
+        1_048_576..1_073_741_824 => format!("{:.1} MiB", bytes as f64 / 1_048_576.0),
+        _ => format!("{:.2} GiB", bytes as f64 / 1_073_741_824.0),
+    }
+}
+
+impl Options {
+    /// What dense float weights become.
+    pub fn dense(&self, checkpoint: &Checkpoint) -> Dense {
+        let default = || if self.precision == Precision::Fast { Dense::for_fast(checkpoint) } else { Dense::Kept };
+        self.dense.unwrap_or_else(default)
+    }
+
+    /// How keys and values are kept.
+    pub fn kv_type(&self) -> KvType {
+        if self.precision == Precision::Fast { KvType::F16 } else { KvType::F32 }
+    }
+
+    /// Tokens of the largest step.
+    pub fn batch_tokens(&self) -> usize {
+        self.chunk.max(self.sequences)
+    }
+
+    /// Pages of keys and values.
+    pub fn pages(&self, config: &Config) -> PageCounts {
+        PageCounts::new(config, self.sequences, self.context, self.chunk)
+    }
+}
