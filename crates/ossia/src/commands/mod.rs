@@ -1,0 +1,57 @@
+//! One file per command: its arguments, and `run`.
+
+pub mod bench;
+pub mod chat;
+pub mod generate;
+pub mod inspect;
+pub mod list;
+pub mod logits;
+pub mod pull;
+pub mod run;
+pub mod synth;
+pub mod verify;
+
+use crate::error::Failure;
+
+/// What the program can do.
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    /// Talk in the terminal
+    Chat(chat::ChatArgs),
+    /// One answer on stdout
+    Run(run::RunArgs),
+    /// Fetch a model: resumes what was interrupted, verifies every hash
+    Pull(pull::PullArgs),
+    /// List the models on this machine
+    List(list::ListArgs),
+    /// Show a model's shape, tensors and memory plan
+    Inspect(inspect::InspectArgs),
+    /// Read every byte of a model and check it
+    Verify(verify::VerifyArgs),
+    /// Measure prefill and decode speed
+    Bench(bench::BenchArgs),
+    /// Write random weights of a true shape
+    Synth(synth::SynthArgs),
+    /// Logits of every position
+    Logits(logits::LogitsArgs),
+    /// Token ids in, token ids out
+    Generate(generate::GenerateArgs),
+}
+
+impl Command {
+    /// Runs it.
+    pub fn run(self) -> Result<(), Failure> {
+        match self {
+            Command::Chat(args) => chat::run(args),
+            Command::Run(args) => run::run(args),
+            Command::Pull(args) => Ok(pull::run(args)?),
+            Command::List(args) => Ok(list::run(args)?),
+            Command::Inspect(args) => inspect::run(args),
+            Command::Verify(args) => verify::run(args),
+            Command::Bench(args) => bench::run(args),
+            Command::Synth(args) => synth::run(args),
+            Command::Logits(args) => logits::run(args),
+            Command::Generate(args) => generate::run(args),
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! Tokens from a model, one after the other: sampling arguments, and the loop that `run`, `chat` and `generate` share.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use ossia_kernels::ops::sample::{Params, Sampled, Sampler};
+use ossia_model::kv_cache::Held;
+use ossia_model::{Logits, Model, Work};
+
+use crate::error::Failure;
+use crate::machine;
+
+/// How the next token is chosen. gpt-oss' own recommendation is the default: temperature 1, nothing cut off.
+#[derive(Debug, Clone, clap::Args)]
+pub struct SamplingArgs {
+    /// Always the likeliest token
+    #[arg(long, conflicts_with = "temperature")]
+    pub greedy: bool,
+    /// Randomness
+    #[arg(long, default_value_t = 1.0)]
+    pub temperature: f32,
+    /// Keep the likeliest tokens that hold this share of the probability (1: all)
+    #[arg(long, default_value_t = 1.0)]
+    pub top_p: f32,
+    /// Keep this many of the likeliest tokens (0: all)
+    #[arg(long, default_value_t = 0)]
+    pub top_k: usize,
+    /// Keep tokens at least this likely against the likeliest (0: all)
+    #[arg(long, default_value_t = 0.0)]
+    pub min_p: f32,
+    /// Divide the logits of tokens seen before (1: off)
+    #[arg(long, default_value_t = 1.0)]
+    pub repetition_penalty: f32,
+    /// Take this off the logits of tokens generated before
+    #[arg(long, default_value_t = 0.0, allow_negative_numbers = true)]
+    pub presence_penalty: f32,
+    /// Take this off for each time that a token was generated
+    #[arg(long, default_value_t = 0.0, allow_negative_numbers = true)]
+    pub frequency_penalty: f32,
+    /// Add to a token's logit
+    #[arg(long, value_name = "ID=BIAS", value_parser = parse_bias)]
+    pub logit_bias: Vec<(u32, f32)>,
+    /// The same seed gives the same text [default: another each time]
+    #[arg(long)]
+    pub seed: Option<u64>,
+    /// Report the log probability of each token, and of so many of the likeliest
+    #[arg(long, value_name = "N")]
+    pub logprobs: Option<usize>,
+}
+
+fn parse_bias(text: &str) -> Result<(u32, f32), String> {
+    let (id, bias) = text.split_once('=').ok_or("wanted ID=BIAS, such as 200012=-100")?;
+    let id = id.trim().parse().map_err(|_| format!("{id:?} is no token id"))?;
+    Ok((id, bias.trim().parse().map_err(|_| format!("{bias:?} is no number"))?))
+}
+
+impl SamplingArgs {
+    /// The sampler for a vocabulary of `vocab`, which never gives one of `forbidden`.
+    pub fn sampler(&self, forbidden: Vec<u32>, vocab: usize) -> Result<Sampler, Failure> {
+        let params = Params {
+            temperature: if self.greedy { 0.0 } else { self.temperature },
+            top_p: self.top_p,
+            top_k: self.top_k,
+            min_p: self.min_p,
+            repetition_penalty: self.repetition_penalty,
+            presence_penalty: self.presence_penalty,
+            frequency_penalty: self.frequency_penalty,
+            logit_bias: self.logit_bias.clone(),
+            seed: self.seed.unwrap_or_else(machine::fresh_seed),
+            top_logprobs: self.logprobs,
+        };
+        Ok(Sampler::new(params, Arc::from(forbidden), vocab)?)
+    }
+}
+
+/// Why generation ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// A stop token came.
+    Stop,
+    /// The limit was reached.
+    Length,
+    /// The caller broke off.
+    Broken,
+}
+
+/// What the loop reports.
+pub enum Progress<'a> {
+    /// So many tokens of the prompt are done.
+    Prefill(usize),
+    /// A token was made; the stop token too.
+    Token(&'a Sampled),
+}
+
+/// Feeds `prompt` behind what `held` holds, then samples up to `limit` tokens; each is reported before the next is
+/// computed. Ends after one of `stops`. The last token made is not yet in `held`.
+pub fn generate(
+    model: &mut Model,
+    held: &mut Held,
+    prompt: &[u32],
+    sampler: &mut Sampler,
+    stops: &[u32],
+    limit: usize,
+    report: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+) -> Result<Ended, Failure> {
+    sampler.see_prompt(prompt);
+    let logits = model.prefill(held, prompt, &mut |done| report(Progress::Prefill(done)))?;
+    let Some(mut logits) = logits else { return Ok(Ended::Broken) };
+    for made in 1..=limit {
+        let sampled = sampler.sample(logits.row(0))?;
+        let token = sampled.token;
+        drop(logits);
+        if report(Progress::Token(&sampled)).is_break() {
+            return Ok(Ended::Broken);
+        }
+        if stops.contains(&token) {
+            return Ok(Ended::Stop);
+        }
+        if made == limit || held.len == model.options().context {
+            return Ok(Ended::Length);
+        }
+        logits = model.step(&mut [Work { held: &mut *held, tokens: &[token], logits: Logits::Last }])?;
+    }
+    Ok(Ended::Length)
+}

@@ -1,0 +1,13 @@
+//! The parts of the `ossia` program, as a library, so that tests can reach them.
+#![forbid(unsafe_code)]
+
+pub mod commands;
+pub mod error;
+pub mod generation;
+pub mod hub;
+pub mod machine;
+pub mod output;
+pub mod session;
+pub mod source;
+pub mod terminal;
+pub mod view;
