@@ -22,5 +22,5 @@ pub use bytes::Bytes;
 pub use dtype::DType;
 pub use error::{Error, Result};
 pub use matrix::Matrix;
-pub use step::{Precision, Runtime, Sequence, Step, Tap};
+pub use step::{Phase, Precision, Runtime, Sequence, Step, Tap};
 pub use tensor::{Buffer, Tensor};

@@ -20,6 +20,17 @@ pub enum Precision {
     Fast,
 }
 
+/// What a step is for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Phase {
+    /// Prefill and decode: keys and values go to pages, and a token's bits do not depend on its company.
+    #[default]
+    Inference,
+    /// Whole documents, each from position 0, and gradients after: nothing is kept in pages, and float weights are
+    /// multiplied by `cpu::gemm`.
+    Training,
+}
+
 /// The machine's resources, planned once.
 pub struct Runtime {
     /// Threads.
@@ -61,6 +72,8 @@ pub trait Tap {
 pub struct Step<'a> {
     /// The machine.
     pub runtime: &'a Runtime,
+    /// What it is for.
+    pub phase: Phase,
     /// Who takes part; their rows lie end to end.
     pub sequences: Vec<Sequence<'a>>,
     /// Keys and values, one entry for each layer.

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use ossia_kernels::arena::Arena;
 use ossia_kernels::cpu::isa::Isa;
 use ossia_kernels::pool::Pool;
-use ossia_kernels::{Precision, Runtime, Sequence, Step, Tap, Tensor};
+use ossia_kernels::{Phase, Precision, Runtime, Sequence, Step, Tap, Tensor};
 
 use crate::checkpoint::{self, Checkpoint};
 use crate::gpt_oss::config::Config;
@@ -250,7 +250,8 @@ impl Model {
             tokens.extend_from_slice(w.tokens);
             sequences.push(Sequence { rows, start: w.held.len, full: &w.held.full, sliding: &w.held.sliding });
         }
-        let mut step = Step { runtime: &self.runtime, sequences, kv: self.kv.layers(), logits_rows, tap };
+        let mut step =
+            Step { runtime: &self.runtime, phase: Phase::Inference, sequences, kv: self.kv.layers(), logits_rows, tap };
         Ok(self.transformer.forward(&mut step, &tokens)?)
     }
 

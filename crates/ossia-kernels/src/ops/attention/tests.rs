@@ -4,7 +4,7 @@ use super::*;
 use crate::kv::{KvLayer, KvType, PageTable};
 use crate::ops::rope::{self, Rope};
 use crate::testing::{Numbers, close, runtimes, same_bits, tensor};
-use crate::{Runtime, Sequence};
+use crate::{Phase, Runtime, Sequence};
 
 /// Rotation by nothing, so that keys stay as they are.
 fn still(dim: usize) -> Rope {
@@ -60,7 +60,8 @@ impl Case {
                 });
                 spans.push((s, chunk));
             }
-            let mut step = Step { runtime, sequences, kv: &mut kv, logits_rows: vec![], tap: None };
+            let mut step =
+                Step { runtime, phase: Phase::Inference, sequences, kv: &mut kv, logits_rows: vec![], tap: None };
             let mut qkv = tensor(runtime, rows.len() / width, width, &rows);
             rope::forward(&mut step, &mut qkv, &still(self.heads.dim), self.heads, 0, self.window).unwrap();
             let shape = Shape { heads: self.heads, window: self.window, layer: 0 };

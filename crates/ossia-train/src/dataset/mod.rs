@@ -1,0 +1,1 @@
+//! Shards of token ids and the batches drawn from them.

@@ -1,0 +1,1 @@
+//! Procedurally generated conversations with known answers.
