@@ -107,3 +107,52 @@ pub fn same_bits(got: &[f32], want: &[f32], what: &str) {
     let bits = |v: &[f32]| v.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
     assert_eq!(bits(got), bits(want), "{what}");
 }
+
+/// Plain f64 numbers in [-1, 1).
+pub fn f64s(numbers: &mut Numbers, n: usize) -> Vec<f64> {
+    numbers.vec(n).into_iter().map(f64::from).collect()
+}
+
+/// To f32, for the fast versions.
+pub fn f32s(values: &[f64]) -> Vec<f32> {
+    values.iter().map(|&v| v as f32).collect()
+}
+
+/// The gradient of `loss` at `x` by differences of fourth order.
+pub fn differences(x: &[f64], mut loss: impl FnMut(&[f64]) -> f64) -> Vec<f64> {
+    const H: f64 = 1e-3;
+    let mut at = x.to_vec();
+    let mut element = |i: usize| {
+        let mut moved = |by: f64| {
+            at[i] = x[i] + by;
+            let value = loss(&at);
+            at[i] = x[i];
+            value
+        };
+        (8.0 * (moved(H) - moved(-H)) - (moved(2.0 * H) - moved(-2.0 * H))) / (12.0 * H)
+    };
+    (0..x.len()).map(&mut element).collect()
+}
+
+/// Asserts that an analytic gradient equals the differences to 1e-6 of the largest.
+pub fn equals_differences(gradient: &[f64], x: &[f64], what: &str, loss: impl FnMut(&[f64]) -> f64) {
+    let want = differences(x, loss);
+    let largest = want.iter().fold(1e-3f64, |m, v| m.max(v.abs()));
+    for (i, (g, w)) in gradient.iter().zip(&want).enumerate() {
+        assert!((g - w).abs() <= 1e-6 * largest, "{what}: element {i} is {g}, the differences say {w}");
+    }
+    assert_eq!(gradient.len(), want.len(), "{what}");
+}
+
+/// A step of training over documents of these lengths, laid end to end.
+pub fn training_step<'a>(runtime: &'a Runtime, lengths: &[usize], none: &'a crate::kv::PageTable) -> crate::Step<'a> {
+    let mut start = 0;
+    let sequences = lengths
+        .iter()
+        .map(|n| {
+            start += n;
+            crate::Sequence { rows: start - n..start, start: 0, full: none, sliding: none }
+        })
+        .collect();
+    crate::Step { runtime, phase: crate::Phase::Training, sequences, kv: &mut [], logits_rows: vec![], tap: None }
+}

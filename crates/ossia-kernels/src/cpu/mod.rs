@@ -1,7 +1,10 @@
 //! What the ops' CPU versions share: instruction sets, dot products, exponentials, disjoint writes.
 
 pub mod bandwidth;
+pub mod columns;
 pub mod disjoint;
 pub mod dot;
 pub mod exp;
+pub mod gemm;
 pub mod isa;
+pub mod lanes;

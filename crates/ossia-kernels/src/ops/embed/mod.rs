@@ -20,3 +20,10 @@ pub fn forward(step: &mut Step, tokens: &[u32], table: &Matrix) -> Result<Tensor
     step.made("embed", &x);
     Ok(x)
 }
+
+/// Adds to dE [V, D], the gradient of the table, where dx [T, D] comes back.
+pub fn backward(step: &mut Step, tokens: &[u32], dx: &Tensor, d_table: &mut [f32]) -> Result<()> {
+    assert!(dx.rows() == tokens.len() && d_table.len().is_multiple_of(dx.cols()), "embed: shapes");
+    cpu::backward(step.runtime, tokens, dx.host(), dx.cols(), d_table);
+    Ok(())
+}

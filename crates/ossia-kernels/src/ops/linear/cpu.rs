@@ -1,16 +1,9 @@
 //! A task is some tiles of rows with all tokens.
 
-use super::{Linear, Part};
+use super::{Linear, Part, Write};
 use crate::cpu::disjoint::Disjoint;
 use crate::cpu::dot::{self, Input, Panels, TILE};
 use crate::{Result, Runtime};
-
-/// What happens to the old value of an output.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Write {
-    Set,
-    Add,
-}
 
 /// Tokens whose tile results are held at once.
 const TOKENS: usize = 64;

@@ -3,6 +3,7 @@
 //! Shapes: x [T, K], W [N, K], b [N], y [T, N]. W may be stacked from parts (q, k and v of a checkpoint that keeps
 //! them apart), so that the input is prepared once. The arithmetic is that of `cpu::dot`.
 
+mod backward;
 mod cpu;
 #[cfg(test)]
 mod reference;
@@ -11,7 +12,9 @@ mod tests;
 
 use crate::cpu::dot::Panels;
 use crate::cpu::dot::quantize;
-use crate::{Matrix, Precision, Result, Runtime, Step, Tensor};
+use crate::{Matrix, Phase, Precision, Result, Step, Tensor};
+
+pub use backward::{LinearGrad, Write, backward};
 
 /// Some rows of a linear layer.
 pub struct Part {
@@ -65,7 +68,7 @@ impl Linear {
 pub fn forward(step: &mut Step, x: &Tensor, linear: &Linear) -> Result<Tensor> {
     assert_eq!(x.cols(), linear.cols(), "linear: the input is as wide as the weights");
     let mut y = Tensor::scratch(&step.runtime.arena, x.rows(), linear.rows())?;
-    cpu::forward(step.runtime, x.host(), linear, y.host_mut(), cpu::Write::Set)?;
+    apply(step, x.host(), linear, y.host_mut(), Write::Set)?;
     step.made("linear", &y);
     Ok(y)
 }
@@ -73,7 +76,7 @@ pub fn forward(step: &mut Step, x: &Tensor, linear: &Linear) -> Result<Tensor> {
 /// y += W x + b.
 pub fn add_forward(step: &mut Step, x: &Tensor, linear: &Linear, y: &mut Tensor) -> Result<()> {
     assert!(x.cols() == linear.cols() && y.cols() == linear.rows() && x.rows() == y.rows(), "linear: shapes");
-    cpu::forward(step.runtime, x.host(), linear, y.host_mut(), cpu::Write::Add)?;
+    apply(step, x.host(), linear, y.host_mut(), Write::Add)?;
     step.made("linear_add", y);
     Ok(())
 }
@@ -84,7 +87,10 @@ pub fn scratch_bytes(precision: Precision, threads: usize, tokens: usize, cols: 
     quantized + Panels::scratch_bytes(threads, cols)
 }
 
-/// The logits of a small linear layer, for ops that have one inside.
-pub(crate) fn apply(runtime: &Runtime, x: &[f32], linear: &Linear, y: &mut [f32]) -> Result<()> {
-    cpu::forward(runtime, x, linear, y, cpu::Write::Set)
+/// The products, for ops that have a linear layer inside too.
+pub(crate) fn apply(step: &Step, x: &[f32], linear: &Linear, y: &mut [f32], write: Write) -> Result<()> {
+    match step.phase {
+        Phase::Inference => cpu::forward(step.runtime, x, linear, y, write),
+        Phase::Training => backward::apply(step.runtime, x, linear, y, write),
+    }
 }

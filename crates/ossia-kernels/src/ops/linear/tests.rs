@@ -1,7 +1,9 @@
 //! Holds the versions of `linear` together over ragged shapes.
 
 use super::*;
-use crate::testing::{KINDS, Numbers, close, runtimes, same_bits};
+use crate::Runtime;
+use crate::kv::PageTable;
+use crate::testing::{KINDS, Numbers, close, equals_differences, f64s, runtimes, same_bits, tensor, training_step};
 
 fn linear(numbers: &mut Numbers, kind: crate::matrix::Kind, rows: &[usize], cols: usize) -> Linear {
     let part = |&n: &usize| Part { weight: numbers.matrix(kind, n, cols), bias: (n % 2 == 1).then(|| numbers.vec(n)) };
@@ -10,7 +12,7 @@ fn linear(numbers: &mut Numbers, kind: crate::matrix::Kind, rows: &[usize], cols
 
 fn run(runtime: &Runtime, x: &[f32], linear: &Linear) -> Vec<f32> {
     let mut y = vec![f32::NAN; x.len() / linear.cols() * linear.rows()];
-    cpu::forward(runtime, x, linear, &mut y, cpu::Write::Set).unwrap();
+    cpu::forward(runtime, x, linear, &mut y, Write::Set).unwrap();
     y
 }
 
@@ -54,7 +56,7 @@ fn adds_onto_its_output() {
     let (x, y0) = (numbers.vec(3 * 64), numbers.vec(27));
     for runtime in runtimes() {
         let (product, mut y) = (run(&runtime, &x, &linear), y0.clone());
-        cpu::forward(&runtime, &x, &linear, &mut y, cpu::Write::Add).unwrap();
+        cpu::forward(&runtime, &x, &linear, &mut y, Write::Add).unwrap();
         let want: Vec<f32> = product.iter().zip(&y0).map(|(p, y)| y + p).collect();
         same_bits(&y, &want, "added");
     }
@@ -85,6 +87,52 @@ fn a_fault_in_the_input_stays_visible() {
                 let finite: Vec<bool> = y.chunks_exact(8).map(|y| y.iter().all(|v| v.is_finite())).collect();
                 assert_eq!(finite, [true, false, true, true], "{kind:?} {bad}");
             }
+        }
+    }
+}
+
+/// The loss whose gradient for y is `c`.
+fn weighted(y: &[f64], c: &[f64]) -> f64 {
+    y.iter().zip(c).map(|(y, c)| y * c).sum()
+}
+
+#[test]
+fn the_reference_gradients_equal_differences() {
+    let mut numbers = Numbers(41);
+    let (tokens, n, k) = (3, 4, 5);
+    let (x, w, b) = (f64s(&mut numbers, tokens * k), f64s(&mut numbers, n * k), f64s(&mut numbers, n));
+    let dy = f64s(&mut numbers, tokens * n);
+    let (dx, dw, db) = reference::backward(&x, &w, &dy, n, k);
+    equals_differences(&dx, &x, "dx", |x| weighted(&reference::plain(x, &w, &b, k), &dy));
+    equals_differences(&dw, &w, "dW", |w| weighted(&reference::plain(&x, w, &b, k), &dy));
+    equals_differences(&db, &b, "db", |b| weighted(&reference::plain(&x, &w, b, k), &dy));
+}
+
+#[test]
+fn training_equals_the_reference_in_both_directions() {
+    let mut numbers = Numbers(42);
+    let none = PageTable::default();
+    for (tokens, rows, k) in [(1, &[1, 2][..], 32), (70, &[40, 24], 64), (600, &[33], 96)] {
+        let layer = linear(&mut numbers, crate::matrix::Kind::F32, rows, k);
+        let n = layer.rows();
+        let (x, dy) = (numbers.vec(tokens * k), numbers.vec(tokens * n));
+        let wide = |v: &[f32]| v.iter().map(|&v| f64::from(v)).collect::<Vec<f64>>();
+        let mut w = vec![0.0; n * k];
+        let all = layer.parts().iter().flat_map(|p| (0..p.weight.rows()).map(move |r| (p, r)));
+        all.zip(w.chunks_exact_mut(k)).for_each(|((p, r), out)| p.weight.row_into(r, out));
+        let (dx, dw, db) = reference::backward(&wide(&x), &wide(&w), &wide(&dy), n, k);
+        for runtime in runtimes().into_iter().filter(|r| r.precision == Precision::F32) {
+            let mut step = training_step(&runtime, &[tokens], &none);
+            let (x, dy) = (tensor(&runtime, tokens, k, &x), tensor(&runtime, tokens, n, &dy));
+            let y = forward(&mut step, &x, &layer).unwrap();
+            close(y.host(), &reference::forward(x.host(), &layer), 3e-6, "y");
+            let (mut weight, mut bias) = (vec![0.0; n * k], vec![0.0; n]);
+            let mut got = tensor(&runtime, tokens, k, &vec![f32::NAN; tokens * k]);
+            let mut grad = LinearGrad { weight: &mut weight, bias: &mut bias };
+            backward(&mut step, &x, &layer, &dy, &mut grad, &mut got, Write::Set).unwrap();
+            close(got.host(), &dx, 3e-6, "dx");
+            close(&weight, &dw, 3e-6, "dW");
+            close(&bias, &db, 3e-6, "db");
         }
     }
 }

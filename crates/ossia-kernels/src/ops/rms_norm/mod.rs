@@ -2,6 +2,7 @@
 //!
 //! Shapes: x [T, D], g [D], y [T, D].
 
+mod backward;
 mod cpu;
 #[cfg(test)]
 mod reference;
@@ -9,6 +10,8 @@ mod reference;
 mod tests;
 
 use crate::{Result, Step, Tensor};
+
+pub use backward::{backward, backward_logits_rows};
 
 /// A norm's weights.
 pub struct Norm {

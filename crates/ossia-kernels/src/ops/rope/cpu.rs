@@ -27,11 +27,43 @@ pub fn forward(step: &mut Step, qkv: &mut [f32], rope: &Rope, heads: Heads, laye
     }
 }
 
+/// The rotation of all tokens of training documents, forth or (`sign` -1) back. No pages: every key is at hand.
+pub fn rotate_all(step: &Step, qkv: &mut [f32], rope: &Rope, heads: Heads, sign: f32) {
+    let (width, half) = (heads.row(), heads.dim / 2);
+    let longest = step.sequences.iter().map(|s| s.start + s.rows.len()).max().unwrap_or(0);
+    // Documents share their positions.
+    let table: Vec<(f32, f32)> =
+        (0..longest).flat_map(|p| rope.inv_freq.iter().map(move |f| turn(rope, p, *f))).collect();
+    let qkv = Disjoint::new(qkv);
+    for sequence in &step.sequences {
+        step.runtime.pool.run_ranges(sequence.rows.len(), 64, |range, _| {
+            for i in range {
+                let at = (sequence.rows.start + i) * width;
+                // SAFETY: one row for each token.
+                let row = unsafe { qkv.part(at..at + (heads.query + heads.kv) * heads.dim) };
+                let turns = &table[(sequence.start + i) * half..][..half];
+                for head in row.chunks_exact_mut(heads.dim) {
+                    let (a, b) = head.split_at_mut(half);
+                    for ((a, b), (cos, sin)) in a.iter_mut().zip(b).zip(turns) {
+                        let sin = sign * sin;
+                        (*a, *b) = (*a * cos - *b * sin, *b * cos + *a * sin);
+                    }
+                }
+            }
+        });
+    }
+}
+
+/// cos and sin of a position and frequency, times the concentration.
+fn turn(rope: &Rope, position: usize, frequency: f32) -> (f32, f32) {
+    let (sin, cos) = (position as f32 * frequency).sin_cos();
+    (cos * rope.concentration, sin * rope.concentration)
+}
+
 /// Rotates every head of one token.
 pub fn rotate(heads: &mut [f32], rope: &Rope, position: usize, dim: usize) {
     for (i, &frequency) in rope.inv_freq.iter().enumerate() {
-        let (sin, cos) = (position as f32 * frequency).sin_cos();
-        let (sin, cos) = (sin * rope.concentration, cos * rope.concentration);
+        let (cos, sin) = turn(rope, position, frequency);
         for head in heads.chunks_exact_mut(dim) {
             let (a, b) = (head[i], head[i + dim / 2]);
             head[i] = a * cos - b * sin;

@@ -14,7 +14,7 @@ mod tests;
 
 pub use cpu::rotate;
 
-use crate::{Result, Step, Tensor};
+use crate::{Phase, Result, Step, Tensor};
 
 /// The frequencies, fixed for all positions.
 pub struct Rope {
@@ -65,7 +65,18 @@ pub fn forward(
     window: Option<usize>,
 ) -> Result<()> {
     assert!(qkv.cols() == heads.row() && rope.inv_freq.len() * 2 == heads.dim, "rope: shapes");
-    cpu::forward(step, qkv.host_mut(), rope, heads, layer, window);
+    match step.phase {
+        Phase::Inference => cpu::forward(step, qkv.host_mut(), rope, heads, layer, window),
+        Phase::Training => cpu::rotate_all(step, qkv.host_mut(), rope, heads, 1.0),
+    }
     step.made("rope", qkv);
+    Ok(())
+}
+
+/// The gradients of q and k before the rotation, in place of those after it: a = a' cos + b' sin, b = b' cos - a' sin
+/// (SPEC 7.2).
+pub fn backward(step: &mut Step, d_qkv: &mut Tensor, rope: &Rope, heads: Heads) -> Result<()> {
+    assert!(d_qkv.cols() == heads.row() && rope.inv_freq.len() * 2 == heads.dim, "rope: shapes");
+    cpu::rotate_all(step, d_qkv.host_mut(), rope, heads, -1.0);
     Ok(())
 }

@@ -26,7 +26,7 @@ pub struct Routes {
 pub fn forward(step: &mut Step, t: &Tensor, router: &Linear, k: usize) -> Result<Routes> {
     let arena = &step.runtime.arena;
     let mut logits = Tensor::scratch(arena, t.rows(), router.rows())?;
-    linear::apply(step.runtime, t.host(), router, logits.host_mut())?;
+    linear::apply(step, t.host(), router, logits.host_mut(), linear::Write::Set)?;
     let mut routes = Routes { per_token: k, experts: arena.take(t.rows() * k)?, weights: arena.take(t.rows() * k)? };
     cpu::choose(logits.host(), router.rows(), &mut routes);
     step.made("router", &logits);
