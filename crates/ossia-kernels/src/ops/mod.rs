@@ -2,6 +2,7 @@
 //! and the tests that hold them together.
 
 pub mod attention;
+pub mod cross_entropy;
 pub mod embed;
 pub mod experts;
 pub mod linear;

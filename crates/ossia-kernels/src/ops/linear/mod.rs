@@ -6,7 +6,7 @@
 mod backward;
 mod cpu;
 #[cfg(test)]
-mod reference;
+pub(crate) mod reference;
 #[cfg(test)]
 mod tests;
 
@@ -15,6 +15,7 @@ use crate::cpu::dot::quantize;
 use crate::{Matrix, Phase, Precision, Result, Step, Tensor};
 
 pub use backward::{LinearGrad, Write, backward};
+pub(crate) use backward::{add_gradients, input_gradient};
 
 /// Some rows of a linear layer.
 pub struct Part {

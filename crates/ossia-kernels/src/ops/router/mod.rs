@@ -2,6 +2,7 @@
 //!
 //! Shapes: t [T, D], r [T, E], routes [T, k] best first.
 
+mod backward;
 mod cpu;
 #[cfg(test)]
 mod reference;
@@ -11,6 +12,8 @@ mod tests;
 use crate::arena::{Arena, Slice};
 use crate::ops::linear::{self, Linear};
 use crate::{Result, Step, Tensor};
+
+pub use backward::{Balance, backward};
 
 /// Which experts each token goes to, and with what weight.
 pub struct Routes {
@@ -24,13 +27,35 @@ pub struct Routes {
 
 /// Routes every token to `k` experts.
 pub fn forward(step: &mut Step, t: &Tensor, router: &Linear, k: usize) -> Result<Routes> {
+    Ok(forward_saving(step, t, router, k)?.0)
+}
+
+/// The same with the logits [T, E], for [`backward`].
+pub fn forward_saving(step: &mut Step, t: &Tensor, router: &Linear, k: usize) -> Result<(Routes, Tensor)> {
     let arena = &step.runtime.arena;
     let mut logits = Tensor::scratch(arena, t.rows(), router.rows())?;
     linear::apply(step, t.host(), router, logits.host_mut(), linear::Write::Set)?;
     let mut routes = Routes { per_token: k, experts: arena.take(t.rows() * k)?, weights: arena.take(t.rows() * k)? };
     cpu::choose(logits.host(), router.rows(), &mut routes);
     step.made("router", &logits);
-    Ok(routes)
+    Ok((routes, logits))
+}
+
+/// How often each expert is among the `k` best of `logits` [T, E], and the sum of each expert's probability, the softmax
+/// over all experts (SPEC 7.1): what the auxiliary loss is made of. Also the sum of squares of the log-sum-exp.
+pub fn load(logits: &[f32], experts: usize, k: usize) -> Load {
+    cpu::load(logits, experts, k)
+}
+
+/// See [`load`].
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Load {
+    /// c_e [E].
+    pub counts: Vec<f64>,
+    /// Sums of p_e [E].
+    pub probability: Vec<f64>,
+    /// Sum of lse².
+    pub square: f64,
 }
 
 /// Bytes of scratch for the routes of `tokens`.

@@ -1,7 +1,10 @@
 //! Holds the versions of `router` together over ragged shapes.
 
 use super::*;
-use crate::testing::Numbers;
+use crate::kv::PageTable;
+use crate::matrix::Kind;
+use crate::ops::linear::{LinearGrad, Part};
+use crate::testing::{Numbers, close, equals_differences, f64s, runtimes, tensor, training_step};
 
 fn choose(logits: &[f32], experts: usize, k: usize) -> Routes {
     let arena = Arena::new(1 << 16);
@@ -36,4 +39,60 @@ fn broken_logits_give_valid_ids() {
         ids.dedup();
         assert!(ids.len() == 3 && ids.iter().all(|&id| id < 4), "{bad}: {ids:?}");
     }
+}
+
+#[test]
+fn the_reference_gradient_equals_differences() {
+    let mut numbers = Numbers(57);
+    let (logits, load, dw) = (f64s(&mut numbers, 6), f64s(&mut numbers, 6), f64s(&mut numbers, 3));
+    let ids = [4, 0, 2];
+    let loss = |logits: &[f64]| {
+        let (p, lse) = reference::softmax(logits);
+        let chosen: f64 = reference::weights(logits, &ids).iter().zip(&dw).map(|(w, c)| w * c).sum();
+        chosen + p.iter().zip(&load).map(|(p, g)| p * g).sum::<f64>() + 0.3 * lse * lse
+    };
+    equals_differences(&reference::backward(&logits, &ids, &dw, &load, 0.3), &logits, "router", loss);
+}
+
+#[test]
+fn gradients_equal_the_reference() {
+    let mut numbers = Numbers(58);
+    let none = PageTable::default();
+    for (tokens, experts, k, d) in [(1, 4, 2, 32), (300, 8, 2, 64), (33, 32, 4, 96)] {
+        let weight = numbers.matrix(Kind::F32, experts, d);
+        let router = Linear::new(vec![Part { weight, bias: Some(numbers.vec(experts)) }]);
+        let (x, dw) = (numbers.vec(tokens * d), numbers.vec(tokens * k));
+        let load = numbers.vec(experts);
+        for runtime in runtimes() {
+            let mut step = training_step(&runtime, &[tokens], &none);
+            let t = tensor(&runtime, tokens, d, &x);
+            let (routes, logits) = forward_saving(&mut step, &t, &router, k).unwrap();
+            let wide = |v: &[f32]| v.iter().map(|&v| f64::from(v)).collect::<Vec<f64>>();
+            let mut d_logits = Vec::new();
+            for i in 0..tokens {
+                let ids: Vec<usize> = routes.experts[i * k..(i + 1) * k].iter().map(|&id| id as usize).collect();
+                let (dw, load) = (wide(&dw[i * k..(i + 1) * k]), wide(&load));
+                d_logits.extend(reference::backward(&wide(logits.row(i)), &ids, &dw, &load, 0.01));
+            }
+            let mut w = vec![0.0; experts * d];
+            w.chunks_exact_mut(d).enumerate().for_each(|(r, out)| router.parts()[0].weight.row_into(r, out));
+            let (dx, d_weight, d_bias) =
+                crate::ops::linear::reference::backward(&wide(&x), &wide(&w), &d_logits, experts, d);
+            let (mut weight, mut bias) = (vec![0.0; experts * d], vec![0.0; experts]);
+            let mut grad = LinearGrad { weight: &mut weight, bias: &mut bias };
+            let mut dt = tensor(&runtime, tokens, d, &vec![0.0; tokens * d]);
+            let balance = Balance { load: &load, z: 0.01 };
+            backward(&mut step, &t, &router, (&routes, &logits), &dw, &balance, &mut grad, &mut dt).unwrap();
+            close(dt.host(), &dx, 1e-5, "dt");
+            close(&weight, &d_weight, 1e-5, "dW");
+            close(&bias, &d_bias, 1e-5, "db");
+        }
+    }
+}
+
+#[test]
+fn the_load_of_known_logits() {
+    let load = load(&[0.0, 0.0, -1e9, 5.0, 5.0, 9.0, 5.0, 5.0], 4, 2);
+    assert_eq!(load.counts, [2.0, 1.0, 0.0, 1.0]);
+    assert!((load.probability.iter().sum::<f64>() - 2.0).abs() < 1e-6);
 }
