@@ -14,15 +14,20 @@ const PAIRS: usize = 64;
 /// Tiles of a task.
 const TILES: usize = 6;
 
+/// Columns that are added up at once.
+const COLUMNS: usize = 64;
+
 /// The pairs of each expert, ascending.
-struct Groups {
+pub struct Groups {
     /// Experts that have pairs, with their range in `pairs`.
-    active: Vec<(usize, std::ops::Range<usize>)>,
-    pairs: Vec<u32>,
+    pub active: Vec<(usize, std::ops::Range<usize>)>,
+    /// Pair numbers, expert by expert.
+    pub pairs: Vec<u32>,
 }
 
 impl Groups {
-    fn new(routes: &Routes, experts: usize) -> Self {
+    /// Gathers pairs by expert.
+    pub fn new(routes: &Routes, experts: usize) -> Self {
         let mut ends = vec![0; experts];
         routes.experts.iter().for_each(|&e| ends[e as usize] += 1);
         let mut active = Vec::new();
@@ -62,7 +67,7 @@ pub fn add_forward(runtime: &Runtime, t: &[f32], routes: &Routes, experts: &Expe
     mlp1(runtime, t, routes.per_token, experts, &groups, &mut act)?;
     let mut out = runtime.arena.take::<f32>(groups.pairs.len() * first.down.rows())?;
     mlp2(runtime, &act, experts, &groups, &mut out)?;
-    combine(runtime, &out, routes, first.down.rows(), x);
+    combine(runtime, &out, None, routes, first.down.rows(), x);
     Ok(())
 }
 
@@ -135,20 +140,37 @@ fn add_bias(values: &mut [f32; TILE], bias: &[f32]) {
     values.iter_mut().zip(bias).for_each(|(v, b)| *v += b);
 }
 
-/// x [T, D] += the weighted outputs, best route first.
-fn combine(runtime: &Runtime, out: &[f32], routes: &Routes, width: usize, x: &mut [f32]) {
-    let k = routes.per_token;
+/// x [T, D] += the weighted outputs, best route first; pair p's output is row p, or `places[p]`.
+pub fn combine(runtime: &Runtime, out: &[f32], places: Option<&[u32]>, routes: &Routes, width: usize, x: &mut [f32]) {
+    combine_weighted(runtime, out, places, (&routes.weights, routes.per_token), width, x);
+}
+
+/// The same with other weights [T, k].
+pub fn combine_weighted(
+    runtime: &Runtime,
+    out: &[f32],
+    places: Option<&[u32]>,
+    (weights, k): (&[f32], usize),
+    width: usize,
+    x: &mut [f32],
+) {
     let tokens = x.len() / width;
     let x = Disjoint::new(x);
+    let row = |pair: usize| {
+        let row = places.map_or(pair, |places| places[pair] as usize);
+        &out[row * width..(row + 1) * width]
+    };
     runtime.pool.run_ranges(tokens, 8, |range, _| {
         for token in range {
             // SAFETY: one row for each token.
             let x = unsafe { x.part(token * width..(token + 1) * width) };
-            let weights = &routes.weights[token * k..(token + 1) * k];
-            let out = &out[token * k * width..(token + 1) * k * width];
-            for (c, x) in x.iter_mut().enumerate() {
-                let terms = weights.iter().enumerate().map(|(slot, w)| w * out[slot * width + c]);
-                *x += terms.fold(0.0, |sum, term| sum + term);
+            for (first, x) in (0..width).step_by(COLUMNS).zip(x.chunks_mut(COLUMNS)) {
+                let mut sums = [0.0; COLUMNS];
+                for pair in token * k..(token + 1) * k {
+                    let out = &row(pair)[first..first + x.len()];
+                    sums.iter_mut().zip(out).for_each(|(sum, v)| *sum += weights[pair] * v);
+                }
+                x.iter_mut().zip(sums).for_each(|(x, sum)| *x += sum);
             }
         }
     });

@@ -15,12 +15,17 @@ mod cpu;
 mod reference;
 #[cfg(test)]
 mod tests;
+mod train;
+#[cfg(test)]
+mod train_tests;
 
 use crate::arena::Arena;
 use crate::cpu::dot::Panels;
 use crate::cpu::dot::quantize;
 use crate::ops::router::Routes;
-use crate::{Matrix, Precision, Result, Step, Tensor};
+use crate::{Matrix, Phase, Precision, Result, Step, Tensor};
+
+pub use train::{ExpertGrad, backward, train_scratch_bytes};
 
 /// One expert. Gate and up rows lie interleaved in some layouts and apart in others; as matrices they are two views.
 pub struct Expert {
@@ -52,7 +57,10 @@ pub struct Experts {
 pub fn add_forward(step: &mut Step, t: &Tensor, routes: &Routes, experts: &Experts, x: &mut Tensor) -> Result<()> {
     let first = &experts.experts[0];
     assert!(t.cols() == first.gate.cols() && x.cols() == first.down.rows() && t.rows() == x.rows(), "experts: shapes");
-    cpu::add_forward(step.runtime, t.host(), routes, experts, x.host_mut())?;
+    match step.phase {
+        Phase::Inference => cpu::add_forward(step.runtime, t.host(), routes, experts, x.host_mut())?,
+        Phase::Training => train::add_forward(step.runtime, t.host(), routes, experts, x.host_mut())?,
+    }
     step.made("experts", x);
     Ok(())
 }
