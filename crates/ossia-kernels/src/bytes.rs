@@ -45,9 +45,69 @@ impl std::fmt::Debug for Bytes {
     }
 }
 
+/// Floats that can be lent as [`Bytes`] and changed again once nobody reads them.
+#[derive(Clone, Debug, Default)]
+pub struct Floats(Arc<Vec<f32>>);
+
+impl Floats {
+    /// Takes `values`.
+    pub fn new(values: Vec<f32>) -> Self {
+        Self(Arc::new(values))
+    }
+
+    /// The same numbers as little-endian bytes, without a copy.
+    pub fn bytes(&self) -> Bytes {
+        Bytes::new(FloatBytes(self.0.clone()))
+    }
+
+    /// The numbers, to be changed.
+    ///
+    /// # Panics
+    /// Where bytes of them are still lent.
+    pub fn change(&mut self) -> &mut [f32] {
+        Arc::get_mut(&mut self.0).expect("weights are changed only between steps, when no model reads them")
+    }
+}
+
+impl Deref for Floats {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        &self.0
+    }
+}
+
+struct FloatBytes(Arc<Vec<f32>>);
+
+impl AsRef<[u8]> for FloatBytes {
+    fn as_ref(&self) -> &[u8] {
+        const { assert!(cfg!(target_endian = "little"), "weights are little-endian in every file") };
+        // SAFETY: floats have no padding, and bytes need no alignment; the length is theirs.
+        unsafe { std::slice::from_raw_parts(self.0.as_ptr().cast(), size_of_val(&self.0[..])) }
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::Bytes;
+    use super::{Bytes, Floats};
+
+    #[test]
+    fn floats_are_lent_and_changed() {
+        let mut floats = Floats::new(vec![1.0, -2.5]);
+        let bytes = floats.bytes();
+        assert_eq!(&bytes[4..], (-2.5f32).to_le_bytes());
+        drop(bytes);
+        floats.change()[0] = 3.0;
+        assert_eq!(floats.bytes()[..4], 3.0f32.to_le_bytes());
+    }
+
+    #[test]
+    #[should_panic(expected = "between steps")]
+    fn floats_that_are_lent_do_not_change() {
+        let mut floats = Floats::new(vec![1.0]);
+        let _bytes = floats.bytes();
+        floats.change();
+    }
 
     #[test]
     fn slices_stay_inside() {

@@ -18,7 +18,7 @@ mod tensor;
 #[cfg(test)]
 mod testing;
 
-pub use bytes::Bytes;
+pub use bytes::{Bytes, Floats};
 pub use dtype::DType;
 pub use error::{Error, Result};
 pub use matrix::Matrix;

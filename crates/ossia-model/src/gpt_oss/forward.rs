@@ -65,11 +65,17 @@ impl Transformer {
     pub fn forward(&self, step: &mut Step, tokens: &[u32]) -> Result<Tensor> {
         let mut x = embed::forward(step, tokens, &self.embedding)?; // [T, D]
         for block in &self.blocks {
-            block.attention.forward(step, &mut x, &self.rope)?;
-            block.mlp.forward(step, &mut x)?;
+            block.forward(step, &mut x, &self.rope)?;
         }
         let t = rms_norm::forward_logits_rows(step, &x, &self.norm)?; // [R, D]
         linear::forward(step, &t, &self.unembedding) // [R, V]
+    }
+}
+
+impl Block {
+    pub(super) fn forward(&self, step: &mut Step, x: &mut Tensor, rope: &Rope) -> Result<()> {
+        self.attention.forward(step, x, rope)?;
+        self.mlp.forward(step, x)
     }
 }
 

@@ -1,7 +1,10 @@
 //! The gpt-oss family: what is gpt-oss' own. `forward.rs` is the architecture.
 
+pub mod backward;
+pub mod balance;
 pub mod config;
 pub mod forward;
+pub mod parameters;
 pub mod scratch;
 pub mod synth;
 pub mod tensors;

@@ -1,0 +1,234 @@
+//! The gradients of gpt-oss: `forward.rs` read backwards, by hand (SPEC 7).
+//!
+//! A sweep forward keeps the input of each block; then, from the last block to the first, the block is computed again
+//! and its gradients are added. Letters as in `forward.rs`; R rows that are to predict their next token. `dx` is the
+//! gradient of the residual stream [T, D]; what an op's result would be called y, its gradient is called dy.
+
+use std::ops::Range;
+
+use ossia_kernels::kv::PageTable;
+use ossia_kernels::ops::cross_entropy::{self, Targets};
+use ossia_kernels::ops::experts::{self, ExpertGrad};
+use ossia_kernels::ops::linear::{self, LinearGrad, Write};
+use ossia_kernels::ops::rms_norm;
+use ossia_kernels::ops::rope::{self, Rope};
+use ossia_kernels::ops::router::{self, Balance};
+use ossia_kernels::ops::{attention, embed};
+use ossia_kernels::{Phase, Result, Runtime, Sequence, Step, Tap, Tensor};
+
+use super::balance::{Balancing, Loads};
+use super::forward::{AttentionBlock, Block, MlpBlock, Transformer};
+
+/// Where the gradients of a model are added; see [`super::parameters::Parameters::gradients`].
+pub struct Gradients<'a> {
+    /// [V, D].
+    pub embedding: &'a mut [f32],
+    /// One after the other.
+    pub blocks: Vec<BlockGrad<'a>>,
+    /// [D].
+    pub norm: &'a mut [f32],
+    /// [V, D].
+    pub unembedding: LinearGrad<'a>,
+}
+
+/// Those of a block.
+pub struct BlockGrad<'a> {
+    /// Its first half.
+    pub attention: AttentionGrad<'a>,
+    /// Its second half.
+    pub mlp: MlpGrad<'a>,
+}
+
+/// Those of the attention.
+pub struct AttentionGrad<'a> {
+    /// [D].
+    pub norm: &'a mut [f32],
+    /// [(H + 2K) d, D].
+    pub qkv: LinearGrad<'a>,
+    /// [H].
+    pub sinks: &'a mut [f32],
+    /// [D, H d].
+    pub out: LinearGrad<'a>,
+}
+
+/// Those of the experts.
+pub struct MlpGrad<'a> {
+    /// [D].
+    pub norm: &'a mut [f32],
+    /// [E, D].
+    pub router: LinearGrad<'a>,
+    /// By id.
+    pub experts: Vec<ExpertGrad<'a>>,
+}
+
+/// Documents laid end to end; none sees another.
+#[derive(Clone, Copy)]
+pub struct Batch<'a> {
+    /// T tokens.
+    pub tokens: &'a [u32],
+    /// The rows of each document, in order and without gaps.
+    pub documents: &'a [Range<usize>],
+    /// Rows that are to predict, ascending [R].
+    pub rows: &'a [u32],
+    /// What they are to predict, and how much each counts [R].
+    pub targets: Targets<'a>,
+}
+
+impl<'a> Batch<'a> {
+    fn step<'s>(&'s self, runtime: &'s Runtime, none: &'s PageTable, tap: Option<&'s mut dyn Tap>) -> Step<'s> {
+        let document = |rows: &Range<usize>| Sequence { rows: rows.clone(), start: 0, full: none, sliding: none };
+        let sequences = self.documents.iter().map(document).collect();
+        Step { runtime, phase: Phase::Training, sequences, kv: &mut [], logits_rows: self.rows.to_vec(), tap }
+    }
+}
+
+/// What a batch cost.
+pub struct Losses {
+    /// Of each predicting row, in nats, unweighted [R].
+    pub nll: Vec<f32>,
+    /// How the router spread the tokens.
+    pub loads: Loads,
+}
+
+impl Transformer {
+    /// Adds the gradients of sum w (nll + z lse²) + the losses of `balancing` to `grads`.
+    pub fn backward(
+        &self,
+        runtime: &Runtime,
+        batch: &Batch,
+        balancing: &Balancing,
+        grads: &mut Gradients,
+    ) -> Result<Losses> {
+        let none = PageTable::default();
+        let mut loads = Loads::of(self);
+        let (x, mut inputs) = self.sweep(&mut batch.step(runtime, &none, Some(&mut loads)), batch.tokens)?;
+        let mut step = batch.step(runtime, &none, None);
+        let t = rms_norm::forward_logits_rows(&mut step, &x, &self.norm)?; // [R, D]
+        let (nll, dt) =
+            cross_entropy::backward(&mut step, &t, &self.unembedding, batch.targets, &mut grads.unembedding)?;
+        drop(t);
+        let mut dx = zeros(runtime, &x)?; // [T, D]
+        rms_norm::backward_logits_rows(&mut step, &x, &self.norm, &dt, grads.norm, &mut dx)?;
+        drop((x, dt));
+        for (layer, (block, grad)) in self.blocks.iter().zip(&mut grads.blocks).enumerate().rev() {
+            let input = inputs.pop().expect("an input for each block");
+            let (load, z) = loads.gradient(layer, balancing);
+            block.backward(&mut step, input, &self.rope, &Balance { load: &load, z }, grad, &mut dx)?;
+        }
+        embed::backward(&mut step, batch.tokens, &dx, grads.embedding)?;
+        Ok(Losses { nll, loads })
+    }
+
+    /// nll [R] of the rows that are to predict, without gradients.
+    pub fn evaluate(&self, runtime: &Runtime, batch: &Batch) -> Result<Vec<f32>> {
+        let none = PageTable::default();
+        let mut step = batch.step(runtime, &none, None);
+        let mut x = embed::forward(&mut step, batch.tokens, &self.embedding)?;
+        for block in &self.blocks {
+            block.forward(&mut step, &mut x, &self.rope)?;
+        }
+        let t = rms_norm::forward_logits_rows(&mut step, &x, &self.norm)?; // [R, D]
+        cross_entropy::forward(&mut step, &t, &self.unembedding, batch.targets.ids)
+    }
+
+    /// The residual stream after the last block, and the input of each.
+    fn sweep(&self, step: &mut Step, tokens: &[u32]) -> Result<(Tensor, Vec<Tensor>)> {
+        let mut x = embed::forward(step, tokens, &self.embedding)?; // [T, D]
+        let mut inputs = Vec::with_capacity(self.blocks.len());
+        for block in &self.blocks {
+            inputs.push(copy(step.runtime, &x)?);
+            block.forward(step, &mut x, &self.rope)?;
+        }
+        Ok((x, inputs))
+    }
+}
+
+impl Block {
+    fn backward(
+        &self,
+        step: &mut Step,
+        x: Tensor,
+        rope: &Rope,
+        balance: &Balance,
+        grad: &mut BlockGrad,
+        dx: &mut Tensor,
+    ) -> Result<()> {
+        let mut y = copy(step.runtime, &x)?; // [T, D], the residual stream between the halves
+        let saved = self.attention.forward_saving(step, &x, &mut y, rope)?;
+        self.mlp.backward(step, y, balance, &mut grad.mlp, dx)?;
+        self.attention.backward(step, x, saved, rope, &mut grad.attention, dx)
+    }
+}
+
+/// What the attention's backward needs of its forward.
+struct Saved {
+    t: Tensor,
+    qkv: Tensor,
+    o: Tensor,
+    lse: Tensor,
+}
+
+impl AttentionBlock {
+    /// `forward`, with what `backward` needs.
+    fn forward_saving(&self, step: &mut Step, x: &Tensor, y: &mut Tensor, rope: &Rope) -> Result<Saved> {
+        let t = rms_norm::forward(step, x, &self.norm)?; // [T, D]
+        let mut qkv = linear::forward(step, &t, &self.qkv)?; // [T, (H + 2K) d]
+        rope::forward(step, &mut qkv, rope, self.shape.heads, self.shape.layer, self.shape.window)?;
+        let (o, lse) = attention::forward_saving(step, &qkv, &self.sinks, &self.shape)?; // [T, H d], [T, H]
+        linear::add_forward(step, &o, &self.out, y)?; // [T, D]
+        Ok(Saved { t, qkv, o, lse })
+    }
+
+    fn backward(
+        &self,
+        step: &mut Step,
+        x: Tensor,
+        saved: Saved,
+        rope: &Rope,
+        grad: &mut AttentionGrad,
+        dx: &mut Tensor,
+    ) -> Result<()> {
+        let arena = &step.runtime.arena;
+        let Saved { t, qkv, o, lse } = saved;
+        let mut d_o = Tensor::scratch(arena, o.rows(), o.cols())?; // [T, H d]
+        let mut d_qkv = Tensor::scratch(arena, qkv.rows(), qkv.cols())?; // [T, (H + 2K) d]
+        linear::backward(step, &o, &self.out, dx, &mut grad.out, &mut d_o, Write::Set)?;
+        attention::backward(step, &qkv, &self.sinks, &self.shape, &o, &lse, &d_o, &mut d_qkv, grad.sinks)?;
+        drop((qkv, o, lse, d_o));
+        rope::backward(step, &mut d_qkv, rope, self.shape.heads)?;
+        let mut dt = Tensor::scratch(&step.runtime.arena, t.rows(), t.cols())?; // [T, D]
+        linear::backward(step, &t, &self.qkv, &d_qkv, &mut grad.qkv, &mut dt, Write::Set)?;
+        rms_norm::backward(step, &x, &self.norm, &dt, grad.norm, dx) // [T, D]
+    }
+}
+
+impl MlpBlock {
+    fn backward(
+        &self,
+        step: &mut Step,
+        x: Tensor,
+        balance: &Balance,
+        grad: &mut MlpGrad,
+        dx: &mut Tensor,
+    ) -> Result<()> {
+        let t = rms_norm::forward(step, &x, &self.norm)?; // [T, D]
+        let (routes, logits) = router::forward_saving(step, &t, &self.router, self.experts_per_token)?; // [T, k], [T, E]
+        let mut dt = Tensor::scratch(&step.runtime.arena, t.rows(), t.cols())?; // [T, D]
+        let mut d_weights = step.runtime.arena.take::<f32>(routes.weights.len())?; // [T, k]
+        experts::backward(step, &t, &routes, &self.experts, dx, &mut grad.experts, &mut dt, &mut d_weights)?;
+        router::backward(step, &t, &self.router, (&routes, &logits), &d_weights, balance, &mut grad.router, &mut dt)?;
+        rms_norm::backward(step, &x, &self.norm, &dt, grad.norm, dx) // [T, D]
+    }
+}
+
+fn copy(runtime: &Runtime, x: &Tensor) -> Result<Tensor> {
+    let mut out = Tensor::scratch(&runtime.arena, x.rows(), x.cols())?;
+    out.host_mut().copy_from_slice(x.host());
+    Ok(out)
+}
+
+fn zeros(runtime: &Runtime, like: &Tensor) -> Result<Tensor> {
+    let mut out = Tensor::scratch(&runtime.arena, like.rows(), like.cols())?;
+    out.host_mut().fill(0.0);
+    Ok(out)
+}
