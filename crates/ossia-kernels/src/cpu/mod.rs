@@ -5,3 +5,4 @@ pub mod disjoint;
 pub mod dot;
 pub mod exp;
 pub mod isa;
+pub mod lanes;
