@@ -8,3 +8,4 @@ pub mod exp;
 pub mod gemm;
 pub mod isa;
 pub mod lanes;
+pub mod vector;

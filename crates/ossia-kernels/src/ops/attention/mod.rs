@@ -8,7 +8,15 @@
 //! rescaled at each page. The state starts with the sink: m = sink, Z = 1, o = 0. Pages begin at multiples of 64
 //! whatever the chunks were, so a query's result does not depend on them.
 //!
-//! Shapes: qkv [T, (H + 2K) d] after RoPE, sinks [H], o [T, H d].
+//! In training (`Phase::Training`) a step holds whole documents, each from position 0, and keys and values come straight
+//! from qkv; `training` has the order of sums. With lse_i = ln(sum_j exp(s_ij) + exp(sink)) kept, the gradients are, for
+//! the gradient do of o:
+//!
+//! p_ij = exp(s_ij - lse_i); row_i = do_i · o_i; ds_ij = p_ij (do_i · v_j - row_i); dq_i = sum_j ds_ij k_j / sqrt(d);
+//! dk_j = sum_i ds_ij q_i / sqrt(d); dv_j = sum_i p_ij do_i (both over the query heads of the group);
+//! dsink = - sum_i exp(sink - lse_i) row_i, a partial sum for each document, added in their order.
+//!
+//! Shapes: qkv [T, (H + 2K) d] after RoPE, sinks [H], o [T, H d], lse [T, H]; gradients as what they belong to.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -18,11 +26,12 @@ mod reference;
 mod scalar;
 #[cfg(test)]
 mod tests;
+mod training;
 
 use crate::arena::Arena;
 use crate::kv::PAGE;
 use crate::ops::rope::Heads;
-use crate::{Result, Step, Tensor};
+use crate::{Phase, Result, Step, Tensor};
 
 /// What one layer's attention looks like.
 pub struct Shape {
@@ -34,16 +43,71 @@ pub struct Shape {
     pub layer: usize,
 }
 
-/// Attends from every new token; keys and values must have been written by the rope op.
+/// Attends from every new token; at inference keys and values must have been written by the rope op.
 pub fn forward(step: &mut Step, qkv: &Tensor, sinks: &[f32], shape: &Shape) -> Result<Tensor> {
-    assert!(qkv.cols() == shape.heads.row() && sinks.len() == shape.heads.query, "attention: shapes");
+    check(step, qkv, sinks, shape);
     let mut o = Tensor::scratch(&step.runtime.arena, qkv.rows(), shape.heads.query * shape.heads.dim)?;
-    cpu::forward(step, qkv.host(), sinks, shape, o.host_mut())?;
+    match step.phase {
+        Phase::Inference => cpu::forward(step, qkv.host(), sinks, shape, o.host_mut())?,
+        Phase::Training => training::forward(step, qkv.host(), sinks, shape, o.host_mut(), None)?,
+    }
     step.made("attention", &o);
     Ok(o)
+}
+
+/// The same in training, with what the backward pass needs: o [T, H d] and lse [T, H].
+pub fn forward_saving(step: &mut Step, qkv: &Tensor, sinks: &[f32], shape: &Shape) -> Result<(Tensor, Tensor)> {
+    assert!(step.phase == Phase::Training, "attention: gradients are for training");
+    check(step, qkv, sinks, shape);
+    let arena = &step.runtime.arena;
+    let mut o = Tensor::scratch(arena, qkv.rows(), shape.heads.query * shape.heads.dim)?;
+    let mut lse = Tensor::scratch(arena, qkv.rows(), shape.heads.query)?;
+    training::forward(step, qkv.host(), sinks, shape, o.host_mut(), Some(lse.host_mut()))?;
+    step.made("attention", &o);
+    Ok((o, lse))
+}
+
+/// Gradients from that of o: `d_qkv` is overwritten, all of it, and `d_sinks` added to.
+#[allow(clippy::too_many_arguments)]
+pub fn backward(
+    step: &Step,
+    qkv: &Tensor,
+    sinks: &[f32],
+    shape: &Shape,
+    o: &Tensor,
+    lse: &Tensor,
+    d_o: &Tensor,
+    d_qkv: &mut Tensor,
+    d_sinks: &mut [f32],
+) -> Result<()> {
+    assert!(step.phase == Phase::Training, "attention: gradients are for training");
+    check(step, qkv, sinks, shape);
+    let Heads { query, dim, .. } = shape.heads;
+    let is = |tensor: &Tensor, cols: usize| tensor.rows() == qkv.rows() && tensor.cols() == cols;
+    assert!(is(o, query * dim) && is(d_o, query * dim) && is(lse, query), "attention: shapes of o, d_o, lse");
+    assert!(is(d_qkv, qkv.cols()) && d_sinks.len() == query, "attention: shapes of the gradients");
+    let saved = (o.host(), lse.host(), d_o.host());
+    training::backward(step, (qkv.host(), sinks), shape, saved, d_qkv.host_mut(), d_sinks)
+}
+
+fn check(step: &Step, qkv: &Tensor, sinks: &[f32], shape: &Shape) {
+    assert!(qkv.cols() == shape.heads.row() && sinks.len() == shape.heads.query, "attention: shapes");
+    assert!(qkv.rows() == step.tokens() && shape.heads.query.is_multiple_of(shape.heads.kv), "attention: shapes");
+    if step.phase == Phase::Training {
+        let mut end = 0;
+        for sequence in &step.sequences {
+            assert!(sequence.start == 0 && sequence.rows.start == end, "attention: documents are whole, end to end");
+            end = sequence.rows.end;
+        }
+    }
 }
 
 /// Bytes of scratch besides the output.
 pub fn scratch_bytes(threads: usize, heads: Heads) -> usize {
     Arena::size_of::<f32>(threads * cpu::tile_len(heads)) + PAGE
+}
+
+/// The same for training, in both directions.
+pub fn train_scratch_bytes(threads: usize, heads: Heads) -> usize {
+    Arena::size_of::<f32>(threads * training::scratch_len(heads)) + Arena::size_of::<f32>(training::shares_len(heads))
 }

@@ -134,3 +134,31 @@ fn sixteen_bit_pages_are_close() {
         close(&case.run(&runtime, &[13])[0], &case.reference(0), 2e-3, "f16 pages");
     }
 }
+
+#[test]
+fn training_equals_the_pages() {
+    for runtime in runtimes() {
+        for window in [None, Some(1), Some(30), Some(64)] {
+            let lengths = [1, 150, 64];
+            let case = Case::new(23, SMALL, window, &lengths);
+            let pages = PageTable { first: 0, pages: vec![] };
+            let mut sequences = Vec::new();
+            for length in lengths {
+                let start = sequences.last().map_or(0, |s: &Sequence| s.rows.end);
+                sequences.push(Sequence { rows: start..start + length, start: 0, full: &pages, sliding: &pages });
+            }
+            let mut step = Step {
+                runtime: &runtime,
+                phase: Phase::Training,
+                sequences,
+                kv: &mut [],
+                logits_rows: vec![],
+                tap: None,
+            };
+            let qkv = tensor(&runtime, 215, SMALL.row(), &case.sequences.concat());
+            let o = forward(&mut step, &qkv, &case.sinks, &Shape { heads: SMALL, window, layer: 0 }).unwrap();
+            let pages: Vec<f64> = case.run(&runtime, &[0, 0, 0]).concat().iter().map(|&v| f64::from(v)).collect();
+            close(o.host(), &pages, 1e-6, &format!("{window:?}"));
+        }
+    }
+}
