@@ -4,7 +4,11 @@
 //! `plot` draws it. Never uses the serving engine, and is never used by it.
 #![forbid(unsafe_code)]
 
+pub mod check;
 pub mod dataset;
+mod error;
 pub mod generate;
 pub mod metrics;
 pub mod plot;
+
+pub use error::{Error, Result};

@@ -4,7 +4,8 @@
 
 use ossia_kernels::Precision;
 use ossia_kernels::arena::Arena;
-use ossia_kernels::ops::{attention, experts, linear, router};
+use ossia_kernels::cpu::gemm;
+use ossia_kernels::ops::{attention, cross_entropy, experts, linear, router};
 
 use super::config::Config;
 use super::tensors::heads;
@@ -42,4 +43,42 @@ pub fn bytes(config: &Config, largest: Largest) -> usize {
     let peak = floats(tokens, d) + attention.max(mlp).max(last);
     // First-fit leaves gaps between ranges of different sizes.
     peak + peak / 8 + (64 << 10)
+}
+
+/// The largest batch that gradients are to be computed of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LargestBatch {
+    /// T, tokens of all documents.
+    pub tokens: usize,
+    /// Threads.
+    pub threads: usize,
+}
+
+/// Bytes of scratch for `backward.rs` with batches up to `largest`, all of whose rows may predict.
+pub fn training_bytes(config: &Config, largest: LargestBatch) -> usize {
+    let LargestBatch { tokens, threads } = largest;
+    let floats = |cols: usize| Arena::size_of::<f32>(tokens * cols);
+    let (d, q, heads) = (config.hidden_size, config.query_size(), heads(config));
+    let (k, i) = (config.experts_per_token, config.intermediate_size);
+    // The inputs of all blocks, x and its gradient.
+    let stream = (config.num_layers + 2) * floats(d);
+    let last =
+        3 * floats(d) + cross_entropy::scratch_bytes(config.vocab_size) + gemm(threads, config, config.vocab_size);
+    // y, t, qkv, o and lse stay while the experts go backwards.
+    let saved = 2 * floats(d) + floats(heads.row()) + floats(q) + floats(heads.query);
+    let router = router::scratch_bytes(tokens, config.num_experts, k) + floats(config.num_experts) + floats(k);
+    let mlp = 3 * floats(d) + router + experts::train_scratch_bytes(threads, tokens, k, d, i);
+    let attention = 2 * floats(d)
+        + floats(q)
+        + floats(heads.row())
+        + attention::train_scratch_bytes(threads, heads)
+        + gemm(threads, config, heads.row());
+    let peak = stream + last.max(saved + mlp.max(attention));
+    // First-fit leaves gaps between ranges of different sizes.
+    peak + peak / 4 + (64 << 10)
+}
+
+/// Panels of products whose sums are up to `depth` or the model's own widths long.
+fn gemm(threads: usize, config: &Config, depth: usize) -> usize {
+    gemm::scratch_bytes(threads, depth.max(config.hidden_size).max(config.query_size()))
 }

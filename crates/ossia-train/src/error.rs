@@ -1,0 +1,80 @@
+//! What can go wrong in training. Every message is one line: what, where, wanted, found, what to do.
+
+use std::path::PathBuf;
+
+/// An error of this crate.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A model's files are not what they should be.
+    #[error(transparent)]
+    Checkpoint(#[from] ossia_model::checkpoint::Error),
+    /// An op failed.
+    #[error(transparent)]
+    Op(#[from] ossia_kernels::Error),
+    /// A tokenizer or a conversation could not be used.
+    #[error(transparent)]
+    Text(#[from] ossia_text::TextError),
+    /// A golden file is not what it should be.
+    #[error("{file}: tensor {name}: wanted {wanted}, found {found}")]
+    Golden {
+        /// The file.
+        file: String,
+        /// The tensor.
+        name: String,
+        /// What should be there.
+        wanted: String,
+        /// What is there.
+        found: String,
+    },
+    /// A recipe is not what it should be.
+    #[error("{}: {key}: wanted {wanted}, found {found}", file.display())]
+    Recipe {
+        /// The file.
+        file: PathBuf,
+        /// The key, with the names of its tables before it.
+        key: String,
+        /// What should be there.
+        wanted: String,
+        /// What is there.
+        found: String,
+    },
+    /// A recipe does not parse.
+    #[error("{}: {message}", file.display())]
+    RecipeSyntax {
+        /// The file.
+        file: PathBuf,
+        /// What the parser says.
+        message: String,
+    },
+    /// The system refused something.
+    #[error("{}: could not {action}: {source}", path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What was tried.
+        action: &'static str,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// The numbers went wrong.
+    #[error(
+        "step {step}: {what} is not finite; the last saved checkpoint is still good: lower the learning rate or its warm-up, then go on from there"
+    )]
+    NotFinite {
+        /// The step.
+        step: u64,
+        /// The loss, or the tensor whose gradient is broken.
+        what: String,
+    },
+    /// A saved checkpoint is damaged or belongs to another run.
+    #[error("{}: {message}", path.display())]
+    Saved {
+        /// Its folder or file.
+        path: PathBuf,
+        /// What is wrong, and what to do.
+        message: String,
+    },
+}
+
+/// Result of this crate.
+pub type Result<T> = std::result::Result<T, Error>;
