@@ -1,6 +1,7 @@
 //! The gpt-oss family: what is gpt-oss' own. `forward.rs` is the architecture.
 
 pub mod config;
+pub mod export;
 pub mod forward;
 pub mod scratch;
 pub mod synth;
