@@ -12,6 +12,7 @@ pub mod matrix;
 pub mod mxfp4;
 pub mod ops;
 pub mod pool;
+pub mod quantize_mxfp4;
 pub mod quantize_weights;
 mod step;
 mod tensor;

@@ -3,6 +3,7 @@
 mod common;
 
 use ossia_kernels::ops::rope::{Rope, rotate};
+use ossia_kernels::quantize_mxfp4::{fake_quantize, quantize_group, to_blocks, to_planes};
 use ossia_kernels::{Bytes, DType, Matrix};
 use ossia_model::gpt_oss::config::Config;
 use safetensors::SafeTensors;
@@ -30,6 +31,30 @@ fn mxfp4_values_are_exact_in_both_byte_orders() {
             assert_eq!(gguf.group(row, 0), want[row * 32..][..32], "{rule} {row}");
         }
     }
+}
+
+#[test]
+fn mxfp4_bytes_are_those_of_the_published_kernels() {
+    let data = std::fs::read(common::data("mxfp4_vectors.safetensors")).unwrap();
+    let file = SafeTensors::deserialize(&data).unwrap();
+    let x: Vec<f32> = match file.tensor("x").unwrap().dtype() {
+        safetensors::Dtype::F32 => floats(&file, "x"),
+        other => panic!("{other:?}"),
+    };
+    let (codes, scales) = (bytes(&file, "codes_up"), bytes(&file, "scales_up"));
+    for (row, group) in x.as_chunks::<32>().0.iter().enumerate() {
+        let (scale, found) = quantize_group(group);
+        assert_eq!((scale, &found[..]), (scales[row], &codes[row * 32..][..32]), "{row}");
+    }
+    let (mut blocks, mut planes) = (vec![0; x.len() / 2], vec![0; x.len() / 32]);
+    to_planes(&x, &mut blocks, &mut planes);
+    assert_eq!((&blocks[..], &planes[..]), (&*bytes(&file, "hf_blocks_up"), &*scales));
+    let mut gguf = vec![0; x.len() / 32 * 17];
+    to_blocks(&x, &mut gguf);
+    assert_eq!(gguf, *bytes(&file, "gguf_block_up"));
+    let mut fake = x;
+    fake_quantize(&mut fake);
+    assert_eq!(fake, floats(&file, "dequant_up"));
 }
 
 #[test]

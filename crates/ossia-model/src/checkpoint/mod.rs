@@ -11,6 +11,7 @@ pub mod gguf;
 mod map;
 pub mod safetensors;
 pub mod write;
+pub mod write_gguf;
 
 use std::collections::HashSet;
 use std::io::Read;
@@ -177,7 +178,7 @@ impl Checkpoint {
     }
 }
 
-fn first_bytes(path: &Path) -> Result<[u8; 4]> {
+pub(crate) fn first_bytes(path: &Path) -> Result<[u8; 4]> {
     let mut magic = Vec::with_capacity(4);
     let file = map::open_regular(path)?;
     file.take(4).read_to_end(&mut magic).map_err(|e| Error::io(path, "read", e))?;

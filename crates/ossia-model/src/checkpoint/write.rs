@@ -17,7 +17,7 @@ use super::{Error, Result, folder, stored_bytes};
 pub struct TensorSpec {
     /// The name.
     pub name: String,
-    /// The number format: BF16, F16, F32, U8 or I32.
+    /// The number format: BF16, F16, F32, U8 or I32; in GGUF also Q8_0 and MXFP4, but not U8 and I32.
     pub dtype: DType,
     /// Row-major.
     pub shape: Vec<usize>,
@@ -158,14 +158,19 @@ pub fn write_index(dir: &Path, shards: &[Vec<TensorSpec>]) -> Result<()> {
 
 /// Writes `value` to `path`, indented, whole or not at all.
 pub fn write_json(path: &Path, value: &Value) -> Result<()> {
+    write_file(path, format!("{value:#}\n").as_bytes())
+}
+
+/// Writes `bytes` to `path`, whole or not at all.
+pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
     let mut out = Pending::create(path)?;
-    out.write(format!("{value:#}\n").as_bytes())?;
+    out.write(bytes)?;
     out.finish()
 }
 
 /// A file under a temporary name, removed again unless it is finished.
 #[derive(Debug)]
-struct Pending {
+pub(super) struct Pending {
     /// `None` once it is finished.
     file: Option<File>,
     path: PathBuf,
@@ -173,7 +178,7 @@ struct Pending {
 }
 
 impl Pending {
-    fn create(path: &Path) -> Result<Self> {
+    pub fn create(path: &Path) -> Result<Self> {
         // A rename puts the new file in the place of whatever is there, be it /dev/null.
         if let Ok(kind) = std::fs::metadata(path)
             && !kind.is_file()
@@ -187,12 +192,17 @@ impl Pending {
         Ok(Self { file: Some(file), path: path.into(), temporary })
     }
 
-    fn write(&mut self, bytes: &[u8]) -> Result<()> {
+    /// Where the file will be.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
         let Some(file) = &mut self.file else { return Ok(()) };
         file.write_all(bytes).map_err(|e| Error::io(&self.path, "write", e))
     }
 
-    fn finish(mut self) -> Result<()> {
+    pub fn finish(mut self) -> Result<()> {
         let Some(file) = self.file.take() else { return Ok(()) };
         let made = file.sync_all().and_then(|()| std::fs::rename(&self.temporary, &self.path));
         if let Err(e) = made.and_then(|()| sync_folder(&self.path)) {

@@ -3,6 +3,7 @@
 pub mod backward;
 pub mod balance;
 pub mod config;
+pub mod export;
 pub mod forward;
 pub mod parameters;
 pub mod scratch;

@@ -2,6 +2,7 @@
 
 pub mod bench;
 pub mod chat;
+pub mod export;
 pub mod generate;
 pub mod inspect;
 pub mod list;
@@ -32,6 +33,8 @@ pub enum Command {
     Bench(bench::BenchArgs),
     /// Write random weights of a true shape
     Synth(synth::SynthArgs),
+    /// Write a model for other programs: MXFP4 or BF16 safetensors, GGUF
+    Export(export::ExportArgs),
     /// Logits of every position
     Logits(logits::LogitsArgs),
     /// Token ids in, token ids out
@@ -50,6 +53,7 @@ impl Command {
             Command::Verify(args) => verify::run(args),
             Command::Bench(args) => bench::run(args),
             Command::Synth(args) => synth::run(args),
+            Command::Export(args) => export::run(args),
             Command::Logits(args) => logits::run(args),
             Command::Generate(args) => generate::run(args),
         }

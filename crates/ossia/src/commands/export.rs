@@ -1,0 +1,169 @@
+//! `ossia export`: a model to files that other programs read. Streams; what could not be kept exactly is said.
+
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use indicatif::{BinaryBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use ossia_model::checkpoint::Metadata;
+use ossia_model::gpt_oss::export::{Dense, Format, Rounding, Summary, export};
+use ossia_text::byte_level_tokenizer_json;
+use serde_json::json;
+
+use crate::error::Failure;
+use crate::output;
+use crate::source::{ModelArgs, PrecisionArg, Source};
+
+/// Arguments of `export`.
+#[derive(Debug, clap::Args)]
+pub struct ExportArgs {
+    /// A folder, a .gguf file, a name such as gpt-oss-20b, or synth:PRESET for random weights
+    #[arg(short, long, env = "OSSIA_MODEL", default_value = "nano")]
+    model: String,
+    /// What to write
+    #[arg(long, value_enum)]
+    format: FormatArg,
+    /// The matrices of a GGUF file that are no experts [default: bf16]
+    #[arg(long, value_enum)]
+    dense: Option<DenseArg>,
+    /// The folder to write, or the file for gguf
+    #[arg(long, value_name = "PATH")]
+    out: PathBuf,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// See [`Format`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum FormatArg {
+    /// A Hugging Face folder as released: MXFP4 experts, the rest BF16
+    Mxfp4,
+    /// A Hugging Face folder of BF16 alone, which others can train
+    Bf16,
+    /// One file for llama.cpp, Ollama and LM Studio
+    Gguf,
+}
+
+/// See [`Dense`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum DenseArg {
+    /// 32-bit floats
+    F32,
+    /// As in the released safetensors
+    Bf16,
+    /// 8 bits and a scale for each 32: the smallest
+    #[value(name = "q8_0")]
+    Q8,
+}
+
+/// Runs the command.
+pub fn run(args: ExportArgs) -> Result<(), Failure> {
+    let format = format(&args)?;
+    // Of what the model's arguments say, opening it needs the name alone.
+    let model =
+        ModelArgs { model: args.model, precision: PrecisionArg::F32, dense: None, threads: None, ctx: None, chunk: 1 };
+    let source = model.open()?;
+    let tokenizer = tokenizer_json(&source)?;
+    let bar = Bar::new(args.json);
+    let summary =
+        export(&source.checkpoint, &source.config, format, &args.out, tokenizer.as_deref(), &mut |done, total| {
+            bar.show(done, total)
+        });
+    bar.0.finish_and_clear();
+    let summary = summary?;
+    if args.json {
+        return output::line(object(&args.out, args.format, &summary));
+    }
+    report(&args.out, &source, &summary);
+    Ok(())
+}
+
+fn format(args: &ExportArgs) -> Result<Format, Failure> {
+    let dense = match args.dense {
+        Some(DenseArg::F32) => Dense::F32,
+        Some(DenseArg::Bf16) | None => Dense::Bf16,
+        Some(DenseArg::Q8) => Dense::Q8,
+    };
+    match args.format {
+        FormatArg::Gguf => Ok(Format::Gguf(dense)),
+        _ if args.dense.is_some() => {
+            Err(Failure::Usage("--dense goes with --format gguf; a folder's dense weights are BF16".into()))
+        }
+        FormatArg::Mxfp4 => Ok(Format::Mxfp4),
+        FormatArg::Bf16 => Ok(Format::Bf16),
+    }
+}
+
+/// The text of the model's tokenizer.json, where it has one that is right.
+fn tokenizer_json(source: &Source) -> Result<Option<String>, Failure> {
+    if let Metadata::Gguf(_) = source.checkpoint.metadata() {
+        return Ok(None);
+    }
+    let Some(folder) = source.checkpoint.folder() else {
+        // Weights in memory are random; the width of o200k_harmony implies its tokenizer.
+        let vocab = source.config.vocab_size;
+        return if vocab == 201_088 { Ok(None) } else { Ok(Some(byte_level_tokenizer_json(vocab)?)) };
+    };
+    if !source.has_tokenizer() {
+        return Ok(None);
+    }
+    source.tokenizer()?;
+    let places = [folder.join("tokenizer.json"), folder.join("../tokenizer.json")];
+    let Some(file) = places.into_iter().find(|file| file.is_file()) else { return Ok(None) };
+    std::fs::read_to_string(&file).map(Some).map_err(|e| Failure::io(&file, "read", e))
+}
+
+/// A bar that appears when a second has passed.
+struct Bar(ProgressBar, Instant, bool);
+
+impl Bar {
+    fn new(quiet: bool) -> Self {
+        let style = ProgressStyle::with_template("exporting {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}");
+        let bar = ProgressBar::hidden().with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        Self(bar, Instant::now(), !quiet && std::io::stderr().is_terminal())
+    }
+
+    fn show(&self, done: u64, total: u64) {
+        self.0.set_length(total);
+        self.0.set_position(done);
+        if self.2 && self.0.is_hidden() && self.1.elapsed() > Duration::from_secs(1) {
+            self.0.set_draw_target(ProgressDrawTarget::stderr());
+        }
+    }
+}
+
+fn object(out: &Path, format: FormatArg, summary: &Summary) -> serde_json::Value {
+    let rounding = |r: &Rounding| {
+        json!({
+            "format": r.format.to_string(), "values": r.values, "inexact": r.inexact,
+            "max_relative_error": r.max_relative_error, "rms_relative_error": r.rms_relative_error,
+            "worst_tensor": r.worst_tensor,
+        })
+    };
+    json!({
+        "out": out, "format": format!("{format:?}").to_lowercase(), "files": summary.num_files,
+        "tensors": summary.num_tensors, "bytes": summary.bytes, "tokenizer": summary.has_tokenizer,
+        "rounded": summary.rounded.iter().map(rounding).collect::<Vec<_>>(),
+    })
+}
+
+fn report(out: &Path, source: &Source, summary: &Summary) {
+    let (tensors, size, files) = (summary.num_tensors, BinaryBytes(summary.bytes), summary.num_files);
+    let plural = if files == 1 { "file" } else { "files" };
+    eprintln!("{}: {tensors} tensors, {size} in {files} {plural}", out.display());
+    for r in &summary.rounded {
+        eprintln!(
+            "{}: {} of {} values rounded, rms {:.2e}, at most {:.2e} ({})",
+            r.format, r.inexact, r.values, r.rms_relative_error, r.max_relative_error, r.worst_tensor
+        );
+    }
+    if summary.rounded.is_empty() {
+        eprintln!("every value is exactly the source's");
+    }
+    if !summary.has_tokenizer {
+        let vocab = source.config.vocab_size;
+        let why = if vocab == 201_088 { "other programs need" } else { "a vocabulary of its own needs" };
+        eprintln!("no tokenizer was written: the source has none in this form, and {why} a tokenizer.json");
+    }
+}
