@@ -30,4 +30,4 @@ pub mod tokenizer;
 pub use error::TextError;
 pub use harmony::{Conversation, Event, Harmony, HarmonyParser, Message, ParsedMessage, RenderOptions, Role};
 
-pub use tokenizer::{GgufVocab, Specials, Tokenizer, Utf8Stream, byte_level_tokenizer_json};
+pub use tokenizer::{GgufVocab, Specials, Tokenizer, Utf8Stream, byte_level_tokenizer_json, train_bpe};

@@ -13,6 +13,7 @@ mod json;
 mod o200k;
 mod split;
 mod stream;
+mod train;
 mod vocabulary;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,6 +22,7 @@ use std::path::Path;
 pub use byte_level::byte_level_tokenizer_json;
 pub use gguf::GgufVocab;
 pub use stream::Utf8Stream;
+pub use train::train_bpe;
 
 use crate::TextError;
 use bpe::Bpe;

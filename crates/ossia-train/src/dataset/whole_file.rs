@@ -1,0 +1,55 @@
+//! Files that are there as a whole or not at all: written beside their place, synced, then renamed.
+
+use std::fs::File;
+use std::io::{BufWriter, Result, Write};
+use std::path::{Path, PathBuf};
+
+/// A temporary file, removed again unless it took its place.
+struct Temporary(PathBuf);
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        // After the rename nothing is there; before it the real error is already on its way.
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// Puts what `fill` writes into `path`, replacing a file that is there.
+pub(super) fn write(path: &Path, fill: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let temporary = Temporary(path.with_file_name(format!(".{name}.{}.tmp", std::process::id())));
+    let mut out = BufWriter::new(File::create(&temporary.0)?);
+    fill(&mut out)?;
+    out.into_inner().map_err(std::io::IntoInnerError::into_error)?.sync_all()?;
+    std::fs::rename(&temporary.0, path)?;
+    sync_folder(path)
+}
+
+/// Makes a rename inside the file's folder durable, where the system has a way to.
+fn sync_folder(path: &Path) -> Result<()> {
+    if !cfg!(unix) {
+        return Ok(());
+    }
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(parent)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_replaced_whole_and_kept_when_writing_fails() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        write(&path, |out| out.write_all(b"old")).unwrap();
+        write(&path, |out| out.write_all(b"new")).unwrap();
+        let failed = write(&path, |out| {
+            out.write_all(b"torn")?;
+            Err(std::io::Error::other("no room"))
+        });
+        assert_eq!(failed.unwrap_err().to_string(), "no room");
+        assert_eq!(std::fs::read(&path).unwrap(), b"new");
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "no temporary file is left");
+    }
+}
