@@ -1,1 +1,0 @@
-//! What happens in a run, step by step.
