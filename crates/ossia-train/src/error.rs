@@ -14,6 +14,12 @@ pub enum Error {
     /// A tokenizer or a conversation could not be used.
     #[error(transparent)]
     Text(#[from] ossia_text::TextError),
+    /// Documents, shards or batches.
+    #[error(transparent)]
+    Dataset(#[from] crate::dataset::DatasetError),
+    /// The log of a run.
+    #[error(transparent)]
+    Metrics(#[from] crate::metrics::Error),
     /// A golden file is not what it should be.
     #[error("{file}: tensor {name}: wanted {wanted}, found {found}")]
     Golden {

@@ -8,7 +8,15 @@ pub mod check;
 pub mod dataset;
 mod error;
 pub mod generate;
+mod init;
 pub mod metrics;
+pub mod optimizer;
 pub mod plot;
+pub mod prepare;
+pub mod recipe;
+pub mod run;
+pub mod saved;
+pub mod schedule;
+pub mod trainer;
 
 pub use error::{Error, Result};

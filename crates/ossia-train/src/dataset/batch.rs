@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use super::document::NUM_CLASSES;
+use super::document::{Document, NUM_CLASSES};
 use super::order::{Cursor, Order};
 use super::packing::pack;
 use super::shard::{DocumentRef, Shard};
@@ -18,6 +18,8 @@ pub struct Batch {
     pub targets: Vec<u32>,
     /// [T] how much the loss of predicting `targets[i]` counts: the weight of the target's class; 0 is not learned.
     pub weights: Vec<f32>,
+    /// [T] the class of `targets[i]`, see [`class`](super::class).
+    pub classes: Vec<u8>,
     /// The rows of each document, one after the other, together all rows.
     pub documents: Vec<Range<usize>>,
 }
@@ -142,8 +144,20 @@ impl Batch {
         let weight = |&class: &u8| class_weights.get(usize::from(class)).copied().unwrap_or(0.0);
         self.tokens.extend(document.tokens.iter().take(num_rows));
         self.targets.extend(document.tokens.iter().skip(1).take(num_rows));
-        self.weights.extend(document.classes.iter().skip(1).take(num_rows).map(weight));
+        let classes = document.classes.iter().skip(1).take(num_rows);
+        self.weights.extend(classes.clone().map(weight));
+        self.classes.extend(classes);
         self.documents.push(start..self.tokens.len());
+    }
+
+    /// Documents laid end to end, cut after `max_len` rows, with these weights for classes.
+    pub fn of(documents: &[Document], max_len: usize, class_weights: &[f32; NUM_CLASSES]) -> Self {
+        let mut batch = Self::default();
+        for Document { tokens, classes } in documents {
+            let num_rows = tokens.len().saturating_sub(1).min(max_len);
+            batch.push(DocumentRef { tokens, classes }, num_rows, class_weights);
+        }
+        batch
     }
 
     /// Splits the batch into micro batches of at most `max_tokens` rows, by whole documents, filled as well as they
@@ -166,6 +180,7 @@ impl Batch {
             part.tokens.extend_from_slice(&self.tokens[range.clone()]);
             part.targets.extend_from_slice(&self.targets[range.clone()]);
             part.weights.extend_from_slice(&self.weights[range.clone()]);
+            part.classes.extend_from_slice(&self.classes[range.clone()]);
             part.documents.push(start..part.tokens.len());
         }
         part
@@ -174,7 +189,6 @@ impl Batch {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Document;
     use super::super::testing::{Rng, shard, vocabulary};
     use super::*;
 

@@ -14,7 +14,7 @@ mod shard;
 #[cfg(test)]
 mod testing;
 mod vocabulary;
-mod whole_file;
+pub(crate) mod whole_file;
 
 pub use batch::{Batch, BatchSettings, Batches};
 pub use document::{CLASS_NAMES, Document, NUM_CLASSES, class, tokenise};

@@ -15,7 +15,7 @@ impl Drop for Temporary {
 }
 
 /// Puts what `fill` writes into `path`, replacing a file that is there.
-pub(super) fn write(path: &Path, fill: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
+pub(crate) fn write(path: &Path, fill: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let temporary = Temporary(path.with_file_name(format!(".{name}.{}.tmp", std::process::id())));
     let mut out = BufWriter::new(File::create(&temporary.0)?);
@@ -26,7 +26,7 @@ pub(super) fn write(path: &Path, fill: impl FnOnce(&mut dyn Write) -> Result<()>
 }
 
 /// Makes a rename inside the file's folder durable, where the system has a way to.
-fn sync_folder(path: &Path) -> Result<()> {
+pub(crate) fn sync_folder(path: &Path) -> Result<()> {
     if !cfg!(unix) {
         return Ok(());
     }

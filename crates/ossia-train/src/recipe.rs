@@ -1,0 +1,417 @@
+//! A recipe: everything that decides a run, in one TOML file that a person can read.
+//!
+//! Unknown keys and impossible values are refused by name. The `[model]` table has the names of config.json, so a
+//! published shape can be copied into it.
+
+use std::path::{Path, PathBuf};
+
+use ossia_model::gpt_oss::config::Config;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::dataset::NUM_CLASSES;
+use crate::error::{Error, Result};
+
+/// The whole of it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Recipe {
+    /// What the run is called.
+    pub name: String,
+    /// Of the first weights, of the data and of its order.
+    pub seed: u64,
+    /// The model's shape, with the names of config.json.
+    pub model: toml::Table,
+    /// How weights begin.
+    #[serde(default)]
+    pub init: Init,
+    /// What is learned.
+    pub data: Data,
+    /// How it is learned.
+    pub training: Training,
+    /// Learning to be stored in few bits.
+    #[serde(default)]
+    pub quantize: Quantize,
+    /// What is kept on the way.
+    #[serde(default)]
+    pub checkpoints: Checkpoints,
+    /// What is measured on the way.
+    #[serde(default)]
+    pub validation: Validation,
+    /// Where it was read; not a part of it.
+    #[serde(skip)]
+    pub file: PathBuf,
+}
+
+/// Normal numbers for matrices, ones for norms, zeros for biases and sinks.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Init {
+    /// Standard deviation of matrices; those that write to the residual stream get it divided by sqrt(2 layers).
+    pub std: f32,
+    /// Of the embedding table.
+    pub embedding_std: f32,
+}
+
+impl Default for Init {
+    fn default() -> Self {
+        Self { std: 0.02, embedding_std: 0.02 }
+    }
+}
+
+/// Generated conversations, or files of them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Data {
+    /// `generated`, or folders of shards.
+    pub source: Source,
+    /// Conversations to generate.
+    #[serde(default)]
+    pub documents: u64,
+    /// Tokens of the vocabulary that is trained on the first of them.
+    #[serde(default)]
+    pub vocabulary: usize,
+    /// Documents are cut after so many tokens.
+    pub max_len: usize,
+    /// How much each class of tokens counts.
+    #[serde(default)]
+    pub weights: Weights,
+}
+
+/// Where documents come from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Source {
+    /// [`crate::generate`].
+    Generated,
+    /// Shard files that exist, with the folder of their tokenizer.json.
+    Shards(PathBuf),
+}
+
+/// How much the loss of a token counts.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Weights {
+    /// Tokens that are given: prompts and tools' results.
+    pub context: f32,
+    /// Thinking.
+    pub analysis: f32,
+    /// Plans and preambles.
+    pub commentary: f32,
+    /// Answers.
+    pub r#final: f32,
+    /// Calls of tools.
+    pub tool_call: f32,
+}
+
+impl Default for Weights {
+    fn default() -> Self {
+        Self { context: 0.0, analysis: 1.0, commentary: 1.0, r#final: 1.0, tool_call: 1.0 }
+    }
+}
+
+impl Weights {
+    /// In the order of [`crate::dataset::class`].
+    pub fn classes(&self) -> [f32; NUM_CLASSES] {
+        [self.context, self.analysis, self.commentary, self.r#final, self.tool_call]
+    }
+}
+
+/// Which optimizer moves the matrices of attention and experts. Everything else is AdamW's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Optimizer {
+    /// [`ossia_kernels::ops::adamw`].
+    Adamw,
+    /// [`ossia_kernels::ops::muon`].
+    Muon,
+}
+
+/// How the learning rate goes after the warm-up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Shape {
+    /// It stays, then falls on a line: warm-up, stable, decay.
+    Wsd,
+    /// It falls as a cosine from the end of the warm-up on.
+    Cosine,
+}
+
+/// How it is learned.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Training {
+    /// Updates.
+    pub steps: u64,
+    /// Tokens of an update, at most.
+    pub batch_tokens: usize,
+    /// Tokens whose activations are held at once, at most: gradients of micro batches are added up.
+    pub micro_tokens: usize,
+    /// For matrices.
+    pub optimizer: Optimizer,
+    /// Highest learning rate.
+    pub lr: f32,
+    /// How it goes.
+    pub schedule: Shape,
+    /// Share of the steps in which it rises from zero.
+    pub warmup: f32,
+    /// Share of the steps in which it falls, for `wsd`.
+    #[serde(default = "decay")]
+    pub decay: f32,
+    /// Its end, as a share of the highest.
+    #[serde(default)]
+    pub min_lr: f32,
+    /// Decoupled weight decay of matrices.
+    #[serde(default)]
+    pub weight_decay: f32,
+    /// β1, β2.
+    #[serde(default = "betas")]
+    pub betas: (f32, f32),
+    /// AdamW's eps.
+    #[serde(default = "eps")]
+    pub eps: f32,
+    /// Muon's β.
+    #[serde(default = "momentum")]
+    pub momentum: f32,
+    /// Longest gradient; a longer one is scaled down.
+    #[serde(default = "clip")]
+    pub clip: f32,
+    /// Coefficient of the router's auxiliary loss, at the beginning and at the end.
+    #[serde(default)]
+    pub aux_loss: (f32, f32),
+    /// Coefficient of the router's z-loss.
+    #[serde(default)]
+    pub router_z_loss: f32,
+    /// Coefficient of the z-loss of the logits.
+    #[serde(default)]
+    pub z_loss: f32,
+}
+
+fn decay() -> f32 {
+    0.3
+}
+fn betas() -> (f32, f32) {
+    (0.9, 0.95)
+}
+fn eps() -> f32 {
+    1e-8
+}
+fn momentum() -> f32 {
+    0.95
+}
+fn clip() -> f32 {
+    1.0
+}
+
+/// Quantisation-aware training: the forward pass sees the weights as they will be stored, the update moves the full ones.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Quantize {
+    /// From this share of the steps on; 1 is never.
+    pub from: f32,
+}
+
+impl Default for Quantize {
+    fn default() -> Self {
+        Self { from: 1.0 }
+    }
+}
+
+/// What is kept.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Checkpoints {
+    /// Steps from one to the next.
+    pub every: u64,
+    /// The newest that stay, besides the best.
+    pub keep: usize,
+}
+
+impl Default for Checkpoints {
+    fn default() -> Self {
+        Self { every: 200, keep: 2 }
+    }
+}
+
+/// What is measured on held-out conversations.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Validation {
+    /// Steps from one to the next.
+    pub every: u64,
+    /// Conversations.
+    pub documents: u64,
+}
+
+impl Default for Validation {
+    fn default() -> Self {
+        Self { every: 200, documents: 600 }
+    }
+}
+
+/// Keys of `[model]`.
+const MODEL_KEYS: [&str; 15] = [
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "head_dim",
+    "num_local_experts",
+    "num_experts_per_tok",
+    "sliding_window",
+    "max_position_embeddings",
+    "rope_theta",
+    "rope_scaling",
+    "rms_norm_eps",
+    "swiglu_limit",
+    "vocab_size",
+];
+
+impl Recipe {
+    /// Reads and checks a recipe.
+    pub fn read(file: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(file).map_err(|source| Error::Io {
+            path: file.into(),
+            action: "read the recipe",
+            source,
+        })?;
+        Self::parse(&text, file)
+    }
+
+    /// The same from its text; `file` is for messages.
+    pub fn parse(text: &str, file: &Path) -> Result<Self> {
+        let mut recipe: Self = toml::from_str(text).map_err(|error| {
+            let line = error.span().map_or(1, |span| text[..span.start.min(text.len())].lines().count().max(1));
+            let message = format!("line {line}: {}", error.message().replace('\n', " "));
+            Error::RecipeSyntax { file: file.into(), message }
+        })?;
+        recipe.file = file.into();
+        recipe.check()?;
+        Ok(recipe)
+    }
+
+    fn wrong(&self, key: &str, wanted: &str, found: impl std::fmt::Display) -> Error {
+        Error::Recipe { file: self.file.clone(), key: key.into(), wanted: wanted.into(), found: found.to_string() }
+    }
+
+    fn check(&self) -> Result<()> {
+        let t = &self.training;
+        if let Some(key) = self.model.keys().find(|key| !MODEL_KEYS.contains(&key.as_str())) {
+            return Err(self.wrong(&format!("model.{key}"), &format!("one of {}", MODEL_KEYS.join(", ")), "this key"));
+        }
+        let shares = [
+            ("training.warmup", t.warmup),
+            ("training.decay", t.decay),
+            ("training.min_lr", t.min_lr),
+            ("quantize.from", self.quantize.from),
+        ];
+        for (key, share) in shares {
+            if !(0.0..=1.0).contains(&share) {
+                return Err(self.wrong(key, "a share from 0 to 1", share));
+            }
+        }
+        let positive =
+            [("training.lr", t.lr), ("training.clip", t.clip), ("init.std", self.init.std), ("training.eps", t.eps)];
+        for (key, value) in positive {
+            if !(value.is_finite() && value > 0.0) {
+                return Err(self.wrong(key, "a number above 0", value));
+            }
+        }
+        let counts = [
+            ("training.steps", t.steps),
+            ("training.batch_tokens", t.batch_tokens as u64),
+            ("training.micro_tokens", t.micro_tokens as u64),
+            ("data.max_len", self.data.max_len as u64),
+            ("checkpoints.every", self.checkpoints.every),
+            ("validation.every", self.validation.every),
+        ];
+        for (key, value) in counts {
+            if value == 0 {
+                return Err(self.wrong(key, "a count above 0", value));
+            }
+        }
+        self.check_relations()
+    }
+
+    fn check_relations(&self) -> Result<()> {
+        let (t, max_len) = (&self.training, self.data.max_len);
+        for (key, beta) in
+            [("training.betas", t.betas.0), ("training.betas", t.betas.1), ("training.momentum", t.momentum)]
+        {
+            if !(0.0..1.0).contains(&beta) {
+                return Err(self.wrong(key, "numbers from 0 to below 1", beta));
+            }
+        }
+        if t.micro_tokens < max_len {
+            let wanted = format!("at least data.max_len, {max_len}: a document is never split over micro batches");
+            return Err(self.wrong("training.micro_tokens", &wanted, t.micro_tokens));
+        }
+        if t.batch_tokens < t.micro_tokens {
+            let wanted = format!("at least training.micro_tokens, {}", t.micro_tokens);
+            return Err(self.wrong("training.batch_tokens", &wanted, t.batch_tokens));
+        }
+        if t.warmup + t.decay > 1.0 {
+            return Err(self.wrong("training.decay", "a share that leaves room for the warm-up", t.decay));
+        }
+        if self.data.weights.classes().iter().any(|w| !(w.is_finite() && *w >= 0.0)) {
+            return Err(self.wrong("data.weights", "numbers that are not negative", "one that is"));
+        }
+        if self.data.source == Source::Generated && self.data.documents == 0 {
+            return Err(self.wrong("data.documents", "how many conversations to generate", 0));
+        }
+        let context = self.config(512)?.max_context;
+        if max_len > context {
+            let wanted = format!("at most model.max_position_embeddings, {context}");
+            return Err(self.wrong("data.max_len", &wanted, max_len));
+        }
+        Ok(())
+    }
+
+    /// The model's config, for a vocabulary of this size where `[model]` names none.
+    pub fn config(&self, vocabulary: usize) -> Result<Config> {
+        let mut value = serde_json::to_value(&self.model)
+            .map_err(|e| Error::RecipeSyntax { file: self.file.clone(), message: format!("model: {e}") })?;
+        if let Value::Object(map) = &mut value {
+            map.insert("model_type".into(), json!("gpt_oss"));
+            map.entry("vocab_size").or_insert(json!(vocabulary));
+        }
+        Ok(Config::from_json(&value, &self.file)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NANO: &str = include_str!("../recipes/nano.toml");
+
+    fn parse(text: &str) -> Result<Recipe> {
+        Recipe::parse(text, Path::new("r.toml"))
+    }
+
+    #[test]
+    fn the_recipes_that_come_with_the_program_are_valid() {
+        assert_eq!(parse(NANO).unwrap().name, "nano");
+        let big = parse(include_str!("../recipes/gpt-oss-20b.toml")).unwrap();
+        assert_eq!(big.config(0).unwrap().param_counts().total, 20_914_757_184);
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        let cases = [
+            ("lr = ", "lrr = ", "unknown field `lrr`"),
+            ("hidden_size = 128", "hidden_size = 100", "hidden_size: wanted"),
+            ("hidden_size = 128", "hiden_size = 128", "model.hiden_size: wanted one of"),
+            ("num_experts_per_tok = 2", "num_experts_per_tok = 9", "wanted"),
+            ("warmup = 0.03", "warmup = 1.5", "training.warmup: wanted a share from 0 to 1, found 1.5"),
+            ("micro_tokens = ", "micro_tokens = 1 #", "training.micro_tokens: wanted at least data.max_len"),
+            ("schedule = \"wsd\"", "schedule = \"wds\"", "line"),
+        ];
+        for (from, to, message) in cases {
+            assert!(NANO.contains(from), "{from}");
+            let error = parse(&NANO.replace(from, to)).unwrap_err().to_string();
+            assert!(error.contains(message) && error.contains("r.toml") && !error.contains('\n'), "{to}: {error}");
+        }
+    }
+}

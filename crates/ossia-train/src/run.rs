@@ -1,0 +1,219 @@
+//! A run from its beginning, or from where it was left, to its end: steps, log, checkpoints.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use ossia_model::gpt_oss::config::Config;
+
+use crate::dataset::{Batches, class};
+use crate::error::{Error, Result};
+use crate::metrics::events::Events;
+use crate::metrics::{ClassLosses, Log, Record};
+use crate::prepare::{self, Prepared};
+use crate::recipe::Recipe;
+use crate::saved::{Saved, State, Store};
+use crate::trainer::{Outcome, Trainer};
+
+/// Who is told while a run goes on.
+pub trait Watcher {
+    /// Data are made or read: what, how many done, of how many.
+    fn preparing(&mut self, what: &str, done: u64, all: u64);
+    /// The run begins after `step` updates (0: from nothing) of `steps`.
+    fn begins(&mut self, step: u64, steps: u64, config: &Config);
+    /// An update is done.
+    fn stepped(&mut self, record: &Record);
+    /// A checkpoint was saved.
+    fn saved(&mut self, folder: &Path);
+}
+
+/// What a run is given.
+pub struct Settings<'a> {
+    /// Where everything goes.
+    pub folder: &'a Path,
+    /// Threads.
+    pub threads: usize,
+    /// Arithmetic that the machine can do, operations a second; 0 where nobody has measured.
+    pub peak_flops: f64,
+    /// Raised by whoever wants the run to save and end.
+    pub stop: &'a AtomicBool,
+    /// The most memory that the process has held, bytes.
+    pub peak_rss: &'a dyn Fn() -> u64,
+}
+
+/// How a run ended.
+#[derive(Clone, Debug)]
+pub struct Ended {
+    /// Updates done in all.
+    pub step: u64,
+    /// Whether all are done.
+    pub complete: bool,
+    /// The newest checkpoint.
+    pub checkpoint: PathBuf,
+    /// The last record.
+    pub last: Option<Record>,
+}
+
+/// Runs `recipe` to its end or until it is stopped.
+pub fn run(recipe: &Recipe, settings: &Settings, watcher: &mut dyn Watcher) -> Result<Ended> {
+    let store = Store::open(settings.folder)?;
+    let saved = store.latest()?;
+    if let Some(saved) = &saved {
+        check_same(recipe, saved)?;
+    }
+    let data = settings.folder.join("data");
+    let prepared = prepare::prepare(recipe, &data, &mut |what, done, all| watcher.preparing(what, done, all))?;
+    let Prepared { tokenizer_json, num_ids, shards, validation } = prepared;
+    let config = recipe.config(num_ids)?;
+    let batches = Batches::new(shards, Trainer::batch_settings(recipe))?;
+    let mut trainer = Trainer::new(recipe, &config, batches, validation, settings.threads)?;
+    let mut state = State {
+        step: 0,
+        cursor: trainer.place().cursor,
+        tokens: 0,
+        documents: 0,
+        elapsed_s: 0.0,
+        best: None,
+        recipe: recipe.clone(),
+        hashes: Default::default(),
+    };
+    if let Some(saved) = &saved {
+        saved.restore(&mut trainer)?;
+        state = State { hashes: Default::default(), ..saved.state.clone() };
+    }
+    let resume = saved.as_ref().map(|s| s.state.step);
+    let log = Log::open(&settings.folder.join("metrics.jsonl"), resume)?;
+    let events = Events::create(&settings.folder.join("events"), state.step, wall_time())?;
+    watcher.begins(state.step, recipe.training.steps, &config);
+    let flops_per_token = flops_per_token(&config, recipe.data.max_len);
+    let mut run =
+        Run { recipe, settings, store, trainer, tokenizer_json, state, log, events, flops_per_token, last: None };
+    run.go(watcher, saved.map(|s| s.folder))
+}
+
+/// A run that goes on must have the recipe that it began with.
+fn check_same(recipe: &Recipe, saved: &Saved) -> Result<()> {
+    let was = Recipe { file: recipe.file.clone(), ..saved.state.recipe.clone() };
+    if was == *recipe {
+        return Ok(());
+    }
+    let message = "was saved by another recipe than the one given; give the first one, or another --out".to_owned();
+    Err(Error::Saved { path: saved.folder.clone(), message })
+}
+
+struct Run<'a> {
+    recipe: &'a Recipe,
+    settings: &'a Settings<'a>,
+    store: Store,
+    trainer: Trainer,
+    tokenizer_json: String,
+    state: State,
+    log: Log,
+    events: Events,
+    flops_per_token: f64,
+    last: Option<Record>,
+}
+
+impl Run<'_> {
+    fn go(&mut self, watcher: &mut dyn Watcher, newest: Option<PathBuf>) -> Result<Ended> {
+        let steps = self.recipe.training.steps;
+        let mut newest = newest;
+        while self.state.step < steps {
+            let stopped = self.settings.stop.load(Ordering::Relaxed);
+            if !stopped {
+                self.step(watcher)?;
+            }
+            let due = self.state.step.is_multiple_of(self.recipe.checkpoints.every) || self.state.step == steps;
+            if due || stopped {
+                let folder = self.save()?;
+                watcher.saved(&folder);
+                newest = Some(folder);
+            }
+            if stopped {
+                break;
+            }
+        }
+        let checkpoint = newest.unwrap_or_else(|| self.settings.folder.to_owned());
+        Ok(Ended { step: self.state.step, complete: self.state.step == steps, checkpoint, last: self.last.take() })
+    }
+
+    fn step(&mut self, watcher: &mut dyn Watcher) -> Result<()> {
+        let start = Instant::now();
+        let outcome = self.trainer.step()?;
+        let seconds = start.elapsed().as_secs_f64();
+        let place = self.trainer.place();
+        let state = &mut self.state;
+        (state.step, state.cursor) = (place.step, place.cursor);
+        state.tokens += outcome.tokens as u64;
+        state.documents += outcome.documents as u64;
+        let steps = self.recipe.training.steps;
+        let due = state.step.is_multiple_of(self.recipe.validation.every) || state.step == steps;
+        let valid_loss = if due { self.trainer.validate()? } else { None };
+        if let Some(loss) = valid_loss
+            && state.best.is_none_or(|(_, best)| loss < best)
+        {
+            state.best = Some((state.step, loss));
+        }
+        state.elapsed_s += start.elapsed().as_secs_f64();
+        let record = self.record(&outcome, seconds, valid_loss);
+        self.log.append(&record)?;
+        self.events.append(&record, wall_time())?;
+        watcher.stepped(&record);
+        self.last = Some(record);
+        Ok(())
+    }
+
+    fn record(&self, outcome: &Outcome, seconds: f64, valid_loss: Option<f64>) -> Record {
+        let of = |class: u8| outcome.per_class[usize::from(class)];
+        let tok_s = outcome.tokens as f64 / seconds;
+        let peak = self.settings.peak_flops;
+        Record {
+            step: self.state.step,
+            tokens: self.state.tokens,
+            documents: self.state.documents,
+            loss: outcome.loss,
+            loss_per_class: ClassLosses {
+                analysis: of(class::ANALYSIS),
+                commentary: of(class::COMMENTARY),
+                r#final: of(class::FINAL),
+                call: of(class::TOOL_CALL),
+            },
+            valid_loss,
+            aux_loss: outcome.aux,
+            z_loss: 0.0,
+            grad_norm: outcome.grad_norm,
+            lr: f64::from(outcome.lr),
+            tok_s,
+            flops_share: if peak > 0.0 { self.flops_per_token * tok_s / peak } else { 0.0 },
+            elapsed_s: self.state.elapsed_s,
+            peak_rss_bytes: (self.settings.peak_rss)(),
+            expert_load: outcome.expert_load.clone(),
+        }
+    }
+
+    fn save(&mut self) -> Result<PathBuf> {
+        self.log.sync()?;
+        self.store.save(&self.trainer, &self.tokenizer_json, self.state.clone(), self.recipe.checkpoints.keep)
+    }
+}
+
+/// Useful arithmetic of training on one token of documents of `length` tokens: six operations for each weight that the
+/// token meets, twelve for each pair of positions and channel of the attention (half of them visible).
+pub fn flops_per_token(config: &Config, length: usize) -> f64 {
+    use ossia_model::gpt_oss::config::LayerKind;
+    let counts = config.param_counts();
+    let attention: f64 = config
+        .layer_types
+        .iter()
+        .map(|kind| {
+            let seen = (length as f64 + 1.0) / 2.0;
+            let seen = if *kind == LayerKind::Sliding { seen.min(config.sliding_window as f64) } else { seen };
+            12.0 * config.query_size() as f64 * seen
+        })
+        .sum();
+    6.0 * counts.active as f64 + attention
+}
+
+fn wall_time() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64())
+}
