@@ -92,13 +92,13 @@ pub fn backward(
 
 fn check(step: &Step, qkv: &Tensor, sinks: &[f32], shape: &Shape) {
     assert!(qkv.cols() == shape.heads.row() && sinks.len() == shape.heads.query, "attention: shapes");
-    assert!(qkv.rows() == step.tokens() && shape.heads.query.is_multiple_of(shape.heads.kv), "attention: shapes");
     if step.phase == Phase::Training {
         let mut end = 0;
-        for sequence in &step.sequences {
-            assert!(sequence.start == 0 && sequence.rows.start == end, "attention: documents are whole, end to end");
-            end = sequence.rows.end;
+        for document in &step.sequences {
+            assert!(document.start == 0 && document.rows.start == end, "attention: documents are whole, end to end");
+            end = document.rows.end;
         }
+        assert!(qkv.rows() == end && shape.heads.query.is_multiple_of(shape.heads.kv), "attention: shapes");
     }
 }
 

@@ -9,7 +9,7 @@ use std::ops::Range;
 
 use super::Gradients;
 use super::product::{Out, Right, Size, product};
-use super::tile::{Block, Document, Tiles, left, out, pack, right, rows_of, transpose};
+use super::tile::{Block, Document, Tiles, clear, left, out, pack, right, rows_of, transpose};
 use crate::cpu::vector::Lanes;
 
 /// One task; `share` [group] gets its part of the sinks' gradients.
@@ -22,7 +22,7 @@ pub unsafe fn run<V: Lanes>(document: &Document, tiles: Tiles, gradients: Gradie
     share.fill(0.0);
     // SAFETY: promised by the caller; the tiles are the thread's own and have room for a block.
     unsafe {
-        clear(document, gradients);
+        clear_rows::<V>(document, gradients);
         for block in document.blocks() {
             start::<V>(document, &block, tiles, gradients);
             add_sinks(document, &block, tiles, share);
@@ -51,11 +51,11 @@ unsafe fn part(document: &Document, gradients: Gradients, token: usize, which: u
 /// # Safety
 /// As `run`.
 #[inline(always)]
-unsafe fn clear(document: &Document, gradients: Gradients) {
+unsafe fn clear_rows<V: Lanes>(document: &Document, gradients: Gradients) {
     for token in 0..document.tokens {
         for which in [1, 2] {
             // SAFETY: promised by the caller.
-            unsafe { part(document, gradients, token, which).at.write_bytes(0, document.dim) };
+            unsafe { clear::<V>(part(document, gradients, token, which).at, document.dim) };
         }
     }
 }
@@ -71,12 +71,12 @@ unsafe fn start<V: Lanes>(document: &Document, block: &Block, tiles: Tiles, grad
     let first = (document.first + block.tokens.start) * num_heads + document.head * group;
     // SAFETY: promised by the caller.
     unsafe {
-        pack(document.queries(block.tokens.start), block.tokens.len(), group * dim, document.scale, tiles.q);
+        pack::<V>(document.queries(block.tokens.start), block.tokens.len(), group * dim, document.scale, tiles.q);
         transpose(tiles.q, block, dim, tiles.q_across);
         let d_o = Right { at: gradients.d_o.as_ptr().add(first * dim), stride: num_heads * dim };
-        pack(d_o, block.tokens.len(), group * dim, 1.0, tiles.d_o);
+        pack::<V>(d_o, block.tokens.len(), group * dim, 1.0, tiles.d_o);
         transpose(tiles.d_o, block, dim, tiles.d_o_across);
-        tiles.sums.write_bytes(0, block.rows * dim);
+        clear::<V>(tiles.sums, block.rows * dim);
         for row in 0..block.rows {
             let at = first + row / group * num_heads + row % group;
             *lse.add(row) = gradients.lse[at];
@@ -89,22 +89,27 @@ unsafe fn start<V: Lanes>(document: &Document, block: &Block, tiles: Tiles, grad
     }
 }
 
-/// a · b: a chain for each lane, then the lanes in order.
+/// a · b: a chain for each channel modulo 16, then halves of the chains onto each other, whatever V is.
 ///
 /// # Safety
-/// `len` numbers, a multiple of the lanes, may be read from each.
+/// The machine has V's instruction set, and `len` numbers, a multiple of its lanes, may be read from each.
 #[inline(always)]
 unsafe fn dot<V: Lanes>(a: *const f32, b: *const f32, len: usize) -> f32 {
-    let mut lanes = [0.0; 16];
-    // SAFETY: promised by the caller; there is room for the widest type.
+    let mut chains = [0.0; 16];
+    // SAFETY: promised by the caller; the chains are a multiple of the lanes.
     unsafe {
-        let mut sums = V::splat(0.0);
-        for i in (0..len).step_by(V::LANES) {
-            sums = V::load(a.add(i)).mul_add(V::load(b.add(i)), sums);
+        for chain in (0..16).step_by(V::LANES) {
+            let mut sums = V::splat(0.0);
+            for i in (chain..len).step_by(16) {
+                sums = V::load(a.add(i)).mul_add(V::load(b.add(i)), sums);
+            }
+            sums.store(chains.as_mut_ptr().add(chain));
         }
-        sums.store(lanes.as_mut_ptr());
     }
-    lanes[..V::LANES].iter().sum()
+    for half in [8, 4, 2, 1] {
+        (0..half).for_each(|i| chains[i] += chains[i + half]);
+    }
+    chains[0]
 }
 
 /// The block's part of the sinks' gradients.

@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use super::Outputs;
 use super::product::{Size, product};
-use super::tile::{Block, Document, Tiles, left, out, pack, right, rows_of, transpose};
+use super::tile::{Block, Document, Tiles, clear, left, out, pack, right, rows_of, transpose};
 use crate::cpu::vector::Lanes;
 
 /// One task.
@@ -19,7 +19,7 @@ pub unsafe fn run<V: Lanes>(document: &Document, tiles: Tiles, outputs: Outputs)
     for block in document.blocks() {
         // SAFETY: promised by the caller; the tiles are the thread's own and have room for the block.
         unsafe {
-            start(document, &block, tiles);
+            start::<V>(document, &block, tiles);
             for keys in document.tiles(&block) {
                 add_tile::<V>(document, &block, keys, tiles);
             }
@@ -33,14 +33,14 @@ pub unsafe fn run<V: Lanes>(document: &Document, tiles: Tiles, outputs: Outputs)
 /// # Safety
 /// As `run`.
 #[inline(always)]
-unsafe fn start(document: &Document, block: &Block, tiles: Tiles) {
+unsafe fn start<V: Lanes>(document: &Document, block: &Block, tiles: Tiles) {
     let (dim, group) = (document.dim, document.group);
     let [max, sum, _] = tiles.state;
     // SAFETY: promised by the caller.
     unsafe {
-        pack(document.queries(block.tokens.start), block.tokens.len(), group * dim, document.scale, tiles.q);
+        pack::<V>(document.queries(block.tokens.start), block.tokens.len(), group * dim, document.scale, tiles.q);
         transpose(tiles.q, block, dim, tiles.q_across);
-        tiles.sums.write_bytes(0, block.rows * dim);
+        clear::<V>(tiles.sums, block.rows * dim);
         for lane in 0..block.lanes {
             *max.add(lane) = if lane < block.rows { document.sinks[lane % group] } else { 0.0 };
             *sum.add(lane) = 1.0;

@@ -230,14 +230,27 @@ pub fn out(at: *mut f32, stride: usize) -> Out {
 /// Packs `count` runs of `width` numbers, times `scale`, without gaps.
 ///
 /// # Safety
-/// The runs may be read, and there is room for them at `to`.
+/// The machine has V's instruction set, `width` is a multiple of its lanes, the runs may be read, and there is room for
+/// them at `to`.
 #[inline(always)]
-pub unsafe fn pack(from: Right, count: usize, width: usize, scale: f32, to: *mut f32) {
+pub unsafe fn pack<V: Lanes>(from: Right, count: usize, width: usize, scale: f32, to: *mut f32) {
     for i in 0..count {
-        for c in 0..width {
+        for c in (0..width).step_by(V::LANES) {
             // SAFETY: promised by the caller.
-            unsafe { *to.add(i * width + c) = *from.at.add(i * from.stride + c) * scale };
+            unsafe { V::load(from.at.add(i * from.stride + c)).mul(V::splat(scale)).store(to.add(i * width + c)) };
         }
+    }
+}
+
+/// Zeros.
+///
+/// # Safety
+/// The machine has V's instruction set, `len` is a multiple of its lanes, and so many numbers may be written.
+#[inline(always)]
+pub unsafe fn clear<V: Lanes>(to: *mut f32, len: usize) {
+    for c in (0..len).step_by(V::LANES) {
+        // SAFETY: promised by the caller.
+        unsafe { V::splat(0.0).store(to.add(c)) };
     }
 }
 
