@@ -20,6 +20,9 @@ pub enum Error {
     /// The log of a run.
     #[error(transparent)]
     Metrics(#[from] crate::metrics::Error),
+    /// Pictures of a run.
+    #[error(transparent)]
+    Plot(#[from] crate::plot::Error),
     /// A golden file is not what it should be.
     #[error("{file}: tensor {name}: wanted {wanted}, found {found}")]
     Golden {

@@ -19,6 +19,9 @@ pub enum Failure {
     /// Loading or running a model.
     #[error(transparent)]
     Model(#[from] ossia_model::Error),
+    /// Training.
+    #[error(transparent)]
+    Train(#[from] ossia_train::Error),
     /// Tokenizer or conversation.
     #[error(transparent)]
     Text(#[from] ossia_text::TextError),

@@ -8,4 +8,5 @@ pub mod exp;
 pub mod gemm;
 pub mod isa;
 pub mod lanes;
+pub mod peak;
 pub mod vector;

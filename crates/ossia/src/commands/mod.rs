@@ -10,6 +10,7 @@ pub mod logits;
 pub mod pull;
 pub mod run;
 pub mod synth;
+pub mod train;
 pub mod verify;
 
 use crate::error::Failure;
@@ -35,6 +36,8 @@ pub enum Command {
     Synth(synth::SynthArgs),
     /// Write a model for other programs: MXFP4 or BF16 safetensors, GGUF
     Export(export::ExportArgs),
+    /// A model from nothing, by a recipe
+    Train(train::TrainArgs),
     /// Logits of every position
     Logits(logits::LogitsArgs),
     /// Token ids in, token ids out
@@ -54,6 +57,7 @@ impl Command {
             Command::Bench(args) => bench::run(args),
             Command::Synth(args) => synth::run(args),
             Command::Export(args) => export::run(args),
+            Command::Train(args) => train::run(args),
             Command::Logits(args) => logits::run(args),
             Command::Generate(args) => generate::run(args),
         }
