@@ -12,11 +12,11 @@ use super::{DatasetError, VocabularyId};
 /// Rows that predict the next token. T rows: a document of n tokens has n - 1 of them.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Batch {
-    /// [T] what the model is given.
+    /// `[T]` what the model is given.
     pub tokens: Vec<u32>,
-    /// [T] what follows in the document.
+    /// `[T]` what follows in the document.
     pub targets: Vec<u32>,
-    /// [T] how much the loss of predicting `targets[i]` counts: the weight of the target's class; 0 is not learned.
+    /// `[T]` how much the loss of predicting `targets[i]` counts: the weight of the target's class; 0 is not learned.
     pub weights: Vec<f32>,
     /// [T] the class of `targets[i]`, see [`class`](super::class).
     pub classes: Vec<u8>,
