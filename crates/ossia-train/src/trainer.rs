@@ -184,7 +184,7 @@ impl Trainer {
         let batch = self.batches.next_batch(training.batch_tokens);
         let model = self.model()?;
         self.gradients.fill(0.0);
-        let weight: f64 = batch.weights.iter().map(|&w| f64::from(w)).sum();
+        let weight: f64 = batch.weights.iter().map(|&w| f64::from(w)).sum::<f64>().max(f64::MIN_POSITIVE);
         let (tokens, documents) = (batch.num_rows(), batch.documents.len());
         let mut sums = Sums::default();
         let mut loads = Loads::of(&model);

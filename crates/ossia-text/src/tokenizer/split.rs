@@ -17,22 +17,18 @@ const LOOKAHEAD: &str = r"|\s+(?!\S)|\s+";
 /// Which of a look-ahead split's three patterns ends in a character that is given back.
 const GIVES_BACK: usize = 1;
 
-/// The pattern of o200k with its way of taking numbers left open.
-macro_rules! o200k {
-    ($number:literal) => {
-        concat!(
-            r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?",
-            r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?",
-            "|",
-            $number,
-            r"| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+",
-        )
-    };
-}
-
-const O200K: &str = o200k!(r"\p{N}{1,3}");
-/// o200k's pattern, but every digit is a piece of its own, so that no merge can join two.
-pub(super) const SINGLE_DIGITS: &str = o200k!(r"\p{N}");
+const O200K: &str = concat!(
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?",
+    r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?",
+    r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+);
+/// For vocabularies trained here. Every digit is a piece of its own, so that no merge can join two and numbers align;
+/// and nothing but a space joins a word: a name is then spelled alike in a sentence, in quotes and before `'s`, which a
+/// small model must be able to copy.
+pub(super) const SMALL: &str = concat!(
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)| ?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+|\s*[\r\n]+",
+    r"|\s+(?!\S)|\s+",
+);
 const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
 
 static O200K_SPLIT: LazyLock<Result<Split, String>> = LazyLock::new(|| Split::compile(O200K));

@@ -1,7 +1,7 @@
 //! Trains a small byte-level BPE vocabulary: the most frequent pair of adjacent tokens becomes a token, again and again.
 //!
-//! Pieces are cut as o200k cuts them, but every digit alone, and merges stay inside a piece: numbers are always spelled
-//! digit by digit. Equal texts in any order give the same file, since pieces are counted first and ties are settled by
+//! Merges stay inside a piece: a word, perhaps with a space before it, one digit, or a run of other signs. So numbers are
+//! always spelled digit by digit. Equal texts in any order give the same file, since pieces are counted first and ties are settled by
 //! ids. A pair that spells a token which exists already is passed over, so that every merge makes a new token and the
 //! order of the merges is the order of their tokens' ids.
 
@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BinaryHeap, HashMap, HashSet};
 use serde_json::{Map, Value, json};
 
 use super::byte_level::{ALL_BYTES, SPECIAL, byte_level, special_tokens, tokenizer_json};
-use super::split::{SINGLE_DIGITS, Split};
+use super::split::{SMALL, Split};
 use super::{MAX_TOKENS, alphabet};
 use crate::TextError;
 
@@ -37,7 +37,7 @@ where
     if !(ALL_BYTES..=MAX_TOKENS).contains(&vocab_size) {
         return Err(TextError::VocabSize { found: vocab_size, least: ALL_BYTES, most: MAX_TOKENS });
     }
-    let split = Split::from_pattern(SINGLE_DIGITS).map_err(error)?;
+    let split = Split::from_pattern(SMALL).map_err(error)?;
     let mut trainer = Trainer::new(count_pieces(texts, &split));
     let num_ordinary = vocab_size - SPECIAL.len();
     while trainer.tokens.len() < num_ordinary {
@@ -184,7 +184,7 @@ impl Trainer {
             self.merges.iter().map(|&(left, right)| format!("{} {}", name(left), name(right))).collect();
         let added = special_tokens(written.len()).collect();
         let vocab: Map<String, Value> = written.iter().cloned().zip((0u32..).map(Value::from)).collect();
-        let split = json!({"type": "Split", "pattern": {"Regex": SINGLE_DIGITS}, "behavior": "Isolated",
+        let split = json!({"type": "Split", "pattern": {"Regex": SMALL}, "behavior": "Isolated",
                            "invert": false});
         let pre_tokenizer = json!({"type": "Sequence", "pretokenizers": [split, byte_level()]});
         tokenizer_json(vocab, &merges, pre_tokenizer, added).to_string()
@@ -288,7 +288,7 @@ mod tests {
 
     fn pieces(text: &str) -> Vec<Vec<String>> {
         let mut pieces = Vec::new();
-        Split::from_pattern(SINGLE_DIGITS).unwrap().pieces(text, |piece| pieces.push(letters(piece)));
+        Split::from_pattern(SMALL).unwrap().pieces(text, |piece| pieces.push(letters(piece)));
         pieces
     }
 

@@ -27,7 +27,8 @@ pub struct CheckArgs {
 /// Runs the command.
 pub fn run(args: CheckArgs) -> Result<(), Failure> {
     let source::Source { checkpoint, .. } = args.model.open()?;
-    let mut compared = check::compare(&checkpoint, &args.golden, args.model.threads())?;
+    let mut compared =
+        check::compare(&checkpoint, &args.golden, args.model.threads.map_or_else(super::default_threads, usize::from))?;
     compared.sort_by(|a, b| b.error.total_cmp(&a.error));
     let worst = compared.first().ok_or_else(|| Failure::Message("the golden file holds nothing to compare".into()))?;
     // Not-a-number compares as false and so fails.
