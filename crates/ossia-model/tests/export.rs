@@ -340,6 +340,9 @@ fn places_that_cannot_be_written() {
     fails(&source, Format::Mxfp4, &file, &["file", "cannot create"]);
     fails(&source, Format::Bf16, &file.join("below"), &["below", "cannot create"]);
     fails(&source, gguf, &file, &["file", "GGUF file to replace", "another kind"]);
+    let short = dir.join("short");
+    std::fs::write(&short, "x").unwrap();
+    fails(&source, gguf, &short, &["short", "another kind"]);
     fails(&source, gguf, &dir.join("none/x.gguf"), &["none", "cannot create"]);
     fails(&source, gguf, &dir, &["a folder"]);
     assert_eq!(std::fs::read(&file).unwrap(), b"mine");
@@ -360,4 +363,6 @@ fn other_models_files_are_neither_mixed_in_nor_lost() {
         std::fs::remove_file(dir.join(other)).unwrap();
     }
     write(&source, Format::Mxfp4, &dir);
+    let file = scratch().join("x.gguf");
+    (0..2).for_each(|_| drop(write(&source, Format::Gguf(Dense::Bf16), &file)));
 }

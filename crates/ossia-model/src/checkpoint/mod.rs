@@ -178,7 +178,7 @@ impl Checkpoint {
     }
 }
 
-pub(crate) fn first_bytes(path: &Path) -> Result<[u8; 4]> {
+fn first_bytes(path: &Path) -> Result<[u8; 4]> {
     let mut magic = Vec::with_capacity(4);
     let file = map::open_regular(path)?;
     file.take(4).read_to_end(&mut magic).map_err(|e| Error::io(path, "read", e))?;

@@ -6,7 +6,7 @@ use std::path::Path;
 use ossia_kernels::{Bytes, DType};
 
 use super::write::{Pending, TensorSpec};
-use super::{Error, GgufValue, Result};
+use super::{Error, GgufValue, Result, first_bytes};
 
 /// Tensor data lie at multiples of this many bytes: the format's default.
 const ALIGNMENT: u64 = 32;
@@ -77,6 +77,14 @@ impl GgufWriter {
     fn wrong_length(&self, found: &str) -> Error {
         Error::file(self.out.path(), "as many bytes of tensor data as the head says", found)
     }
+}
+
+/// Fails where `path` is a file of another kind: only a GGUF file is replaced by one.
+pub fn refuse_other_kinds(path: &Path) -> Result<()> {
+    if !path.is_file() || first_bytes(path).is_ok_and(|magic| magic == *b"GGUF") {
+        return Ok(());
+    }
+    Err(Error::file(path, "no file, or a GGUF file to replace", "a file of another kind"))
 }
 
 /// Appends the tensor's description, gives its size in bytes.

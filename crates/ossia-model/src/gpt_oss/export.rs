@@ -24,7 +24,7 @@ use super::config::Config;
 use crate::checkpoint::write::{
     TensorSpec, Writer, refuse_others, shard_name, sort_for_file, split_into_shards, write_index,
 };
-use crate::checkpoint::write_gguf::GgufWriter;
+use crate::checkpoint::write_gguf::{GgufWriter, refuse_other_kinds};
 use crate::checkpoint::{Checkpoint, Error, Layout, Result};
 
 /// Bytes of the largest shard, as in the released files.
@@ -80,7 +80,7 @@ pub struct Rounding {
     pub max_relative_error: f64,
     /// The tensor, by its new name, where that is.
     pub worst_tensor: String,
-    /// Root of the errors' squares over that of the values' squares.
+    /// Root of the errors' squares over that of the squares of the values that were converted.
     pub rms_relative_error: f64,
 }
 
@@ -180,7 +180,7 @@ struct Run<'a, 'p> {
 impl Run<'_, '_> {
     /// Whether a tokenizer was written.
     fn gguf(&mut self, from: &Checkpoint, outputs: &[Output], out: &Path, tokenizer: Option<&str>) -> Result<bool> {
-        folder::refuse_no_gguf(out)?;
+        refuse_other_kinds(out)?;
         let template = folder::chat_template(from)?;
         let metadata = metadata::metadata(from, self.config, out, tokenizer, template.as_deref())?;
         let specs: Vec<TensorSpec> = outputs.iter().map(|o| o.spec.clone()).collect();

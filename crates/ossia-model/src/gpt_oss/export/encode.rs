@@ -64,20 +64,16 @@ pub(super) struct Tally {
     pub inexact: u64,
     /// The largest error, over the value itself or the largest of its group.
     pub worst: f64,
-    /// Sums of squares: of the errors, of the values.
+    /// Sums of squares: of the errors, of the values that were not copied as bytes.
     pub error: f64,
     pub total: f64,
 }
 
 impl Tally {
-    fn exact(&mut self, values: &[f32]) {
-        self.values += values.len() as u64;
-        self.total += values.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>();
-    }
-
     /// Compares; false where a kept value is not finite. `shared`: errors count against the group's largest value.
     fn compare(&mut self, values: &[f32], kept: &[f32], shared: bool) -> bool {
-        self.exact(values);
+        self.values += values.len() as u64;
+        self.total += values.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>();
         if values == kept {
             return true;
         }
@@ -130,9 +126,7 @@ pub(super) fn matrix(rows: &Rows, coding: Coding, tally: &mut Tally, sink: &mut 
 /// Appends a group's bytes; false where it holds a number that is not finite, before or after.
 fn put_group(coding: Coding, m: &Matrix, row: usize, group: usize, out: &mut Vec<u8>, tally: &mut Tally) -> bool {
     if let Some(finite) = copy_group(coding, m, row, group, out) {
-        if coding.rounds_to().is_some() {
-            tally.exact(&m.group(row, group));
-        }
+        tally.values += GROUP as u64;
         return finite;
     }
     let values = m.group(row, group);

@@ -26,17 +26,6 @@ pub(super) fn refuse_source(checkpoint: &Checkpoint, out: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Fails where `out` is a file of another kind: only a GGUF file is replaced by one.
-pub(super) fn refuse_no_gguf(out: &Path) -> Result<()> {
-    match crate::checkpoint::first_bytes(out) {
-        Ok(magic) if magic != *b"GGUF" => {
-            Err(Error::file(out, "no file, or a GGUF file to replace", "a file of another kind"))
-        }
-        // What cannot be read now is refused when it cannot be written.
-        _ => Ok(()),
-    }
-}
-
 /// Fails where another model's tokenizer in `out` would be taken for this one's.
 pub(super) fn refuse_other_text(out: &Path, has_tokenizer: bool) -> Result<()> {
     let file = out.join("tokenizer.json");

@@ -1,0 +1,88 @@
+//! `ossia export`, end to end: what it writes runs, what it says is true, and what it cannot do is one line.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+fn ossia(args: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ossia"));
+    command.args(args).env_remove("OSSIA_MODEL").output().expect("the program runs")
+}
+
+/// The run must succeed; what it printed.
+#[track_caller]
+fn stdout(args: &[&str]) -> String {
+    let output = ossia(args);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("stdout is UTF-8")
+}
+
+/// The run must fail with `status` and one line on stderr that holds every part.
+#[track_caller]
+fn fails(args: &[&str], status: i32, parts: &[&str]) {
+    let output = ossia(args);
+    let line = String::from_utf8_lossy(&output.stderr);
+    assert_eq!((output.status.code(), line.lines().count()), (Some(status), 1), "{line}");
+    parts.iter().for_each(|part| assert!(line.contains(part), "no {part:?} in: {line}"));
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("the tests' own paths are plain")
+}
+
+fn answer(model: &str) -> String {
+    stdout(&["run", "-m", model, "--precision", "f32", "-n", "12", "--seed", "1", "hello"])
+}
+
+fn nano() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../ossia-model/tests/data/nano")
+}
+
+#[test]
+fn what_is_exported_answers_as_its_source() {
+    let dir = tempfile::tempdir().unwrap();
+    let want = answer("synth:tiny");
+    let places = [("mxfp4", dir.path().join("packed")), ("bf16", dir.path().join("floats"))];
+    let gguf = ("gguf", dir.path().join("model.gguf"));
+    for (format, out) in places.iter().chain([&gguf]) {
+        let line = stdout(&["export", "-m", "synth:tiny", "--format", format, "--out", text(out), "--json"]);
+        let said: Value = serde_json::from_str(&line).unwrap();
+        assert_eq!((&said["format"], &said["tokenizer"], &said["files"]), (&(*format).into(), &true.into(), &1.into()));
+        assert_eq!(said["rounded"], serde_json::json!([]));
+        assert_eq!(answer(text(out)), want, "{format}");
+    }
+    // And on from there, the tokenizer included.
+    let (packed, again) = (text(&places[0].1), dir.path().join("again.gguf"));
+    stdout(&["export", "-m", packed, "--format", "gguf", "--dense", "f32", "--out", text(&again), "--json"]);
+    assert_eq!(answer(text(&again)), want);
+}
+
+#[test]
+fn the_report_says_what_was_rounded_and_what_is_missing() {
+    let dir = tempfile::tempdir().unwrap();
+    let (nano, out) = (nano(), dir.path().join("x.gguf"));
+    let args = ["export", "-m", text(&nano), "--format", "gguf", "--out", text(&out)];
+    let report = |more: &[&str]| String::from_utf8(ossia(&[&args[..], more].concat()).stderr).unwrap();
+    let exact = report(&[]);
+    for part in ["x.gguf: 41 tensors", "1 file", "every value is exactly the source's", "no tokenizer was written"] {
+        assert!(exact.contains(part), "{exact}");
+    }
+    let rounded = report(&["--dense", "q8_0"]);
+    assert!(rounded.contains("Q8_0: ") && rounded.contains("values rounded"), "{rounded}");
+}
+
+#[test]
+fn what_cannot_be_is_said_in_one_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let (nano, file) = (nano(), dir.path().join("file"));
+    std::fs::write(&file, "mine").unwrap();
+    let export = |format, out| ["export", "-m", text(&nano), "--format", format, "--out", out];
+    fails(&export("mxfp4", text(&file)), 1, &["file", "cannot create"]);
+    fails(&export("gguf", text(&file)), 1, &["file of another kind"]);
+    fails(&export("mxfp4", text(&nano)), 1, &["another place than the model's own"]);
+    let dense = [&export("bf16", text(&file))[..], &["--dense", "f32"]].concat();
+    fails(&dense, 2, &["--dense goes with --format gguf"]);
+    assert_eq!(std::fs::read(&file).unwrap(), b"mine");
+    assert_eq!(ossia(&export("q4_k_m", text(&file))).status.code(), Some(2));
+}
