@@ -228,17 +228,26 @@ impl Matrix {
     }
 
     /// The 32 values of one group, exactly.
+    #[inline]
     pub fn group(&self, row: usize, group: usize) -> [f32; GROUP] {
         let bytes = self.elements.at(row, group);
         let scale = self.scale(row, group);
-        std::array::from_fn(|i| match self.kind {
-            Kind::F32 => f32::from_le_bytes(std::array::from_fn(|b| bytes[4 * i + b])),
-            Kind::F16 => f16::from_le_bytes([bytes[2 * i], bytes[2 * i + 1]]).to_f32(),
-            Kind::BF16 => bf16::from_le_bytes([bytes[2 * i], bytes[2 * i + 1]]).to_f32(),
-            Kind::Q8 => f32::from(bytes[i] as i8) * scale,
-            Kind::Mxfp4Pairs => 0.5 * f32::from(mxfp4::DOUBLED[nibble(bytes[i / 2], i % 2)]) * scale,
-            Kind::Mxfp4Halves => 0.5 * f32::from(mxfp4::DOUBLED[nibble(bytes[i % 16], i / 16)]) * scale,
-        })
+        // The kind is asked once, not for every element.
+        match self.kind {
+            Kind::F32 => {
+                let bytes = &bytes[..4 * GROUP];
+                std::array::from_fn(|i| f32::from_le_bytes(std::array::from_fn(|b| bytes[4 * i + b])))
+            }
+            Kind::F16 => std::array::from_fn(|i| f16::from_le_bytes([bytes[2 * i], bytes[2 * i + 1]]).to_f32()),
+            Kind::BF16 => std::array::from_fn(|i| bf16::from_le_bytes([bytes[2 * i], bytes[2 * i + 1]]).to_f32()),
+            Kind::Q8 => std::array::from_fn(|i| f32::from(bytes[i] as i8) * scale),
+            Kind::Mxfp4Pairs => {
+                std::array::from_fn(|i| 0.5 * f32::from(mxfp4::DOUBLED[nibble(bytes[i / 2], i % 2)]) * scale)
+            }
+            Kind::Mxfp4Halves => {
+                std::array::from_fn(|i| 0.5 * f32::from(mxfp4::DOUBLED[nibble(bytes[i % 16], i / 16)]) * scale)
+            }
+        }
     }
 
     /// Row `row`, exactly, into `out` [cols].

@@ -20,6 +20,7 @@ mod tests;
 use crate::arena::Arena;
 use crate::cpu::disjoint::Disjoint;
 use crate::cpu::isa::Isa;
+use crate::cpu::lanes::versions;
 use crate::{Result, Runtime};
 use kernel::{Operand, ROWS, Sums};
 pub use panel::Weight;
@@ -28,7 +29,7 @@ pub use panel::Weight;
 pub const WIDTH: usize = 32;
 
 /// Rows of x that a task takes with one panel.
-const TASK_ROWS: usize = 384;
+const TASK_ROWS: usize = 768;
 
 /// Tokens whose outer products are added in registers.
 const BLOCK: usize = 256;
@@ -175,25 +176,44 @@ fn apply_panel(isa: Isa, product: &Product, first: usize, rows: std::ops::Range<
         let operand = Operand { start, row_stride: x.stride, k_stride: 1 };
         // SAFETY: `View::check` holds for x, and the panel is as deep as x is wide.
         unsafe { kernel::strip(isa, operand, count, panel, &mut sums) };
-        for (r, sums) in sums[..count].iter_mut().enumerate() {
-            for j in 0..WIDTH {
-                sums[j] += bias[j];
-            }
-            // SAFETY: these outputs belong to this task.
-            unsafe { store(&product.y, row + r, first, &sums[..width], product.write) };
-        }
+        store(isa, &product.y, row, (first, width), &sums[..count], &bias, product.write);
     }
 }
 
-/// # Safety
-/// No other task writes these elements.
-unsafe fn store(target: &Target, row: usize, first: usize, values: &[f32], write: Write) {
-    let at = target.offset + row * target.stride + first;
-    // SAFETY: promised by the caller; bounds are checked.
-    let out = unsafe { target.data.part(at..at + values.len()) };
-    match write {
-        Write::Set => out.copy_from_slice(values),
-        Write::Add => out.iter_mut().zip(values).for_each(|(y, v)| *y += v),
+versions! {
+    /// Writes the first `width` sums of each row, with the bias. Called for outputs that belong to the task.
+    fn store(
+        target: &Target, row: usize, columns: (usize, usize), sums: &[[f32; WIDTH]], bias: &[f32; WIDTH], write: Write,
+    ) = store_body
+}
+
+#[inline(always)]
+fn store_body<const FMA: bool>(
+    target: &Target,
+    row: usize,
+    (first, width): (usize, usize),
+    sums: &[[f32; WIDTH]],
+    bias: &[f32; WIDTH],
+    write: Write,
+) {
+    for (r, sums) in sums.iter().enumerate() {
+        let at = target.offset + (row + r) * target.stride + first;
+        // SAFETY: a task's outputs are its own (see `apply` and `outer`); bounds are checked.
+        let out = unsafe { target.data.part(at..at + width) };
+        let mut values = [0.0; WIDTH];
+        for j in 0..WIDTH {
+            values[j] = sums[j] + bias[j];
+        }
+        match (<&mut [f32; WIDTH]>::try_from(&mut *out), write) {
+            (Ok(out), Write::Set) => *out = values,
+            (Ok(out), Write::Add) => {
+                for j in 0..WIDTH {
+                    out[j] += values[j];
+                }
+            }
+            (Err(_), Write::Set) => out.copy_from_slice(&values[..width]),
+            (Err(_), Write::Add) => out.iter_mut().zip(values).for_each(|(y, v)| *y += v),
+        }
     }
 }
 
@@ -225,9 +245,14 @@ fn outer_panel(isa: Isa, product: &Outer, first: usize, rows: std::ops::Range<us
     for token in (0..x.rows).step_by(BLOCK) {
         let panel = &mut panel[..BLOCK.min(x.rows - token)];
         for (k, out) in panel.iter_mut().enumerate() {
-            let at = x.offset + (token + k) * x.stride + first;
-            out[..width].copy_from_slice(&x.data[at..at + width]);
-            out[width..].fill(0.0);
+            let values = &x.data[x.offset + (token + k) * x.stride + first..][..width];
+            match <&[f32; WIDTH]>::try_from(values) {
+                Ok(values) => *out = *values,
+                Err(_) => {
+                    out[..width].copy_from_slice(values);
+                    out[width..].fill(0.0);
+                }
+            }
         }
         for row in rows.clone().step_by(ROWS) {
             let count = ROWS.min(rows.end - row);
@@ -235,10 +260,7 @@ fn outer_panel(isa: Isa, product: &Outer, first: usize, rows: std::ops::Range<us
             let operand = Operand { start, row_stride: 1, k_stride: dy.stride };
             // SAFETY: `View::check` holds for dy, and the panel has no more rows than there are tokens.
             unsafe { kernel::strip(isa, operand, count, panel, &mut sums) };
-            for (r, sums) in sums[..count].iter().enumerate() {
-                // SAFETY: these elements belong to this task.
-                unsafe { store(&product.gradient, row + r, first, &sums[..width], Write::Add) };
-            }
+            store(isa, &product.gradient, row, (first, width), &sums[..count], &[0.0; WIDTH], Write::Add);
         }
     }
 }

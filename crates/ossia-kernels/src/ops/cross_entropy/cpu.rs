@@ -112,22 +112,30 @@ fn exponentials_body<const FMA: bool>(row: &mut [f32]) -> (f32, f32) {
     }
     let max = max.iter().chain(rest.iter()).fold(f32::NEG_INFINITY, |m, &v| if v > m { v } else { m });
     let mut acc = [0.0; LANES];
-    let mut apply = |lanes: &mut Lanes| {
-        for v in lanes.iter_mut() {
-            *v -= max;
-        }
-        *lanes = exp::<FMA>(*lanes);
+    for lanes in lanes {
+        *lanes = shifted_exp::<FMA>(lanes, max);
         for i in 0..LANES {
             acc[i] += lanes[i];
         }
-    };
-    lanes.iter_mut().for_each(&mut apply);
+    }
     if !rest.is_empty() {
         let mut last = [f32::NEG_INFINITY; LANES];
         last[..rest.len()].copy_from_slice(rest);
-        apply(&mut last);
+        let last = shifted_exp::<FMA>(&last, max);
         rest.copy_from_slice(&last[..rest.len()]);
+        for i in 0..LANES {
+            acc[i] += last[i];
+        }
     }
     let total = sum(acc);
     (max + total.ln(), 1.0 / total)
+}
+
+#[inline(always)]
+fn shifted_exp<const FMA: bool>(x: &Lanes, max: f32) -> Lanes {
+    let mut shifted = *x;
+    for v in &mut shifted {
+        *v -= max;
+    }
+    exp::<FMA>(shifted)
 }
