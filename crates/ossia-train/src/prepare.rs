@@ -22,6 +22,8 @@ pub struct Prepared {
     pub tokenizer_json: String,
     /// Tokens of the vocabulary.
     pub num_ids: usize,
+    /// Tokens that end an answer.
+    pub stop_ids: Vec<u32>,
     /// What is learned.
     pub shards: Vec<Shard>,
     /// What is measured.
@@ -47,6 +49,7 @@ pub fn prepare(recipe: &Recipe, folder: &Path, progress: &mut dyn FnMut(&str, u6
     let tokenizer = Tokenizer::from_json(&tokenizer_json)?;
     let vocabulary = VocabularyId::of(&tokenizer);
     let harmony = Harmony::new(tokenizer.into())?;
+    let stop_ids = harmony.stop_ids();
     let files = match generated {
         true => generate_shards(recipe, &harmony, vocabulary, &folder, progress)?,
         false => shard_files(&folder)?,
@@ -57,7 +60,7 @@ pub fn prepare(recipe: &Recipe, folder: &Path, progress: &mut dyn FnMut(&str, u6
         shards.push(Shard::read(file, vocabulary)?);
     }
     let validation = validation(recipe, &harmony)?;
-    Ok(Prepared { tokenizer_json, num_ids: vocabulary.num_ids as usize, shards, validation })
+    Ok(Prepared { tokenizer_json, num_ids: vocabulary.num_ids as usize, stop_ids, shards, validation })
 }
 
 fn make_folder(folder: &Path) -> Result<()> {

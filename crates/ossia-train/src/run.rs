@@ -63,8 +63,8 @@ pub fn run(recipe: &Recipe, settings: &Settings, watcher: &mut dyn Watcher) -> R
     }
     let data = settings.folder.join("data");
     let prepared = prepare::prepare(recipe, &data, &mut |what, done, all| watcher.preparing(what, done, all))?;
-    let Prepared { tokenizer_json, num_ids, shards, validation } = prepared;
-    let config = recipe.config(num_ids)?;
+    let Prepared { tokenizer_json, num_ids, stop_ids, shards, validation } = prepared;
+    let config = Config { eos_ids: stop_ids, ..recipe.config(num_ids)? };
     let batches = Batches::new(shards, Trainer::batch_settings(recipe))?;
     let mut trainer = Trainer::new(recipe, &config, batches, validation, settings.threads)?;
     let mut state = State {

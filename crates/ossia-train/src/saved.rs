@@ -1,7 +1,8 @@
 //! Checkpoints of a run that are whole or not there, and are looked at again when they are read.
 //!
 //! ```text
-//! checkpoints/step-00000200/   config.json, model.safetensors (f32), tokenizer.json: a model as it stands
+//! checkpoints/step-00000200/   config.json, generation_config.json, model.safetensors (f32), tokenizer.json:
+//!                              a model as it stands
 //!                              optimizer.safetensors (the moments), state.json (place, hashes of the others)
 //! checkpoints/latest.json      the newest, and the hash of its state.json
 //! ```
@@ -27,7 +28,8 @@ use crate::recipe::Recipe;
 use crate::trainer::{Place, Trainer};
 
 /// Files of a checkpoint whose hashes its state holds.
-const FILES: [&str; 4] = ["config.json", "model.safetensors", "tokenizer.json", "optimizer.safetensors"];
+const FILES: [&str; 5] =
+    ["config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "optimizer.safetensors"];
 
 /// state.json.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -115,6 +117,7 @@ impl Store {
     /// Gives the hash of state.json.
     fn write(&self, folder: &Path, trainer: &Trainer, tokenizer_json: &str, state: &mut State) -> Result<String> {
         write_json(&folder.join("config.json"), &float_config(trainer))?;
+        write_json(&folder.join("generation_config.json"), &generation_config(trainer))?;
         let tokenizer = folder.join("tokenizer.json");
         whole_file::write(&tokenizer, |out| out.write_all(tokenizer_json.as_bytes()))
             .map_err(io(&tokenizer, "write"))?;
@@ -210,6 +213,11 @@ fn float_config(trainer: &Trainer) -> Value {
         map.remove("quantization_config");
     }
     config
+}
+
+/// What ends an answer; and no sampling, since the likeliest word of a small model is its best.
+fn generation_config(trainer: &Trainer) -> Value {
+    serde_json::json!({ "do_sample": false, "eos_token_id": trainer.parameters().config().eos_ids })
 }
 
 fn write_model(path: &Path, trainer: &Trainer) -> Result<()> {
