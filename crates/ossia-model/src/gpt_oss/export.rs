@@ -21,14 +21,12 @@ use self::encode::{Coding, Sink, Tally};
 use self::items::{Item, Which, items};
 use self::source::Source;
 use super::config::Config;
+use super::synth::SHARD;
 use crate::checkpoint::write::{
     TensorSpec, Writer, refuse_others, shard_name, sort_for_file, split_into_shards, write_index,
 };
 use crate::checkpoint::write_gguf::{GgufWriter, refuse_other_kinds};
 use crate::checkpoint::{Checkpoint, Error, Layout, Result};
-
-/// Bytes of the largest shard, as in the released files.
-const SHARD: usize = 4_800_000_000;
 
 /// What is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -23,7 +23,7 @@ use crate::checkpoint::{Checkpoint, Error, Metadata, RawTensor, Result};
 /// Bytes that one run of the generator makes; even, so that no BF16 number is cut.
 const CHUNK: usize = 1 << 22;
 /// Bytes of the largest shard, as in the released files.
-const SHARD: usize = 4_800_000_000;
+pub(super) const SHARD: usize = 4_800_000_000;
 
 /// The random model of this config and seed, in memory.
 pub fn checkpoint(config: &Config, seed: u64) -> Result<Checkpoint> {
@@ -155,7 +155,7 @@ fn bf16(name: String, shape: &[usize]) -> TensorSpec {
 }
 
 /// generation_config.json: what ends an answer, and no sampling parameters, as in the released files (SPEC 1).
-fn generation_config(config: &Config) -> Value {
+pub(super) fn generation_config(config: &Config) -> Value {
     let released = config.vocab_size == 201_088;
     let ids: Vec<u32> = config.eos_ids.iter().copied().chain(config.pad_id).collect();
     json!({

@@ -5,7 +5,7 @@
 //! in fast precision dense float weights become Q8_0.
 
 mod experts;
-mod names;
+pub(super) mod names;
 
 use std::cell::RefCell;
 use std::collections::HashSet;
@@ -22,6 +22,7 @@ use ossia_kernels::{DType, Matrix};
 use super::config::{Config, LayerKind};
 use super::forward::{AttentionBlock, Block, MlpBlock, Transformer};
 use crate::checkpoint::{Checkpoint, Error, Layout, RawTensor, Result};
+pub(super) use experts::transpose;
 use names::Names;
 
 /// What dense float weights become.
@@ -111,20 +112,7 @@ impl<'a> Reader<'a> {
     fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>> {
         let tensor = self.get(name, &format!("a vector of {len} numbers"))?;
         expect_shape(tensor, &[len])?;
-        self.floats(tensor)
-    }
-
-    /// The numbers of a small tensor, all of which must be finite.
-    fn floats(&self, tensor: &RawTensor) -> Result<Vec<f32>> {
-        let two = |f: fn([u8; 2]) -> f32| tensor.bytes.as_chunks().0.iter().map(|&b| f(b)).collect();
-        let values: Vec<f32> = match tensor.dtype {
-            DType::F32 => tensor.bytes.as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)).collect(),
-            DType::F16 => two(|b| half::f16::from_le_bytes(b).to_f32()),
-            DType::BF16 => two(|b| half::bf16::from_le_bytes(b).to_f32()),
-            _ => return Err(Error::wrong_dtype(tensor, "F32, F16 or BF16")),
-        };
-        let bad = values.iter().position(|v| !v.is_finite());
-        bad.map_or(Ok(values), |at| Err(not_finite(tensor, at)))
+        floats(tensor)
     }
 
     /// A matrix [rows, cols] in place.
@@ -247,6 +235,19 @@ impl<'a> Reader<'a> {
             experts: self.experts(layer)?,
         })
     }
+}
+
+/// The numbers of a small tensor, all of which must be finite.
+pub(super) fn floats(tensor: &RawTensor) -> Result<Vec<f32>> {
+    let two = |f: fn([u8; 2]) -> f32| tensor.bytes.as_chunks().0.iter().map(|&b| f(b)).collect();
+    let values: Vec<f32> = match tensor.dtype {
+        DType::F32 => tensor.bytes.as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)).collect(),
+        DType::F16 => two(|b| half::f16::from_le_bytes(b).to_f32()),
+        DType::BF16 => two(|b| half::bf16::from_le_bytes(b).to_f32()),
+        _ => return Err(Error::wrong_dtype(tensor, "F32, F16 or BF16")),
+    };
+    let bad = values.iter().position(|v| !v.is_finite());
+    bad.map_or(Ok(values), |at| Err(not_finite(tensor, at)))
 }
 
 /// The heads of every layer.

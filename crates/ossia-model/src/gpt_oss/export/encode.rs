@@ -13,6 +13,7 @@ use ossia_kernels::{DType, Matrix};
 
 use super::source::{Rows, not_finite};
 use crate::checkpoint::Result;
+use crate::gpt_oss::tensors::transpose;
 
 /// Bytes that are handed on at once.
 const CHUNK: usize = 1 << 20;
@@ -196,21 +197,4 @@ fn copy_group(coding: Coding, m: &Matrix, row: usize, group: usize, out: &mut Ve
         _ => return None,
     }
     Some(scale != NAN_SCALE)
-}
-
-/// [from_rows, from_cols] to [from_cols, from_rows], elements of `size` bytes, in squares that fit the cache.
-pub(super) fn transpose(source: &[u8], from_rows: usize, from_cols: usize, size: usize) -> Vec<u8> {
-    const SQUARE: usize = 32;
-    let mut out = vec![0; source.len()];
-    for first_row in (0..from_rows).step_by(SQUARE) {
-        for first_col in (0..from_cols).step_by(SQUARE) {
-            for col in first_col..(first_col + SQUARE).min(from_cols) {
-                for row in first_row..(first_row + SQUARE).min(from_rows) {
-                    let (from, to) = ((row * from_cols + col) * size, (col * from_rows + row) * size);
-                    out[to..to + size].copy_from_slice(&source[from..from + size]);
-                }
-            }
-        }
-    }
-    out
 }

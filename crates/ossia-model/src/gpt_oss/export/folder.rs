@@ -2,12 +2,13 @@
 
 use std::path::Path;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::Format;
 use crate::checkpoint::write::{write_file, write_json};
 use crate::checkpoint::{Checkpoint, Error, Metadata, Result, is_flat, limits, read_json};
 use crate::gpt_oss::config::Config;
+use crate::gpt_oss::synth;
 
 /// Entries of a source's config.json that no program of ours reads, but others do.
 const CARRIED: [&str; 4] = ["bos_token_id", "initializer_range", "output_router_logits", "router_aux_loss_coef"];
@@ -97,13 +98,7 @@ fn generation_config(from: &Checkpoint, config: &Config) -> Result<Value> {
     if let Some(file) = file {
         return read_json(&file, limits::CONFIG_BYTES);
     }
-    let mut ids: Vec<u32> = config.eos_ids.iter().copied().chain(config.pad_id).collect();
-    let mut json = json!({ "do_sample": true, "pad_token_id": config.pad_id });
-    if config.vocab_size == 201_088 {
-        ids = vec![200_002, 199_999, 200_012];
-        json["bos_token_id"] = 199_998.into();
-    }
-    json["eos_token_id"] = json!(ids);
+    let mut json = synth::generation_config(config);
     json.sort_all_objects();
     Ok(json)
 }

@@ -4,6 +4,7 @@
 
 use crate::checkpoint::Layout;
 use crate::gpt_oss::config::Config;
+use crate::gpt_oss::tensors::names::Names;
 
 /// A linear layer outside the experts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,22 +49,17 @@ fn pick(layout: Layout, [hugging_face, original, gguf]: [&'static str; 3]) -> &'
     }
 }
 
-/// What stands before the names of layer `layer`.
-pub(super) fn in_block(layout: Layout, layer: usize, rest: &str) -> String {
-    format!("{}{layer}.{rest}", pick(layout, ["model.layers.", "block.", "blk."]))
-}
-
 impl Linear {
     /// The name in a block, without ".weight" or ".bias".
     pub fn stem(self, layout: Layout) -> &'static str {
-        let names = match self {
-            Linear::Q => ["self_attn.q_proj", "attn.q", "attn_q"],
-            Linear::K => ["self_attn.k_proj", "attn.k", "attn_k"],
-            Linear::V => ["self_attn.v_proj", "attn.v", "attn_v"],
-            Linear::Out => ["self_attn.o_proj", "attn.out", "attn_output"],
-            Linear::Router => ["mlp.router", "mlp.gate", "ffn_gate_inp"],
-        };
-        pick(layout, names)
+        let names = Names::of_layout(layout);
+        match self {
+            Linear::Q => names.q_k_v[0],
+            Linear::K => names.q_k_v[1],
+            Linear::V => names.q_k_v[2],
+            Linear::Out => names.out,
+            Linear::Router => names.routers[0],
+        }
     }
 
     /// Rows, columns.
@@ -85,7 +81,7 @@ impl Linear {
             Linear::V => config.query_size() + config.kv_size(),
             Linear::Out | Linear::Router => return None,
         };
-        Some((pick(layout, ["self_attn.qkv_proj", "attn.qkv", "attn_qkv"]), first))
+        Some((Names::of_layout(layout).qkv, first))
     }
 }
 
@@ -115,18 +111,15 @@ impl Item {
     /// The name in a file that is written: Hugging Face's or GGUF's. Packed and dequantized experts of the former add
     /// their own endings.
     pub fn name(self, layout: Layout) -> String {
-        let outside = |names| pick(layout, names).to_owned();
-        let inside = |layer, names| in_block(layout, layer, pick(layout, names));
-        let ending = |layer, stem, ending| in_block(layout, layer, &format!("{stem}{ending}"));
+        let names = Names::of_layout(layout);
+        let ending = |layer, stem, ending| names.in_block(layer, &format!("{stem}{ending}"));
         match self {
-            Item::Embedding => outside(["model.embed_tokens.weight", "embedding.weight", "token_embd.weight"]),
-            Item::Unembedding => outside(["lm_head.weight", "unembedding.weight", "output.weight"]),
-            Item::Norm => outside(["model.norm.weight", "norm.scale", "output_norm.weight"]),
-            Item::AttentionNorm(l) => inside(l, ["input_layernorm.weight", "attn.norm.scale", "attn_norm.weight"]),
-            Item::MlpNorm(l) => {
-                inside(l, ["post_attention_layernorm.weight", "mlp.norm.scale", "post_attention_norm.weight"])
-            }
-            Item::Sinks(l) => inside(l, ["self_attn.sinks", "attn.sinks", "attn_sinks.weight"]),
+            Item::Embedding => names.embedding.to_owned(),
+            Item::Unembedding => names.unembedding.to_owned(),
+            Item::Norm => names.norm.to_owned(),
+            Item::AttentionNorm(l) => names.in_block(l, names.attention_norm),
+            Item::MlpNorm(l) => names.in_block(l, names.mlp_norm),
+            Item::Sinks(l) => names.in_block(l, names.sinks),
             Item::Weight(l, linear) => ending(l, linear.stem(layout), ".weight"),
             Item::Bias(l, linear) => ending(l, linear.stem(layout), ".bias"),
             Item::Experts(l, which) => ending(l, which.stem(layout), pick(layout, ["", "_weight", ".weight"])),

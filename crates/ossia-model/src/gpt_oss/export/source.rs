@@ -7,10 +7,11 @@ use std::ops::Range;
 
 use ossia_kernels::{Bytes, DType, Matrix};
 
-use super::encode::transpose;
-use super::items::{Item, Linear, Which, in_block};
+use super::items::{Item, Linear, Which};
 use crate::checkpoint::{Checkpoint, Error, Layout, RawTensor, Result};
 use crate::gpt_oss::config::Config;
+use crate::gpt_oss::tensors::names::Names;
+use crate::gpt_oss::tensors::{floats, transpose};
 
 /// Finds tensors and remembers which.
 pub(super) struct Source<'a> {
@@ -139,7 +140,7 @@ impl<'a> Source<'a> {
     /// The names of a linear layer, and the first row and all rows of the matrix that holds it.
     fn linear(&self, layer: usize, linear: Linear) -> (String, usize, usize) {
         let layout = self.layout();
-        let name = |stem: &str| in_block(layout, layer, stem);
+        let name = |stem: &str| Names::of_layout(layout).in_block(layer, stem);
         let has = |stem: &str| self.checkpoint.get(&format!("{stem}.weight")).is_some();
         let own = name(linear.stem(layout));
         let rows = linear.shape(self.config)[0];
@@ -200,7 +201,7 @@ impl<'a> Source<'a> {
             None => read(whole(which))?,
             Some(_) => {
                 let rows = whole(which).shape(self.config)[0];
-                let stem = in_block(layout, layer, which.stem(layout));
+                let stem = Names::of_layout(layout).in_block(layer, which.stem(layout));
                 let one = |e: usize| floats(self.get(&format!("{stem}s.{e}.bias"), &[rows])?);
                 (0..self.config.num_experts).map(one).collect::<Result<Vec<_>>>()?.concat()
             }
@@ -214,9 +215,10 @@ impl<'a> Source<'a> {
     /// The name of one expert's own matrix, where the checkpoint has such.
     fn single(&self, layer: usize, which: Which, expert: usize) -> Option<String> {
         let stem = |e: usize| match self.layout() {
-            Layout::HuggingFace => {
-                Some(in_block(Layout::HuggingFace, layer, &format!("{}s.{e}.weight", which.stem(Layout::HuggingFace))))
-            }
+            Layout::HuggingFace => Some(
+                Names::of_layout(Layout::HuggingFace)
+                    .in_block(layer, &format!("{}s.{e}.weight", which.stem(Layout::HuggingFace))),
+            ),
             Layout::Original | Layout::Gguf => None,
         };
         self.checkpoint.get(&stem(0)?)?;
@@ -314,19 +316,6 @@ fn check_weights(tensor: &RawTensor) -> Result<()> {
 
 fn broken(tensor: &RawTensor, error: &ossia_kernels::Error) -> Error {
     Error::tensor(&tensor.file, &tensor.name, "a readable matrix", error.to_string())
-}
-
-/// The numbers of a small tensor, all of which must be finite.
-fn floats(tensor: &RawTensor) -> Result<Vec<f32>> {
-    let two = |f: fn([u8; 2]) -> f32| tensor.bytes.as_chunks().0.iter().map(|&b| f(b)).collect();
-    let values: Vec<f32> = match tensor.dtype {
-        DType::F32 => tensor.bytes.as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)).collect(),
-        DType::F16 => two(|b| half::f16::from_le_bytes(b).to_f32()),
-        DType::BF16 => two(|b| half::bf16::from_le_bytes(b).to_f32()),
-        _ => return Err(Error::wrong_dtype(tensor, "F32, F16 or BF16")),
-    };
-    let bad = values.iter().position(|v| !v.is_finite());
-    bad.map_or(Ok(values), |at| Err(not_finite(tensor, &format!("element {at}"))))
 }
 
 /// The tensor holds a number that cannot be written, at `place`.

@@ -8,7 +8,7 @@
 use ossia_kernels::ops::experts::{Expert, Experts};
 use ossia_kernels::{Bytes, DType, Matrix};
 
-use super::{Reader, broken, expect_shape};
+use super::{Reader, broken, expect_shape, floats};
 use crate::checkpoint::{Error, Layout, RawTensor, Result};
 
 /// One of the two matrices of a safetensors expert.
@@ -174,7 +174,7 @@ impl Reader<'_> {
     /// Biases [E, N], one vector for each expert.
     fn biases(&self, tensor: &RawTensor, rows: usize) -> Result<Vec<Vec<f32>>> {
         expect_shape(tensor, &[self.config.num_experts, rows])?;
-        Ok(self.floats(tensor)?.chunks_exact(rows).map(<[f32]>::to_vec).collect())
+        Ok(floats(tensor)?.chunks_exact(rows).map(<[f32]>::to_vec).collect())
     }
 
     /// [E, N, K] as one tall matrix.
@@ -190,7 +190,7 @@ impl Reader<'_> {
 }
 
 /// [from_rows, from_cols] to [from_cols, from_rows], elements of `size` bytes, in squares that fit the cache.
-fn transpose(source: &[u8], from_rows: usize, from_cols: usize, size: usize) -> Vec<u8> {
+pub(in crate::gpt_oss) fn transpose(source: &[u8], from_rows: usize, from_cols: usize, size: usize) -> Vec<u8> {
     const SQUARE: usize = 32;
     let mut out = vec![0; source.len()];
     for first_row in (0..from_rows).step_by(SQUARE) {

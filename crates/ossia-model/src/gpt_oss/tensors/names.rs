@@ -65,7 +65,12 @@ const GGUF: Names = Names {
 impl Names {
     /// The names that `checkpoint`'s layout uses.
     pub fn of(checkpoint: &Checkpoint) -> Self {
-        match checkpoint.layout() {
+        Self::of_layout(checkpoint.layout())
+    }
+
+    /// The names of a layout.
+    pub fn of_layout(layout: Layout) -> Self {
+        match layout {
             Layout::HuggingFace => HUGGING_FACE,
             Layout::Original => ORIGINAL,
             Layout::Gguf => GGUF,
