@@ -23,6 +23,8 @@ pub struct Prepared {
     pub tokenizer_json: String,
     /// Tokens of the vocabulary.
     pub num_ids: usize,
+    /// Tokens that end an answer.
+    pub stop_ids: Vec<u32>,
     /// What is learned.
     pub shards: Vec<Shard>,
     /// What is measured.
@@ -57,6 +59,7 @@ pub fn prepare(recipe: &Recipe, folder: &Path, progress: &mut Progress) -> Resul
     let tokenizer_json = read_text(&tokenizer_file)?;
     let vocabulary = VocabularyId::of(&tokenizer);
     let harmony = Harmony::new(tokenizer.into())?;
+    let stop_ids = harmony.stop_ids();
     let files = match generated {
         true => generate_shards(recipe, &harmony, vocabulary, &folder, progress)?,
         false => Some(shard_files(&folder)?),
@@ -70,7 +73,7 @@ pub fn prepare(recipe: &Recipe, folder: &Path, progress: &mut Progress) -> Resul
         shards.push(Shard::read(file, vocabulary)?);
     }
     let validation = validation(recipe, &harmony)?;
-    Ok(Some(Prepared { tokenizer_json, num_ids: vocabulary.num_ids as usize, shards, validation }))
+    Ok(Some(Prepared { tokenizer_json, num_ids: vocabulary.num_ids as usize, stop_ids, shards, validation }))
 }
 
 fn make_folder(folder: &Path) -> Result<()> {

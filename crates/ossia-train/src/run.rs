@@ -75,8 +75,8 @@ pub fn run(recipe: &Recipe, settings: &Settings, watcher: &mut dyn Watcher) -> R
         let (step, checkpoint) = saved.map_or((0, settings.folder.to_owned()), |s| (s.state.step, s.folder));
         return Ok(Ended { step, complete: false, checkpoint, last: None });
     };
-    let Prepared { tokenizer_json, num_ids, shards, validation } = prepared;
-    let config = recipe.config(num_ids)?;
+    let Prepared { tokenizer_json, num_ids, stop_ids, shards, validation } = prepared;
+    let config = Config { eos_ids: stop_ids, ..recipe.config(num_ids)? };
     if config.vocab_size < num_ids {
         let wanted = format!("none, or at least the vocabulary's {num_ids}");
         return Err(recipe.wrong("model.vocab_size", &wanted, config.vocab_size));

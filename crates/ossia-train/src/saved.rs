@@ -1,7 +1,8 @@
 //! Checkpoints of a run that are whole or not there, and are looked at again when they are read.
 //!
 //! ```text
-//! checkpoints/step-00000200/   config.json, model.safetensors (f32), tokenizer.json: a model as it stands
+//! checkpoints/step-00000200/   config.json, generation_config.json, model.safetensors (f32), tokenizer.json:
+//!                              a model as it stands
 //!                              optimizer.safetensors (the moments), state.json (place, hashes of the others)
 //! checkpoints/latest.json      the newest, and the hash of its state.json; a person may name an older one without it
 //! ```
@@ -27,7 +28,11 @@ use crate::recipe::Recipe;
 use crate::trainer::{Place, Trainer};
 
 /// Files of a checkpoint whose hashes its state holds.
-const FILES: [&str; 4] = ["config.json", "model.safetensors", "tokenizer.json", "optimizer.safetensors"];
+const FILES: [&str; 5] =
+    ["config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "optimizer.safetensors"];
+
+/// Those that a run which goes on reads.
+const READ: [&str; 2] = ["model.safetensors", "optimizer.safetensors"];
 
 /// state.json.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -119,6 +124,7 @@ impl Store {
     /// Gives the hash of state.json.
     fn write(&self, folder: &Path, trainer: &Trainer, tokenizer_json: &str, state: &mut State) -> Result<String> {
         write_json(&folder.join("config.json"), &float_config(trainer))?;
+        write_json(&folder.join("generation_config.json"), &generation_config(trainer))?;
         let tokenizer = folder.join("tokenizer.json");
         whole_file::write(&tokenizer, |out| out.write_all(tokenizer_json.as_bytes()))
             .map_err(io(&tokenizer, "write"))?;
@@ -164,7 +170,7 @@ impl Store {
             return Err(damaged(&state, "is not what was saved"));
         }
         let state: State = read_json(&state)?;
-        for name in FILES {
+        for name in FILES.into_iter().filter(|name| READ.contains(name) || state.hashes.contains_key(*name)) {
             if state.hashes.get(name) != Some(&hash_file(&folder.join(name))?) {
                 return Err(damaged(&folder.join(name), "is not what was saved"));
             }
@@ -217,6 +223,11 @@ fn float_config(trainer: &Trainer) -> Value {
         map.remove("quantization_config");
     }
     config
+}
+
+/// What ends an answer; and no sampling, since the likeliest word of a small model is its best.
+fn generation_config(trainer: &Trainer) -> Value {
+    serde_json::json!({ "do_sample": false, "eos_token_id": trainer.parameters().config().eos_ids })
 }
 
 fn write_model(path: &Path, trainer: &Trainer) -> Result<()> {

@@ -10,15 +10,15 @@ use ossia_model::{Logits, Model, Work};
 use crate::error::Failure;
 use crate::machine;
 
-/// How the next token is chosen. gpt-oss' own recommendation is the default: temperature 1, nothing cut off.
+/// How the next token is chosen. The default is what the model asks for; gpt-oss asks for temperature 1, nothing cut off.
 #[derive(Debug, Clone, clap::Args)]
 pub struct SamplingArgs {
     /// Always the likeliest token
     #[arg(long, conflicts_with = "temperature")]
     pub greedy: bool,
-    /// Randomness
-    #[arg(long, default_value_t = 1.0)]
-    pub temperature: f32,
+    /// Randomness [default: what the model's generation_config.json says, else 1]
+    #[arg(long)]
+    pub temperature: Option<f32>,
     /// Keep the likeliest tokens that hold this share of the probability (1: all)
     #[arg(long, default_value_t = 1.0)]
     pub top_p: f32,
@@ -55,10 +55,15 @@ fn parse_bias(text: &str) -> Result<(u32, f32), String> {
 }
 
 impl SamplingArgs {
+    /// The same with `temperature` where the user gave none.
+    pub fn or_temperature(&self, temperature: f32) -> Self {
+        Self { temperature: Some(self.temperature.unwrap_or(temperature)), ..self.clone() }
+    }
+
     /// The sampler for a vocabulary of `vocab`, which never gives one of `forbidden`.
     pub fn sampler(&self, forbidden: Vec<u32>, vocab: usize) -> Result<Sampler, Failure> {
         let params = Params {
-            temperature: if self.greedy { 0.0 } else { self.temperature },
+            temperature: if self.greedy { 0.0 } else { self.temperature.unwrap_or(1.0) },
             top_p: self.top_p,
             top_k: self.top_k,
             min_p: self.min_p,

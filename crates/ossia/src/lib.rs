@@ -1,6 +1,7 @@
 //! The parts of the `ossia` program, as a library, so that tests can reach them.
 #![forbid(unsafe_code)]
 
+pub mod carried;
 pub mod commands;
 pub mod error;
 pub mod generation;

@@ -137,6 +137,7 @@ impl Session {
     pub fn open(model: &ModelArgs, sampling: &SamplingArgs, start: Start) -> Result<Self, Failure> {
         let source = model.open()?;
         let harmony = Harmony::new(source.tokenizer()?)?;
+        let sampling = sampling.or_temperature(source.temperature()?);
         sampling.sampler(Vec::new(), source.config.vocab_size)?;
         let mut first = start.conversation.clone();
         first.messages.push(Message::user(start.prompt));
@@ -146,7 +147,7 @@ impl Session {
         check_room(prompt, model.options(&source, need)?.context, source.config.max_context)?;
         let model = source.load(model, need)?.model;
         let (held, tokens) = (Held::default(), Vec::new());
-        Ok(Self { model, harmony, sampling: sampling.clone(), conversation: start.conversation, held, tokens })
+        Ok(Self { model, harmony, sampling, conversation: start.conversation, held, tokens })
     }
 
     /// The model.

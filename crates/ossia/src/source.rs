@@ -8,7 +8,7 @@ use std::time::Instant;
 use indicatif::{ProgressBar, ProgressStyle};
 use ossia_kernels::Precision;
 use ossia_kernels::cpu::isa::Isa;
-use ossia_model::checkpoint::{Checkpoint, GgufMetadata, GgufValue, Metadata};
+use ossia_model::checkpoint::{Checkpoint, GgufMetadata, GgufValue, Metadata, limits, read_json};
 use ossia_model::gpt_oss::config::{Config, PRESETS};
 use ossia_model::gpt_oss::synth;
 use ossia_model::gpt_oss::tensors::Dense;
@@ -16,12 +16,12 @@ use ossia_model::{Model, Options, Plan};
 use ossia_text::{GgufVocab, TextError, Tokenizer, byte_level_tokenizer_json};
 
 use crate::error::Failure;
-use crate::{hub, machine};
+use crate::{carried, hub, machine};
 
 /// Which model, and how it is to be run: the same for every command.
 #[derive(Debug, Clone, clap::Args)]
 pub struct ModelArgs {
-    /// A folder, a .gguf file, a name such as gpt-oss-20b, or synth:PRESET for random weights
+    /// nano (carried by this program), a folder, a .gguf file, a name such as gpt-oss-20b, or synth:PRESET (random weights)
     #[arg(short, long, env = "OSSIA_MODEL", default_value = "nano")]
     pub model: String,
     /// Arithmetic: fast (integer activations) or f32 (the exact reference)
@@ -108,7 +108,7 @@ impl ModelArgs {
                 check_synth(preset, config.param_counts().packed_bytes, machine::memory_available())?;
                 synth::checkpoint(&config, 0)?
             }
-            None if self.model == "nano" && !Path::new("nano").exists() => return Err(no_default()),
+            None if carried::is_meant(&self.model) => carried::checkpoint()?,
             None => Checkpoint::open(&hub::resolve(&self.model, &hub::Settings::from_env()?)?.path)?,
         };
         let config = Config::from_checkpoint(&checkpoint)?;
@@ -165,6 +165,22 @@ impl Source {
         }
     }
 
+    /// The temperature that the model's generation_config.json asks for: 0 where it says not to sample, 1 where it says
+    /// nothing, as gpt-oss' own does.
+    pub fn temperature(&self) -> Result<f32, Failure> {
+        let file = self.checkpoint.folder().map(|folder| folder.join("generation_config.json")).filter(|f| f.is_file());
+        let json = match file {
+            Some(file) => read_json(&file, limits::CONFIG_BYTES)?,
+            None if carried::is(&self.checkpoint) => carried::generation_config()?,
+            None => return Ok(1.0),
+        };
+        if json.get("do_sample").and_then(serde_json::Value::as_bool) == Some(false) {
+            return Ok(0.0);
+        }
+        let asked = json.get("temperature").and_then(serde_json::Value::as_f64).unwrap_or(1.0) as f32;
+        Ok(if asked.is_finite() && asked >= 0.0 { asked } else { 1.0 })
+    }
+
     /// The model's tokenizer; an error says what is missing.
     pub fn tokenizer(&self) -> Result<Arc<Tokenizer>, Failure> {
         tokenizer(&self.checkpoint, &self.config)
@@ -203,19 +219,12 @@ fn check_synth(preset: &str, bytes: u128, available: Option<u64>) -> Result<(), 
     }
 }
 
-fn no_default() -> Failure {
-    Failure::Message(
-        "no model was named, and this version carries none: try -m synth:mini (random weights, its words are noise), \
-         or fetch one with `ossia pull gpt-oss-20b` and name it with -m gpt-oss-20b"
-            .into(),
-    )
-}
-
 /// The tokenizer of `checkpoint`: its tokenizer.json, its GGUF metadata, or what its vocabulary's width implies.
 pub fn tokenizer(checkpoint: &Checkpoint, config: &Config) -> Result<Arc<Tokenizer>, Failure> {
     let found = match (checkpoint.metadata(), checkpoint.folder()) {
         (Metadata::Gguf(metadata), _) => from_gguf(metadata)?,
         (_, Some(folder)) => from_folder(folder)?,
+        (_, None) if carried::is(checkpoint) => Some(Tokenizer::from_json(carried::TOKENIZER)?),
         (_, None) => None,
     };
     let tokenizer = match found {

@@ -39,8 +39,9 @@ pub fn run(args: GenerateArgs) -> Result<(), Failure> {
     if let Some(id) = args.tokens.iter().find(|&&id| id as usize >= vocab) {
         return Err(Failure::Usage(format!("--tokens: token id {id} is outside the vocabulary of {vocab}")));
     }
+    let sampling = args.sampling.or_temperature(source.temperature()?);
     let mut model = source.load(&args.model, need)?.model;
-    let mut sampler = args.sampling.sampler(Vec::new(), vocab)?;
+    let mut sampler = sampling.sampler(Vec::new(), vocab)?;
     let mut made: Vec<Sampled> = Vec::new();
     let mut keep = |progress: Progress| {
         if let Progress::Token(sampled) = progress {

@@ -209,10 +209,8 @@ fn add_weight_gradients(
 ) -> Result<()> {
     let (d, i) = pairs.sizes;
     let weights: Vec<f32> = pairs.groups.pairs.iter().map(|&pair| pairs.routes.weights[pair as usize]).collect();
-    let parts: Vec<[Disjoint<f32>; 4]> = grads
-        .iter_mut()
-        .map(|g| [&mut *g.gate_up, g.gate_up_bias, g.down, g.down_bias].map(|part| Disjoint::new(part)))
-        .collect();
+    let parts: Vec<[Disjoint<f32>; 4]> =
+        grads.iter_mut().map(|g| [&mut *g.gate_up, g.gate_up_bias, g.down, g.down_bias].map(Disjoint::new)).collect();
     let (mut outers, mut sums) = (Vec::new(), Vec::new());
     for (e, _, rows) in pairs.blocks() {
         let [gate_up, gate_up_bias, down, down_bias] = &parts[e];

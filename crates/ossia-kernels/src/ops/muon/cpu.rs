@@ -108,23 +108,10 @@ fn round(
     let (a, b, c) = COEFFICIENTS;
     let whole = |p: &Place| p.start..p.start + p.rows * p.cols;
     let square = |p: &Place| p.square..p.square + p.rows * p.rows;
-    let products =
-        |from: &[f32], out: &mut [f32], what: &dyn for<'a> Fn(&Place, &'a [f32]) -> (View<'a>, Weight<'a>)| {
-            let out = Disjoint::new(out);
-            let product = |p| {
-                let (x, weight) = what(p, from);
-                Product {
-                    x,
-                    weight,
-                    bias: None,
-                    y: Target { data: &out, stride: p.rows, offset: p.square },
-                    write: Write::Set,
-                }
-            };
-            gemm::apply(runtime, &places.iter().map(product).collect::<Vec<_>>())
-        };
-    products(x, first, &|p, x| (View::new(&x[whole(p)], p.cols), Weight::PlainRows(&x[whole(p)], p.cols)))?;
-    products(first, second, &|p, a| (View::new(&a[square(p)], p.rows), Weight::PlainRows(&a[square(p)], p.rows)))?;
+    let factors: Vec<_> = places.iter().map(|p| (&x[whole(p)], p.cols)).collect();
+    squares(runtime, places, &factors, first)?;
+    let factors: Vec<_> = places.iter().map(|p| (&first[square(p)], p.rows)).collect();
+    squares(runtime, places, &factors, second)?;
     second.iter_mut().zip(first.iter()).for_each(|(s, f)| *s = b * f + c * *s);
     next.iter_mut().zip(x.iter()).for_each(|(n, x)| *n = a * x);
     let out = Disjoint::new(next);
@@ -136,6 +123,19 @@ fn round(
         write: Write::Add,
     };
     gemm::apply(runtime, &places.iter().map(product).collect::<Vec<_>>())
+}
+
+/// out = F Fᵀ for a factor F, its rows and their length, of each place.
+fn squares(runtime: &Runtime, places: &[Place], factors: &[(&[f32], usize)], out: &mut [f32]) -> Result<()> {
+    let out = Disjoint::new(out);
+    let product = |(p, &(factor, cols)): (&Place, &(_, usize))| Product {
+        x: View::new(factor, cols),
+        weight: Weight::PlainRows(factor, cols),
+        bias: None,
+        y: Target { data: &out, stride: p.rows, offset: p.square },
+        write: Write::Set,
+    };
+    gemm::apply(runtime, &places.iter().zip(factors).map(product).collect::<Vec<_>>())
 }
 
 fn apply(runtime: &Runtime, batch: &mut [Parameter], places: &[Place], x: &[f32], settings: &Settings) {

@@ -19,6 +19,7 @@ use ossia_text::harmony::{Effort, MessageKind};
 use self::command::{Command, HELP};
 use self::input::{Input, Typed};
 use super::run::EffortArg;
+use crate::carried;
 use crate::error::Failure;
 use crate::generation::{Ended, SamplingArgs};
 use crate::session::{self, Session, Start, Turn};
@@ -84,6 +85,12 @@ impl Chat {
     fn greet(&mut self, model: &str) {
         let context = self.session.context();
         self.view.aside.plain(&format!("{model}, room for {context} tokens\n"));
+        if carried::is_meant(model) {
+            self.view.aside.plain(
+                "nano is tiny: it adds and subtracts, compares and sorts, calls tools, answers from a text you give it.\n\
+                 For real answers: ossia pull gpt-oss-20b, then ossia chat -m gpt-oss-20b\n",
+            );
+        }
         if model.starts_with("synth:") {
             self.view.aside.plain("This model's weights are random: its words are noise.\n");
         }

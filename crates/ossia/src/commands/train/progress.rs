@@ -69,7 +69,7 @@ impl Watcher for Progress<'_> {
         self.bar.set_message(if self.stop.load(Ordering::Relaxed) { "saving".into() } else { what.clone() });
         if let Some(valid) = r.valid_loss {
             self.line(&format!("step {}  loss {:.4}  held out {valid:.4}", r.step, r.loss));
-        } else if !self.terminal && r.step % LINE_EVERY == 0 {
+        } else if !self.terminal && r.step.is_multiple_of(LINE_EVERY) {
             self.line(&format!("step {}  {what}", r.step));
         }
     }
