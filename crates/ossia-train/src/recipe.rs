@@ -252,8 +252,10 @@ impl Default for Validation {
 
 /// Bytes of the largest recipe that is read.
 const MOST_BYTES: u64 = 1 << 20;
-/// Tokens of a micro batch, at most: sizes of scratch are computed from them.
-const MOST_TOKENS: u64 = 1 << 24;
+/// Updates, at most: names of checkpoints have eight digits.
+const MOST_STEPS: u64 = 99_999_999;
+/// Tokens of a batch, at most, and of a micro batch: sizes of memory are computed from them.
+const MOST_TOKENS: [u64; 2] = [1 << 32, 1 << 24];
 /// Conversations that are generated, at most: indices and positions stay far from their ends.
 const MOST_DOCUMENTS: u64 = 1_000_000_000;
 /// Keys of `[model.rope_scaling]`.
@@ -394,7 +396,9 @@ impl Recipe {
             }
         }
         let bounded = [
-            ("training.micro_tokens", t.micro_tokens as u64, MOST_TOKENS),
+            ("training.steps", t.steps, MOST_STEPS),
+            ("training.batch_tokens", t.batch_tokens as u64, MOST_TOKENS[0]),
+            ("training.micro_tokens", t.micro_tokens as u64, MOST_TOKENS[1]),
             ("data.documents", self.data.documents, MOST_DOCUMENTS),
             ("validation.documents", self.validation.documents, MOST_DOCUMENTS),
         ];

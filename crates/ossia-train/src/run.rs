@@ -9,7 +9,7 @@ use ossia_model::gpt_oss::config::Config;
 use ossia_model::gpt_oss::scratch::{self, LargestBatch};
 use serde_json::Value;
 
-use crate::dataset::{Batches, class};
+use crate::dataset::{Batches, DocumentRef, Shard, class};
 use crate::error::{Error, Result};
 use crate::metrics::events::Events;
 use crate::metrics::{self, ClassLosses, Log, Record};
@@ -82,6 +82,7 @@ pub fn run(recipe: &Recipe, settings: &Settings, watcher: &mut dyn Watcher) -> R
         return Err(recipe.wrong("model.vocab_size", &wanted, config.vocab_size));
     }
     check_memory(recipe, &config, settings)?;
+    check_learns(recipe, &shards)?;
     let batches = Batches::new(shards, Trainer::batch_settings(recipe))?;
     let mut trainer = Trainer::new(recipe, &config, batches, validation, settings.threads)?;
     let mut state = State {
@@ -108,6 +109,19 @@ pub fn run(recipe: &Recipe, settings: &Settings, watcher: &mut dyn Watcher) -> R
     run.go(watcher, saved.map(|s| s.folder))
 }
 
+/// Documents that are cut before anything is learned would give a loss of zero and a run of nothing.
+fn check_learns(recipe: &Recipe, shards: &[Shard]) -> Result<()> {
+    let (max_len, weights) = (recipe.data.max_len, recipe.data.weights.classes());
+    // All weights zero is another mistake, which the batches name.
+    let is_learned = |&class: &u8| weights.get(usize::from(class)).is_none_or(|&weight| weight != 0.0);
+    let learns = |document: DocumentRef| document.classes.iter().skip(1).take(max_len).any(is_learned);
+    let mut documents = shards.iter().flat_map(|s| (0..s.num_documents()).filter_map(|index| s.document(index)));
+    if documents.any(learns) || weights.iter().all(|&weight| weight == 0.0) {
+        return Ok(());
+    }
+    Err(recipe.wrong("data.max_len", "documents in which something is learned before they are cut", max_len))
+}
+
 /// Says what does not fit before anything is taken.
 fn check_memory(recipe: &Recipe, config: &Config, settings: &Settings) -> Result<()> {
     let Memory { state, scratch } = Memory::of(recipe, config, settings.threads);
@@ -124,7 +138,7 @@ fn check_memory(recipe: &Recipe, config: &Config, settings: &Settings) -> Result
 pub struct Memory {
     /// Weights, what the forward pass sees of them, gradients, two moments.
     pub state: f64,
-    /// Of the largest micro batch.
+    /// Of a batch's rows, and of what the largest micro batch makes.
     pub scratch: f64,
 }
 
@@ -133,7 +147,9 @@ impl Memory {
     pub fn of(recipe: &Recipe, config: &Config, threads: usize) -> Self {
         let largest = LargestBatch { tokens: recipe.training.micro_tokens, threads };
         let state = 5.0 * 4.0 * config.param_counts().total as f64;
-        Self { state, scratch: scratch::training_bytes(config, largest) as f64 }
+        // Token, target, weight and class of each row, in the batch and in its micro batches.
+        let rows = 2.0 * 13.0 * recipe.training.batch_tokens as f64;
+        Self { state, scratch: rows + scratch::training_bytes(config, largest) as f64 }
     }
 }
 
@@ -143,7 +159,12 @@ fn new_events(folder: &Path, step: u64) -> Result<Events> {
     let mut at = wall_time();
     loop {
         match Events::create(folder, step, at) {
-            Err(metrics::Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::AlreadyExists => at += 1.0,
+            // Not the folder: a file in its place stays there.
+            Err(metrics::Error::Io { source, path, .. })
+                if source.kind() == std::io::ErrorKind::AlreadyExists && path != folder =>
+            {
+                at += 1.0;
+            }
             other => return Ok(other?),
         }
     }

@@ -253,7 +253,7 @@ impl Trainer {
         Ok(model.backward(&self.runtime, &batch, balancing, &mut gradients)?)
     }
 
-    /// Mean cross entropy over the learned tokens of the held-out documents, nats; nothing where there are none.
+    /// Mean cross entropy over the learned tokens of the held-out documents, nats; nothing where there are no such tokens.
     pub fn validate(&mut self) -> Result<Option<f64>> {
         if self.validation.is_empty() {
             return Ok(None);
@@ -271,6 +271,9 @@ impl Trainer {
             sums.add(&micro, &model.evaluate(&self.runtime, &batch)?);
         }
         drop(model);
+        if sums.count == [0.0; NUM_CLASSES] {
+            return Ok(None);
+        }
         let loss = sums.mean();
         if loss.is_finite() {
             return Ok(Some(loss));
