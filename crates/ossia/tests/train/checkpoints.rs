@@ -73,14 +73,15 @@ fn a_state_that_cannot_be() {
     let place = Place::with_run();
     let file = place.checkpoint(2).join("state.json");
     let whole = std::fs::read(&file).unwrap();
-    let cases: [(&dyn Fn(&mut Value), &[&str]); 7] = [
-        (&|s| s["cursor"]["position"] = json!(100), &["the data cursor", "position 100"]),
-        (&|s| s["cursor"]["seed"] = json!(9), &["the data cursor", "seed 9"]),
-        (&|s| s["cursor"] = json!(null), &["state.json", "is not what was saved"]),
-        (&|s| s["step"] = json!(-1), &["state.json", "is not what was saved"]),
-        (&|s| s["hashes"] = json!({}), &["model.safetensors", "is not what was saved"]),
-        (&|s| s["hashes"]["optimizer.safetensors"] = json!("00"), &["optimizer.safetensors", "is not what was saved"]),
-        (&|s| s["recipe"]["training"]["clip"] = json!(0.5), &["training.clip was 0.5", "has 1.0"]),
+    type Change = fn(&mut Value);
+    let cases: [(Change, &[&str]); 7] = [
+        (|s| s["cursor"]["position"] = json!(100), &["the data cursor", "position 100"]),
+        (|s| s["cursor"]["seed"] = json!(9), &["the data cursor", "seed 9"]),
+        (|s| s["cursor"] = json!(null), &["state.json", "is not what was saved"]),
+        (|s| s["step"] = json!(-1), &["state.json", "is not what was saved"]),
+        (|s| s["hashes"] = json!({}), &["model.safetensors", "is not what was saved"]),
+        (|s| s["hashes"]["optimizer.safetensors"] = json!("00"), &["optimizer.safetensors", "is not what was saved"]),
+        (|s| s["recipe"]["training"]["clip"] = json!(0.5), &["training.clip was 0.5", "has 1.0"]),
     ];
     for (change, parts) in cases {
         with_state(&place, 2, change);
