@@ -1,17 +1,19 @@
 //! The project's own tools: `cargo xtask tidy` keeps the rules that a program can keep, `cargo xtask check` runs
-//! everything that must pass before a change is shared. No dependencies, so that it builds in a moment.
+//! everything that must pass before a change is shared, `cargo xtask kill` kills training runs. No dependencies, so that it builds in a moment.
 #![forbid(unsafe_code)]
 
 mod check;
+mod kill;
 mod tidy;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: cargo xtask tidy | check
+const USAGE: &str = "usage: cargo xtask tidy | check | kill
 
   tidy    the house's rules: lengths, openings, unsafe, crate arrows, op folders, banned words, dead files, links
-  check   cargo fmt --check, cargo clippy, tidy, cargo test";
+  check   cargo fmt --check, cargo clippy, tidy, cargo test
+  kill    [KILLS [SEED]] training runs that are killed at random times leave the bytes of an unbroken one; minutes";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -19,6 +21,7 @@ fn main() -> ExitCode {
     match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["tidy"] => outcome(tidy::run(&root)),
         ["check"] => outcome(check::run(&root)),
+        ["kill", ref args @ ..] => outcome(kill::run(&root, args)),
         ["help" | "-h" | "--help"] => {
             println!("{USAGE}");
             ExitCode::SUCCESS

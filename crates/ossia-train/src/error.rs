@@ -65,9 +65,25 @@ pub enum Error {
         /// Why not.
         source: std::io::Error,
     },
+    /// The machine has too little memory.
+    #[error(
+        "{}: the run needs {:.1} GB (weights, gradients and moments {:.1}, scratch {:.1}), the machine has {:.1} free: \
+         lower training.micro_tokens or the sizes in [model]",
+        file.display(), (state + scratch) / 1e9, state / 1e9, scratch / 1e9, available / 1e9
+    )]
+    Memory {
+        /// The recipe.
+        file: PathBuf,
+        /// Bytes that a step keeps.
+        state: f64,
+        /// Bytes inside a step.
+        scratch: f64,
+        /// Bytes that are free.
+        available: f64,
+    },
     /// The numbers went wrong.
     #[error(
-        "step {step}: {what} is not finite; the last saved checkpoint is still good: lower the learning rate or its warm-up, then go on from there"
+        "step {step}: {what} is not finite; the last checkpoint is from before: begin again in another folder with a lower training.lr or a longer training.warmup"
     )]
     NotFinite {
         /// The step.

@@ -1,5 +1,6 @@
 //! From a recipe's data to a tokenizer and shards on disk, once; a run that goes on finds them there.
 
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use ossia_text::{Conversation, Harmony, Tokenizer};
@@ -30,8 +31,11 @@ pub struct Prepared {
     pub validation: Vec<Document>,
 }
 
-/// Finds or makes the data of `recipe` in `folder`; `progress` is told what is done, and how many documents of how many.
-pub fn prepare(recipe: &Recipe, folder: &Path, progress: &mut dyn FnMut(&str, u64, u64)) -> Result<Prepared> {
+/// Told what is done, and how many documents of how many; it may break off.
+pub type Progress<'a> = dyn FnMut(&str, u64, u64) -> ControlFlow<()> + 'a;
+
+/// Finds or makes the data of `recipe` in `folder`; nothing where `progress` has broken off.
+pub fn prepare(recipe: &Recipe, folder: &Path, progress: &mut Progress) -> Result<Option<Prepared>> {
     let folder = match &recipe.data.source {
         Source::Generated => folder.to_owned(),
         Source::Shards(folder) => folder.clone(),
@@ -40,27 +44,36 @@ pub fn prepare(recipe: &Recipe, folder: &Path, progress: &mut dyn FnMut(&str, u6
     let tokenizer_file = folder.join("tokenizer.json");
     if generated {
         make_folder(&folder)?;
+        whole_file::remove_left(&folder).map_err(|source| Error::Io {
+            path: folder.clone(),
+            action: "remove files left by a killed run from",
+            source,
+        })?;
+        check_origin(recipe, &folder)?;
         if !tokenizer_file.exists() {
-            let json = train_tokenizer(recipe, progress)?;
+            let Some(json) = train_tokenizer(recipe, progress)? else { return Ok(None) };
             write_text(&tokenizer_file, &json)?;
         }
     }
+    let tokenizer = Tokenizer::from_json_file(&tokenizer_file)?;
     let tokenizer_json = read_text(&tokenizer_file)?;
-    let tokenizer = Tokenizer::from_json(&tokenizer_json)?;
     let vocabulary = VocabularyId::of(&tokenizer);
     let harmony = Harmony::new(tokenizer.into())?;
     let stop_ids = harmony.stop_ids();
     let files = match generated {
         true => generate_shards(recipe, &harmony, vocabulary, &folder, progress)?,
-        false => shard_files(&folder)?,
+        false => Some(shard_files(&folder)?),
     };
+    let Some(files) = files else { return Ok(None) };
     let mut shards = Vec::with_capacity(files.len());
     for (done, file) in files.iter().enumerate() {
-        progress("reading shards", done as u64, files.len() as u64);
+        if progress("reading shards", done as u64, files.len() as u64).is_break() {
+            return Ok(None);
+        }
         shards.push(Shard::read(file, vocabulary)?);
     }
     let validation = validation(recipe, &harmony)?;
-    Ok(Prepared { tokenizer_json, num_ids: vocabulary.num_ids as usize, stop_ids, shards, validation })
+    Ok(Some(Prepared { tokenizer_json, num_ids: vocabulary.num_ids as usize, stop_ids, shards, validation }))
 }
 
 fn make_folder(folder: &Path) -> Result<()> {
@@ -69,6 +82,30 @@ fn make_folder(folder: &Path) -> Result<()> {
         action: "make the folder",
         source,
     })
+}
+
+/// Data that are there must be what this recipe would make: a run may have been stopped while it made them, and begun
+/// again with another recipe.
+fn check_origin(recipe: &Recipe, folder: &Path) -> Result<()> {
+    let (data, file) = (&recipe.data, folder.join("origin.json"));
+    let wanted = format!(
+        "{{\"seed\": {}, \"documents\": {}, \"vocabulary\": {}}}\n",
+        recipe.seed, data.documents, data.vocabulary
+    );
+    if !file.exists() {
+        return write_text(&file, &wanted);
+    }
+    let found = read_text(&file)?;
+    if found == wanted {
+        return Ok(());
+    }
+    let message = format!(
+        "says that the data were made from {}, {} has {}; remove the folder, or give another --out",
+        found.trim_end().replace(char::is_control, " "),
+        recipe.file.display(),
+        wanted.trim_end()
+    );
+    Err(Error::Saved { path: file, message })
 }
 
 fn write_text(file: &Path, text: &str) -> Result<()> {
@@ -91,6 +128,10 @@ fn shard_files(folder: &Path) -> Result<Vec<PathBuf>> {
         }
     }
     files.sort();
+    if files.is_empty() {
+        let message = "data.source: wanted a folder with *.shard files, found none".to_owned();
+        return Err(Error::Saved { path: folder.into(), message });
+    }
     Ok(files)
 }
 
@@ -100,15 +141,15 @@ fn texts(conversation: &Conversation) -> String {
     each.collect::<Vec<_>>().join("\n")
 }
 
-fn train_tokenizer(recipe: &Recipe, progress: &mut dyn FnMut(&str, u64, u64)) -> Result<String> {
+fn train_tokenizer(recipe: &Recipe, progress: &mut Progress) -> Result<Option<String>> {
     let count = VOCABULARY_TEXTS.min(recipe.data.documents);
-    let texts = (0..count).map(|index| {
-        if index % 1000 == 0 {
-            progress("training the vocabulary", index, count);
-        }
-        texts(&generate::training_sample(recipe.seed, index).conversation)
+    let mut broken_off = false;
+    let texts = (0..count).map_while(|index| {
+        broken_off |= index % 1000 == 0 && progress("training the vocabulary", index, count).is_break();
+        (!broken_off).then(|| texts(&generate::training_sample(recipe.seed, index).conversation))
     });
-    Ok(ossia_text::tokenizer::train_bpe(texts, recipe.data.vocabulary)?)
+    let json = ossia_text::tokenizer::train_bpe(texts, recipe.data.vocabulary);
+    if broken_off { Ok(None) } else { Ok(Some(json?)) }
 }
 
 fn generate_shards(
@@ -116,8 +157,8 @@ fn generate_shards(
     harmony: &Harmony,
     vocabulary: VocabularyId,
     folder: &Path,
-    progress: &mut dyn FnMut(&str, u64, u64),
-) -> Result<Vec<PathBuf>> {
+    progress: &mut Progress,
+) -> Result<Option<Vec<PathBuf>>> {
     let count = recipe.data.documents;
     let mut files = Vec::new();
     for first in (0..count).step_by(SHARD as usize) {
@@ -125,8 +166,8 @@ fn generate_shards(
         if !file.exists() {
             let mut shard = Shard::new(vocabulary);
             for index in first..(first + SHARD).min(count) {
-                if index % 1000 == 0 {
-                    progress("generating conversations", index, count);
+                if index % 1000 == 0 && progress("generating conversations", index, count).is_break() {
+                    return Ok(None);
                 }
                 let sample = generate::training_sample(recipe.seed, index);
                 shard.push(&dataset::tokenise(harmony, &sample.conversation, sample.prompt)?)?;
@@ -135,7 +176,7 @@ fn generate_shards(
         }
         files.push(file);
     }
-    Ok(files)
+    Ok(Some(files))
 }
 
 /// Held-out conversations of all families in turn.

@@ -3,6 +3,7 @@
 //! Unknown keys and impossible values are refused by name. The `[model]` table has the names of config.json, so a
 //! published shape can be copied into it.
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use ossia_model::gpt_oss::config::Config;
@@ -249,6 +250,25 @@ impl Default for Validation {
     }
 }
 
+/// Bytes of the largest recipe that is read.
+const MOST_BYTES: u64 = 1 << 20;
+/// Updates, at most: names of checkpoints have eight digits.
+const MOST_STEPS: u64 = 99_999_999;
+/// Tokens of a batch, at most, and of a micro batch: sizes of memory are computed from them.
+const MOST_TOKENS: [u64; 2] = [1 << 32, 1 << 24];
+/// Conversations that are generated, at most: indices and positions stay far from their ends.
+const MOST_DOCUMENTS: u64 = 1_000_000_000;
+/// Keys of `[model.rope_scaling]`.
+const ROPE_KEYS: [&str; 8] = [
+    "rope_type",
+    "type",
+    "factor",
+    "beta_fast",
+    "beta_slow",
+    "truncate",
+    "original_max_position_embeddings",
+    "attention_factor",
+];
 /// Keys of `[model]`.
 const MODEL_KEYS: [&str; 15] = [
     "hidden_size",
@@ -271,10 +291,16 @@ const MODEL_KEYS: [&str; 15] = [
 impl Recipe {
     /// Reads and checks a recipe.
     pub fn read(file: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(file).map_err(|source| Error::Io {
-            path: file.into(),
-            action: "read the recipe",
-            source,
+        let io = |source| Error::Io { path: file.into(), action: "read the recipe", source };
+        let mut bytes = Vec::new();
+        let opened = std::fs::File::open(file).map_err(io)?;
+        opened.take(MOST_BYTES + 1).read_to_end(&mut bytes).map_err(io)?;
+        let wrong = |message: String| Error::RecipeSyntax { file: file.into(), message };
+        if bytes.len() as u64 > MOST_BYTES {
+            return Err(wrong(format!("wanted a recipe of at most {MOST_BYTES} bytes, found more")));
+        }
+        let text = String::from_utf8(bytes).map_err(|error| {
+            wrong(format!("wanted UTF-8, found other bytes after {}", error.utf8_error().valid_up_to()))
         })?;
         Self::parse(&text, file)
     }
@@ -283,7 +309,8 @@ impl Recipe {
     pub fn parse(text: &str, file: &Path) -> Result<Self> {
         let mut recipe: Self = toml::from_str(text).map_err(|error| {
             let line = error.span().map_or(1, |span| text[..span.start.min(text.len())].lines().count().max(1));
-            let message = format!("line {line}: {}", error.message().replace('\n', " "));
+            let said = error.message().replace(char::is_control, " ");
+            let message = format!("line {line}: {said}");
             Error::RecipeSyntax { file: file.into(), message }
         })?;
         recipe.file = file.into();
@@ -291,15 +318,14 @@ impl Recipe {
         Ok(recipe)
     }
 
-    fn wrong(&self, key: &str, wanted: &str, found: impl std::fmt::Display) -> Error {
+    /// An error that names `key`.
+    pub(crate) fn wrong(&self, key: &str, wanted: &str, found: impl std::fmt::Display) -> Error {
         Error::Recipe { file: self.file.clone(), key: key.into(), wanted: wanted.into(), found: found.to_string() }
     }
 
     fn check(&self) -> Result<()> {
+        self.check_names()?;
         let t = &self.training;
-        if let Some(key) = self.model.keys().find(|key| !MODEL_KEYS.contains(&key.as_str())) {
-            return Err(self.wrong(&format!("model.{key}"), &format!("one of {}", MODEL_KEYS.join(", ")), "this key"));
-        }
         let shares = [
             ("training.warmup", t.warmup),
             ("training.decay", t.decay),
@@ -312,12 +338,50 @@ impl Recipe {
             }
         }
         let positive =
-            [("training.lr", t.lr), ("training.clip", t.clip), ("init.std", self.init.std), ("training.eps", t.eps)];
+            [("training.lr", t.lr), ("training.clip", t.clip), ("training.eps", t.eps), ("init.std", self.init.std)];
         for (key, value) in positive {
             if !(value.is_finite() && value > 0.0) {
                 return Err(self.wrong(key, "a number above 0", value));
             }
         }
+        let not_negative = [
+            ("init.embedding_std", self.init.embedding_std),
+            ("training.weight_decay", t.weight_decay),
+            ("training.aux_loss", t.aux_loss.0.min(t.aux_loss.1)),
+            ("training.aux_loss", t.aux_loss.0.max(t.aux_loss.1)),
+            ("training.router_z_loss", t.router_z_loss),
+            ("training.z_loss", t.z_loss),
+        ];
+        for (key, value) in not_negative {
+            if !(value.is_finite() && value >= 0.0) {
+                return Err(self.wrong(key, "a number that is not negative", value));
+            }
+        }
+        self.check_counts()?;
+        self.check_relations()
+    }
+
+    /// The run's name, and the keys that the parser leaves to us.
+    fn check_names(&self) -> Result<()> {
+        let name = &self.name;
+        if name.is_empty() || name.starts_with('.') || name.contains(|c: char| c == '/' || c == '\\' || c.is_control())
+        {
+            let found = name.replace(char::is_control, " ");
+            return Err(self.wrong("name", "a name that a folder can have, with no dot in front", found));
+        }
+        let rope = self.model.get("rope_scaling").and_then(toml::Value::as_table);
+        let tables = [("model", Some(&self.model), &MODEL_KEYS[..]), ("model.rope_scaling", rope, &ROPE_KEYS)];
+        for (table, keys, known) in tables {
+            if let Some(key) = keys.into_iter().flat_map(toml::Table::keys).find(|key| !known.contains(&key.as_str())) {
+                let key = key.replace(char::is_control, " ");
+                return Err(self.wrong(&format!("{table}.{key}"), &format!("one of {}", known.join(", ")), "this key"));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_counts(&self) -> Result<()> {
+        let t = &self.training;
         let counts = [
             ("training.steps", t.steps),
             ("training.batch_tokens", t.batch_tokens as u64),
@@ -331,7 +395,19 @@ impl Recipe {
                 return Err(self.wrong(key, "a count above 0", value));
             }
         }
-        self.check_relations()
+        let bounded = [
+            ("training.steps", t.steps, MOST_STEPS),
+            ("training.batch_tokens", t.batch_tokens as u64, MOST_TOKENS[0]),
+            ("training.micro_tokens", t.micro_tokens as u64, MOST_TOKENS[1]),
+            ("data.documents", self.data.documents, MOST_DOCUMENTS),
+            ("validation.documents", self.validation.documents, MOST_DOCUMENTS),
+        ];
+        for (key, value, most) in bounded {
+            if value > most {
+                return Err(self.wrong(key, &format!("at most {most}"), value));
+            }
+        }
+        Ok(())
     }
 
     fn check_relations(&self) -> Result<()> {

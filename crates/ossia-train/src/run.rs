@@ -1,15 +1,18 @@
 //! A run from its beginning, or from where it was left, to its end: steps, log, checkpoints.
 
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use ossia_model::gpt_oss::config::Config;
+use ossia_model::gpt_oss::scratch::{self, LargestBatch};
+use serde_json::Value;
 
-use crate::dataset::{Batches, class};
+use crate::dataset::{Batches, DocumentRef, Shard, class};
 use crate::error::{Error, Result};
 use crate::metrics::events::Events;
-use crate::metrics::{ClassLosses, Log, Record};
+use crate::metrics::{self, ClassLosses, Log, Record};
 use crate::prepare::{self, Prepared};
 use crate::recipe::Recipe;
 use crate::saved::{Saved, State, Store};
@@ -37,6 +40,8 @@ pub struct Settings<'a> {
     pub peak_flops: f64,
     /// Raised by whoever wants the run to save and end.
     pub stop: &'a AtomicBool,
+    /// Memory that the run may take, bytes, where it is known.
+    pub memory: Option<u64>,
     /// The most memory that the process has held, bytes.
     pub peak_rss: &'a dyn Fn() -> u64,
 }
@@ -62,9 +67,22 @@ pub fn run(recipe: &Recipe, settings: &Settings, watcher: &mut dyn Watcher) -> R
         check_same(recipe, saved)?;
     }
     let data = settings.folder.join("data");
-    let prepared = prepare::prepare(recipe, &data, &mut |what, done, all| watcher.preparing(what, done, all))?;
+    let prepared = prepare::prepare(recipe, &data, &mut |what, done, all| {
+        watcher.preparing(what, done, all);
+        if settings.stop.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    })?;
+    let Some(prepared) = prepared else {
+        let (step, checkpoint) = saved.map_or((0, settings.folder.to_owned()), |s| (s.state.step, s.folder));
+        return Ok(Ended { step, complete: false, checkpoint, last: None });
+    };
     let Prepared { tokenizer_json, num_ids, stop_ids, shards, validation } = prepared;
     let config = Config { eos_ids: stop_ids, ..recipe.config(num_ids)? };
+    if config.vocab_size < num_ids {
+        let wanted = format!("none, or at least the vocabulary's {num_ids}");
+        return Err(recipe.wrong("model.vocab_size", &wanted, config.vocab_size));
+    }
+    check_memory(recipe, &config, settings)?;
+    check_learns(recipe, &shards)?;
     let batches = Batches::new(shards, Trainer::batch_settings(recipe))?;
     let mut trainer = Trainer::new(recipe, &config, batches, validation, settings.threads)?;
     let mut state = State {
@@ -83,12 +101,73 @@ pub fn run(recipe: &Recipe, settings: &Settings, watcher: &mut dyn Watcher) -> R
     }
     let resume = saved.as_ref().map(|s| s.state.step);
     let log = Log::open(&settings.folder.join("metrics.jsonl"), resume)?;
-    let events = Events::create(&settings.folder.join("events"), state.step, wall_time())?;
+    let events = new_events(&settings.folder.join("events"), state.step)?;
     watcher.begins(state.step, recipe.training.steps, &config);
     let flops_per_token = flops_per_token(&config, recipe.data.max_len);
     let mut run =
         Run { recipe, settings, store, trainer, tokenizer_json, state, log, events, flops_per_token, last: None };
     run.go(watcher, saved.map(|s| s.folder))
+}
+
+/// Documents that are cut before anything is learned would give a loss of zero and a run of nothing.
+fn check_learns(recipe: &Recipe, shards: &[Shard]) -> Result<()> {
+    let (max_len, weights) = (recipe.data.max_len, recipe.data.weights.classes());
+    // All weights zero is another mistake, which the batches name.
+    let is_learned = |&class: &u8| weights.get(usize::from(class)).is_none_or(|&weight| weight != 0.0);
+    let learns = |document: DocumentRef| document.classes.iter().skip(1).take(max_len).any(is_learned);
+    let mut documents = shards.iter().flat_map(|s| (0..s.num_documents()).filter_map(|index| s.document(index)));
+    if documents.any(learns) || weights.iter().all(|&weight| weight == 0.0) {
+        return Ok(());
+    }
+    Err(recipe.wrong("data.max_len", "documents in which something is learned before they are cut", max_len))
+}
+
+/// Says what does not fit before anything is taken.
+fn check_memory(recipe: &Recipe, config: &Config, settings: &Settings) -> Result<()> {
+    let Memory { state, scratch } = Memory::of(recipe, config, settings.threads);
+    match settings.memory {
+        Some(available) if state + scratch > available as f64 => {
+            Err(Error::Memory { file: recipe.file.clone(), state, scratch, available: available as f64 })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Memory of a run, bytes. As floats, since a plan may be of any size.
+#[derive(Clone, Copy, Debug)]
+pub struct Memory {
+    /// Weights, what the forward pass sees of them, gradients, two moments.
+    pub state: f64,
+    /// Of a batch's rows, and of what the largest micro batch makes.
+    pub scratch: f64,
+}
+
+impl Memory {
+    /// Of a run on `threads` threads.
+    pub fn of(recipe: &Recipe, config: &Config, threads: usize) -> Self {
+        let largest = LargestBatch { tokens: recipe.training.micro_tokens, threads };
+        let state = 5.0 * 4.0 * config.param_counts().total as f64;
+        // Token, target, weight and class of each row, in the batch and in its micro batches.
+        let rows = 2.0 * 13.0 * recipe.training.batch_tokens as f64;
+        Self { state, scratch: rows + scratch::training_bytes(config, largest) as f64 }
+    }
+}
+
+/// An event file of its own. The name holds the second, so a run that is killed and started again within one takes a
+/// later name.
+fn new_events(folder: &Path, step: u64) -> Result<Events> {
+    let mut at = wall_time();
+    loop {
+        match Events::create(folder, step, at) {
+            // Not the folder: a file in its place stays there.
+            Err(metrics::Error::Io { source, path, .. })
+                if source.kind() == std::io::ErrorKind::AlreadyExists && path != folder =>
+            {
+                at += 1.0;
+            }
+            other => return Ok(other?),
+        }
+    }
 }
 
 /// A run that goes on must have the recipe that it began with.
@@ -97,8 +176,35 @@ fn check_same(recipe: &Recipe, saved: &Saved) -> Result<()> {
     if was == *recipe {
         return Ok(());
     }
-    let message = "was saved by another recipe than the one given; give the first one, or another --out".to_owned();
+    let (key, was, is) = first_difference("", &as_json(&was)?, &as_json(recipe)?)
+        .unwrap_or_else(|| ("the recipe".into(), "another".into(), "this".into()));
+    let message = format!(
+        "was saved by another recipe: {key} was {was}, {} has {is}; give the first recipe, or another --out",
+        recipe.file.display()
+    );
     Err(Error::Saved { path: saved.folder.clone(), message })
+}
+
+/// Numbers as people write them: through text, in which a number has the fewest digits that tell it from others.
+fn as_json(recipe: &Recipe) -> Result<Value> {
+    let json = serde_json::to_string(recipe).and_then(|text| serde_json::from_str(&text));
+    json.map_err(|e| Error::RecipeSyntax { file: recipe.file.clone(), message: e.to_string() })
+}
+
+/// The first key whose value is not the same, with both values.
+fn first_difference(key: &str, was: &Value, is: &Value) -> Option<(String, String, String)> {
+    if was == is {
+        return None;
+    }
+    let (Value::Object(old), Value::Object(new)) = (was, is) else {
+        let shown = |value: &Value| if value.is_null() { "not given".into() } else { value.to_string() };
+        return Some((key.into(), shown(was), shown(is)));
+    };
+    old.keys().chain(new.keys()).find_map(|name| {
+        let of = |table: &serde_json::Map<String, Value>| table.get(name).cloned().unwrap_or(Value::Null);
+        let key = if key.is_empty() { name.clone() } else { format!("{key}.{name}") };
+        first_difference(&key, &of(old), &of(new))
+    })
 }
 
 struct Run<'a> {
@@ -117,24 +223,30 @@ struct Run<'a> {
 impl Run<'_> {
     fn go(&mut self, watcher: &mut dyn Watcher, newest: Option<PathBuf>) -> Result<Ended> {
         let steps = self.recipe.training.steps;
-        let mut newest = newest;
+        // A run that is killed before its first checkpoint is due must find one, or its log would be another run's.
+        let mut newest = match newest {
+            Some(folder) => folder,
+            None => self.save(watcher)?,
+        };
+        let mut saved_at = self.state.step;
         while self.state.step < steps {
             let stopped = self.settings.stop.load(Ordering::Relaxed);
             if !stopped {
                 self.step(watcher)?;
             }
-            let due = self.state.step.is_multiple_of(self.recipe.checkpoints.every) || self.state.step == steps;
-            if due || stopped {
-                let folder = self.save()?;
-                watcher.saved(&folder);
-                newest = Some(folder);
+            let step = self.state.step;
+            let due = stopped || step.is_multiple_of(self.recipe.checkpoints.every) || step == steps;
+            // A checkpoint is never written over: while that goes on there would be none.
+            if due && saved_at != step {
+                newest = self.save(watcher)?;
+                saved_at = step;
             }
             if stopped {
                 break;
             }
         }
-        let checkpoint = newest.unwrap_or_else(|| self.settings.folder.to_owned());
-        Ok(Ended { step: self.state.step, complete: self.state.step == steps, checkpoint, last: self.last.take() })
+        let complete = self.state.step == steps;
+        Ok(Ended { step: self.state.step, complete, checkpoint: newest, last: self.last.take() })
     }
 
     fn step(&mut self, watcher: &mut dyn Watcher) -> Result<()> {
@@ -191,9 +303,12 @@ impl Run<'_> {
         }
     }
 
-    fn save(&mut self) -> Result<PathBuf> {
+    fn save(&mut self, watcher: &mut dyn Watcher) -> Result<PathBuf> {
         self.log.sync()?;
-        self.store.save(&self.trainer, &self.tokenizer_json, self.state.clone(), self.recipe.checkpoints.keep)
+        let (state, keep) = (self.state.clone(), self.recipe.checkpoints.keep);
+        let folder = self.store.save(&self.trainer, &self.tokenizer_json, state, keep)?;
+        watcher.saved(&folder);
+        Ok(folder)
     }
 }
 

@@ -4,7 +4,7 @@
 //! checkpoints/step-00000200/   config.json, generation_config.json, model.safetensors (f32), tokenizer.json:
 //!                              a model as it stands
 //!                              optimizer.safetensors (the moments), state.json (place, hashes of the others)
-//! checkpoints/latest.json      the newest, and the hash of its state.json
+//! checkpoints/latest.json      the newest, and the hash of its state.json; a person may name an older one without it
 //! ```
 //!
 //! A folder is written under a temporary name, each file synced and hashed, then renamed; the pointer is moved last. So
@@ -31,6 +31,9 @@ use crate::trainer::{Place, Trainer};
 const FILES: [&str; 5] =
     ["config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "optimizer.safetensors"];
 
+/// Those that a run which goes on reads.
+const READ: [&str; 2] = ["model.safetensors", "optimizer.safetensors"];
+
 /// state.json.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct State {
@@ -52,10 +55,13 @@ pub struct State {
     pub hashes: BTreeMap<String, String>,
 }
 
+/// latest.json.
 #[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Pointer {
     name: String,
-    state_sha256: String,
+    /// None where a person has named an older checkpoint.
+    state_sha256: Option<String>,
 }
 
 /// The folder of a run's checkpoints.
@@ -72,6 +78,7 @@ impl Store {
         for name in store.names(".tmp-")? {
             remove(&store.folder.join(name))?;
         }
+        whole_file::remove_left(&store.folder).map_err(io(&store.folder, "remove files left by a killed run from"))?;
         Ok(store)
     }
 
@@ -103,7 +110,7 @@ impl Store {
         remove(&place)?;
         std::fs::rename(&temporary, &place).map_err(io(&place, "put the checkpoint in its place"))?;
         whole_file::sync_folder(&place).map_err(io(&place, "sync"))?;
-        let pointer = Pointer { name, state_sha256 };
+        let pointer = Pointer { name, state_sha256: Some(state_sha256) };
         self.write_json("latest.json", &pointer)?;
         self.prune(state.step, state.best.map(|(step, _)| step), keep)?;
         Ok(place)
@@ -151,17 +158,20 @@ impl Store {
             return Ok(None);
         }
         let pointer: Pointer = read_json(&file)?;
-        if pointer.name.contains(['/', '\\']) {
-            return Err(damaged(&file, "names a folder elsewhere"));
+        let step = pointer.name.strip_prefix("step-").filter(|step| step.bytes().all(|b| b.is_ascii_digit()));
+        if step.is_none() {
+            return Err(damaged(&file, &format!("names {:?}, wanted a checkpoint beside it", pointer.name)));
         }
         let folder = self.folder.join(&pointer.name);
         let state = folder.join("state.json");
-        if hash_file(&state)? != pointer.state_sha256 {
+        if let Some(wanted) = pointer.state_sha256
+            && hash_file(&state)? != wanted
+        {
             return Err(damaged(&state, "is not what was saved"));
         }
         let state: State = read_json(&state)?;
-        for (name, wanted) in &state.hashes {
-            if hash_file(&folder.join(name))? != *wanted {
+        for name in FILES.into_iter().filter(|name| READ.contains(name) || state.hashes.contains_key(*name)) {
+            if state.hashes.get(name) != Some(&hash_file(&folder.join(name))?) {
                 return Err(damaged(&folder.join(name), "is not what was saved"));
             }
         }
@@ -262,8 +272,8 @@ fn json_of(path: &Path, value: &impl Serialize) -> Result<Value> {
 }
 
 fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
-    let text = std::fs::read_to_string(path).map_err(io(path, "read"))?;
-    serde_json::from_str(&text).map_err(|e| damaged(path, &format!("is not what was saved: {e}")))
+    let bytes = std::fs::read(path).map_err(io(path, "read"))?;
+    serde_json::from_slice(&bytes).map_err(|e| damaged(path, &format!("is not what was saved: {e}")))
 }
 
 fn remove(path: &Path) -> Result<()> {
@@ -274,7 +284,8 @@ fn remove(path: &Path) -> Result<()> {
 }
 
 fn damaged(path: &Path, what: &str) -> Error {
-    let message = format!("{what}; point latest.json at an older checkpoint, or begin again in another folder");
+    let advice = "to go on from an older checkpoint, write {\"name\": \"step-NNNNNNNN\"} into latest.json";
+    let message = format!("{what}; {advice}, or begin again in another folder");
     Error::Saved { path: path.into(), message }
 }
 

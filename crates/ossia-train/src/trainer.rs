@@ -14,7 +14,7 @@ use ossia_model::gpt_oss::backward::{Batch as ModelBatch, Losses};
 use ossia_model::gpt_oss::balance::{Balancing, Loads};
 use ossia_model::gpt_oss::config::Config;
 use ossia_model::gpt_oss::forward::Transformer;
-use ossia_model::gpt_oss::parameters::{Class, Parameters};
+use ossia_model::gpt_oss::parameters::{Class, Parameter, Parameters};
 use ossia_model::gpt_oss::scratch::{self, LargestBatch};
 
 use crate::dataset::{Batch, BatchSettings, Batches, Cursor, Document, NUM_CLASSES, class};
@@ -175,7 +175,27 @@ impl Trainer {
 
     fn model(&mut self) -> Result<Transformer> {
         self.look();
-        Ok(self.parameters.transformer(&self.seen, &self.runtime.pool)?)
+        let model = self.parameters.transformer(&self.seen, &self.runtime.pool);
+        model.map_err(|error| match first_broken(&self.parameters, &self.seen) {
+            Some(name) => self.not_finite(format!("the weight {name}")),
+            None => error.into(),
+        })
+    }
+
+    /// An error of the step that is going on.
+    fn not_finite(&self, what: String) -> Error {
+        Error::NotFinite { step: self.step + 1, what }
+    }
+
+    /// The same for the loss, with the tensor in which it shows.
+    fn broken_loss(&self) -> Error {
+        self.not_finite(match first_broken(&self.parameters, &self.seen) {
+            Some(name) => format!("the loss, because of the weight {name},"),
+            None => match first_broken(&self.parameters, &self.gradients) {
+                Some(name) => format!("the loss, and with it the gradient of {name},"),
+                None => "the loss".into(),
+            },
+        })
     }
 
     /// One update.
@@ -199,13 +219,17 @@ impl Trainer {
         drop(model);
         let loss = sums.mean();
         if !loss.is_finite() {
-            return Err(Error::NotFinite { step: self.step + 1, what: "the loss".into() });
+            return Err(self.broken_loss());
         }
         let norm = optimizer::norm(&self.runtime, &self.parameters, &self.gradients, self.step + 1)?;
         let lr = schedule::learning_rate(&training, self.step);
         let update = Update { training: &training, step: self.step, lr, norm };
         let (weights, moments) = (&mut self.weights, &mut self.moments);
         optimizer::update(&self.runtime, &self.parameters, weights, &self.gradients, moments, &update)?;
+        // Before anybody can save them.
+        if let Some(name) = first_broken(&self.parameters, &self.weights) {
+            return Err(self.not_finite(format!("the updated weight {name}")));
+        }
         self.step += 1;
         let expert_load = loads.layers().iter().map(|layer| shares(&layer.counts)).collect();
         let aux = f64::from(aux) * loads.aux(false) + f64::from(training.router_z_loss) * loads.z();
@@ -229,7 +253,7 @@ impl Trainer {
         Ok(model.backward(&self.runtime, &batch, balancing, &mut gradients)?)
     }
 
-    /// Mean cross entropy over the learned tokens of the held-out documents, nats; nothing where there are none.
+    /// Mean cross entropy over the learned tokens of the held-out documents, nats; nothing where there are no such tokens.
     pub fn validate(&mut self) -> Result<Option<f64>> {
         if self.validation.is_empty() {
             return Ok(None);
@@ -246,8 +270,22 @@ impl Trainer {
             let batch = ModelBatch { tokens: &micro.tokens, documents: &micro.documents, rows: &rows, targets };
             sums.add(&micro, &model.evaluate(&self.runtime, &batch)?);
         }
-        Ok(Some(sums.mean()))
+        drop(model);
+        if sums.count == [0.0; NUM_CLASSES] {
+            return Ok(None);
+        }
+        let loss = sums.mean();
+        if loss.is_finite() {
+            return Ok(Some(loss));
+        }
+        Err(Error::NotFinite { step: self.step, what: "the loss of the held-out documents".into() })
     }
+}
+
+/// The name of the first tensor that holds a number that is not finite.
+fn first_broken<'a>(parameters: &'a Parameters, values: &[f32]) -> Option<&'a str> {
+    let broken = |p: &&Parameter| values[p.range.clone()].iter().any(|v| !v.is_finite());
+    parameters.tensors().iter().find(broken).map(|p| p.name.as_str())
 }
 
 /// What a file will hold: experts as MXFP4, everything else as BF16.

@@ -25,6 +25,22 @@ pub(crate) fn write(path: &Path, fill: impl FnOnce(&mut dyn Write) -> Result<()>
     sync_folder(path)
 }
 
+/// Removes the temporary files in `folder` of writers that were killed. Nobody else may be writing there.
+pub(crate) fn remove_left(folder: &Path) -> Result<()> {
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        let is_temporary = name.strip_prefix('.').and_then(|name| name.strip_suffix(".tmp")).is_some_and(|name| {
+            name.rsplit_once('.').is_some_and(|(_, process)| process.bytes().all(|b| b.is_ascii_digit()))
+        });
+        if is_temporary && entry.file_type()?.is_file() {
+            std::fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
 /// Makes a rename inside the file's folder durable, where the system has a way to.
 pub(crate) fn sync_folder(path: &Path) -> Result<()> {
     if !cfg!(unix) {
@@ -51,5 +67,15 @@ mod tests {
         assert_eq!(failed.unwrap_err().to_string(), "no room");
         assert_eq!(std::fs::read(&path).unwrap(), b"new");
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "no temporary file is left");
+    }
+
+    #[test]
+    fn what_killed_writers_left_is_removed_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let names = [".file.123.tmp", ".file.tmp", "file.123.tmp", ".file.abc.tmp", "file"];
+        names.iter().for_each(|name| std::fs::write(dir.path().join(name), "").unwrap());
+        remove_left(dir.path()).unwrap();
+        let there: Vec<bool> = names.iter().map(|name| dir.path().join(name).exists()).collect();
+        assert_eq!(there, [false, true, true, true, true]);
     }
 }

@@ -94,6 +94,7 @@ fn train(recipe: &Recipe, folder: &Path, threads: usize, quiet: bool) -> Result<
     let handler = ctrlc::set_handler(move || raised.store(true, Ordering::Relaxed));
     handler.map_err(|e| Failure::Message(format!("cannot listen for signals: {e}")))?;
     let peak_flops = peak::flops_per_second(threads, Isa::detect());
-    let settings = run::Settings { folder, threads, peak_flops, stop: &stop, peak_rss: &machine::peak_rss };
+    let memory = machine::memory_available();
+    let settings = run::Settings { folder, threads, peak_flops, stop: &stop, memory, peak_rss: &machine::peak_rss };
     Ok(run::run(recipe, &settings, &mut progress::Progress::new(quiet, &stop))?)
 }

@@ -2,10 +2,8 @@
 
 use ossia_kernels::cpu::isa::Isa;
 use ossia_kernels::cpu::peak;
-use ossia_model::gpt_oss::parameters::Parameters;
-use ossia_model::gpt_oss::scratch::{self, LargestBatch};
 use ossia_train::recipe::Recipe;
-use ossia_train::run::flops_per_token;
+use ossia_train::run::{Memory, flops_per_token};
 
 use crate::error::Failure;
 use crate::{machine, output};
@@ -18,13 +16,11 @@ pub fn run(recipe: &Recipe, threads: usize, json: bool) -> Result<(), Failure> {
     // The vocabulary that the recipe asks for; where it names shards, [model] says it.
     let config = recipe.config(recipe.data.vocabulary)?;
     let counts = config.param_counts();
-    let parameters = Parameters::of(&config).len() as f64;
+    let parameters = counts.total as f64;
     let training = &recipe.training;
     let tokens = training.steps as f64 * training.batch_tokens as f64;
     let per_token = flops_per_token(&config, recipe.data.max_len);
-    // Weights, what the forward pass sees of them, gradients, two moments.
-    let state = 5.0 * 4.0 * parameters;
-    let scratch = scratch::training_bytes(&config, LargestBatch { tokens: training.micro_tokens, threads }) as f64;
+    let Memory { state, scratch } = Memory::of(recipe, &config, threads);
     let peak = peak::flops_per_second(threads, Isa::detect());
     let seconds = tokens * per_token / (peak * REACHED);
     let available = machine::memory_available().map_or(f64::NAN, |b| b as f64);
