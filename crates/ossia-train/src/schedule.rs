@@ -5,7 +5,7 @@ use crate::recipe::{Shape, Training};
 /// The learning rate of `step`, counted from 0.
 pub fn learning_rate(training: &Training, step: u64) -> f32 {
     let steps = training.steps as f64;
-    let warmup = (f64::from(training.warmup) * steps).ceil();
+    let warmup = (f64::from(training.warmup) * steps).round();
     let at = step as f64;
     let (highest, lowest) = (f64::from(training.lr), f64::from(training.min_lr) * f64::from(training.lr));
     if at + 1.0 <= warmup {
