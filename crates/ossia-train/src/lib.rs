@@ -7,6 +7,7 @@
 pub mod check;
 pub mod dataset;
 mod error;
+pub mod eval;
 pub mod generate;
 mod init;
 pub mod metrics;

@@ -94,6 +94,11 @@ fn question(rng: &mut Rng, templates: &[&str], a: u64, b: u64) -> String {
 /// A sum of two numbers.
 pub(super) fn addition(rng: &mut Rng) -> Task {
     let (a, b) = (operand(rng), operand(rng));
+    asked_sum(rng, a, b)
+}
+
+/// The sum of these two, asked for in one of the usual ways.
+pub(super) fn asked_sum(rng: &mut Rng, a: u64, b: u64) -> Task {
     let question = question(rng, ADD, a, b);
     sum(a, b, question)
 }

@@ -10,6 +10,7 @@
 //! depends on few tokens nearby (`columns` does this for arithmetic), `high` adds a check.
 
 mod arithmetic;
+mod beyond;
 mod columns;
 mod context;
 mod dialogue;
@@ -35,6 +36,7 @@ use ossia_text::Conversation;
 use ossia_text::harmony::Effort;
 use serde_json::Value;
 
+pub use beyond::Beyond;
 pub use grade::{Grade, grade};
 use rng::{Rng, hash};
 use task::Task;
@@ -245,7 +247,7 @@ pub fn split_of(key: &str) -> Split {
 /// shows sums, which are tasks of their own.
 fn build(family: Family, split: Split, effort: Option<Effort>, place: &[u64]) -> Sample {
     let mut rng = Rng::new(&[place, &[family as u64, split as u64]].concat());
-    let drawn = [Effort::Low, Effort::Medium, Effort::High][rng.weighted(&[1, 2, 1])];
+    let drawn = draw_effort(&mut rng);
     let task = loop {
         let task = family.task(&mut rng);
         let fits = match split {
@@ -257,4 +259,9 @@ fn build(family: Family, split: Split, effort: Option<Effort>, place: &[u64]) ->
         }
     };
     frame::frame(family, task, effort.unwrap_or(drawn), &mut rng)
+}
+
+/// One in four low, half medium, one in four high.
+fn draw_effort(rng: &mut Rng) -> Effort {
+    [Effort::Low, Effort::Medium, Effort::High][rng.weighted(&[1, 2, 1])]
 }

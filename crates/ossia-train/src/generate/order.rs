@@ -176,12 +176,17 @@ fn spaced(numbers: &[u64], w: usize) -> String {
 pub(super) fn sorting(rng: &mut Rng) -> Task {
     let count = 3 + rng.weighted(&[40, 35, 25]);
     let numbers = numbers(rng, count, 3);
+    sort(rng, &numbers)
+}
+
+/// These numbers in order, up or down.
+pub(super) fn sort(rng: &mut Rng, numbers: &[u64]) -> Task {
     let end = if rng.chance(65) { End::Low } else { End::High };
     let templates = if end == End::Low { SORT_UP } else { SORT_DOWN };
-    let question = ask_list(rng, templates, &numbers);
+    let question = ask_list(rng, templates, numbers);
     let w = numbers.iter().map(|n| width(*n)).max().unwrap_or(1);
-    let mut lines = vec![spaced(&numbers, w)];
-    let (mut left, mut sorted) = (numbers.clone(), Vec::new());
+    let mut lines = vec![spaced(numbers, w)];
+    let (mut left, mut sorted) = (numbers.to_vec(), Vec::new());
     while !left.is_empty() {
         let found = end.of(&left);
         left.retain(|n| *n != found);
@@ -191,5 +196,5 @@ pub(super) fn sorting(rng: &mut Rng) -> Task {
     let check: Vec<String> = sorted.windows(2).map(|pair| versus(pair[0], pair[1], w)).collect();
     let thought = Thought::new(lines.join("\n"), format!("check {}", check.join("\n")));
     let answer: Vec<String> = sorted.iter().map(u64::to_string).collect();
-    Task::new(set_key(&numbers), question, thought, answer.join(", "))
+    Task::new(set_key(numbers), question, thought, answer.join(", "))
 }

@@ -2,6 +2,7 @@
 
 pub mod bench;
 pub mod chat;
+pub mod eval;
 pub mod export;
 pub mod generate;
 pub mod inspect;
@@ -38,6 +39,8 @@ pub enum Command {
     Export(export::ExportArgs),
     /// A model from nothing, by a recipe
     Train(train::TrainArgs),
+    /// Held-out tasks, graded
+    Eval(eval::EvalArgs),
     /// Logits of every position
     Logits(logits::LogitsArgs),
     /// Token ids in, token ids out
@@ -58,6 +61,7 @@ impl Command {
             Command::Synth(args) => synth::run(args),
             Command::Export(args) => export::run(args),
             Command::Train(args) => train::run(args),
+            Command::Eval(args) => eval::run(args),
             Command::Logits(args) => logits::run(args),
             Command::Generate(args) => generate::run(args),
         }

@@ -1,0 +1,271 @@
+//! `ossia eval`: how many of the held-out tasks a model does, family by family, and how it says it.
+
+use std::io::IsTerminal;
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use ossia_model::checkpoint::Checkpoint;
+use ossia_model::{Model, Options, Plan};
+use ossia_text::Harmony;
+use ossia_text::harmony::Effort;
+use ossia_train::eval::{self, Calls, Item, MAX_TOKENS, MAX_TOKENS_BEYOND, Progress, Report, Set, Tally};
+use serde_json::{Map, Value, json};
+
+use super::run::EffortArg;
+use crate::error::Failure;
+use crate::source::{ModelArgs, Need, Source, plan_line};
+use crate::{machine, output};
+
+/// Efforts and their names in reports.
+const EFFORTS: [(Effort, &str); 3] = [(Effort::Low, "low"), (Effort::Medium, "medium"), (Effort::High, "high")];
+
+/// Arguments of `eval`.
+#[derive(Debug, clap::Args)]
+pub struct EvalArgs {
+    #[command(flatten)]
+    model: ModelArgs,
+    /// A family of tasks, or a set of longer ones; may be given more than once [default: all]
+    #[arg(long = "family", value_name = "FAMILY", value_parser = parse_set)]
+    families: Vec<Set>,
+    /// How long the model thinks [default: each task has its own]
+    #[arg(long, value_enum)]
+    effort: Option<EffortArg>,
+    /// Tasks of each family
+    #[arg(short, long = "num", default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    n: u32,
+    /// Which tasks are drawn
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Tasks at a time; changes the speed, never an answer
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    batch: u16,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+fn parse_set(name: &str) -> Result<Set, String> {
+    let names = || Set::all().map(Set::name).collect::<Vec<_>>().join(", ");
+    Set::from_name(name).ok_or_else(|| format!("wanted one of {}", names()))
+}
+
+/// Runs the command.
+pub fn run(args: EvalArgs) -> Result<(), Failure> {
+    let source = args.model.open()?;
+    let harmony = Harmony::new(source.tokenizer()?)?;
+    let items = eval::items(&harmony, &args.sets(), args.effort.map(Effort::from), args.seed, args.n as usize);
+    let items = items.map_err(failure)?;
+    let bar = Bar::new(args.json);
+    let (mut model, _files) = load(&args, source, &items, &bar)?;
+    let start = Instant::now();
+    let report = eval::evaluate(&mut model, &harmony, &items, args.batch as usize, &mut |now| bar.evaluating(now));
+    bar.clear();
+    let seconds = start.elapsed().as_secs_f64();
+    let outcome = Outcome { args: &args, report: report.map_err(failure)?, seconds };
+    if args.json { output::line(outcome.object()) } else { output::line(outcome.table()) }
+}
+
+fn failure(error: eval::Error) -> Failure {
+    match error {
+        eval::Error::Text(error) => error.into(),
+        eval::Error::Model(error) => error.into(),
+        other => Failure::Message(other.to_string()),
+    }
+}
+
+/// The model with room for `--batch` of the longest item, and its files, which stay open while it is used.
+fn load(args: &EvalArgs, source: Source, items: &[Item], bar: &Bar) -> Result<(Model, Checkpoint), Failure> {
+    let batch = args.batch as usize;
+    let need = Need { context: eval::context(items), logits_rows: batch, quiet: args.json };
+    let options = Options { sequences: batch, ..args.model.options(&source, need)? };
+    eval::check_context(items, options.context).map_err(failure)?;
+    let Source { checkpoint, config, .. } = source;
+    if !args.json {
+        eprintln!("{}", plan_line(&Plan::new(&checkpoint, &config, &options)));
+    }
+    let model = Model::load(&checkpoint, options, machine::memory_available(), &mut |done, all| {
+        bar.show("loading", done, all);
+    })?;
+    Ok((model, checkpoint))
+}
+
+impl EvalArgs {
+    /// What is asked for, each set once.
+    fn sets(&self) -> Vec<Set> {
+        Set::all().filter(|set| self.families.is_empty() || self.families.contains(set)).collect()
+    }
+
+    /// The efforts of the items.
+    fn efforts(&self) -> impl Iterator<Item = (Effort, &'static str)> {
+        let fixed = self.effort.map(Effort::from);
+        EFFORTS.into_iter().filter(move |(effort, _)| fixed.is_none_or(|fixed| fixed == *effort))
+    }
+}
+
+/// A bar that appears when a second has passed.
+struct Bar {
+    bar: ProgressBar,
+    start: Instant,
+    wanted: bool,
+}
+
+impl Bar {
+    fn new(quiet: bool) -> Self {
+        let style = ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len} {eta}");
+        let bar = ProgressBar::hidden().with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        Self { bar, start: Instant::now(), wanted: !quiet && std::io::stderr().is_terminal() }
+    }
+
+    fn show(&self, what: &str, done: usize, all: usize) {
+        self.bar.set_message(what.to_owned());
+        self.bar.set_length(all as u64);
+        self.bar.set_position(done as u64);
+        if self.wanted && self.bar.is_hidden() && self.start.elapsed() > Duration::from_secs(1) {
+            self.bar.set_draw_target(ProgressDrawTarget::stderr());
+        }
+    }
+
+    fn evaluating(&self, now: Progress) {
+        self.show(&format!("evaluating, {} tokens", now.tokens), now.done, now.all);
+    }
+
+    fn clear(&self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+/// What is printed.
+struct Outcome<'a> {
+    args: &'a EvalArgs,
+    report: Report,
+    seconds: f64,
+}
+
+impl Outcome<'_> {
+    fn tokens_per_second(&self) -> f64 {
+        self.report.num_tokens() as f64 / self.seconds.max(1e-9)
+    }
+
+    fn object(&self) -> Value {
+        let report = &self.report;
+        let sets = |families: bool| -> Map<String, Value> {
+            let sets = report.sets().into_iter().filter(|set| set.is_family() == families);
+            sets.map(|set| (set.name().to_owned(), self.set_object(set))).collect()
+        };
+        let by_effort = |number: &dyn Fn(Effort) -> Option<f64>| -> Map<String, Value> {
+            self.args.efforts().map(|(effort, name)| (name.to_owned(), number(effort).into())).collect()
+        };
+        let calls = report.calls();
+        json!({
+            "model": self.args.model.model, "precision": self.args.model.precision.name(),
+            "seed": self.args.seed, "batch": self.args.batch,
+            "effort": self.args.efforts().map(|(_, name)| name).collect::<Vec<_>>(),
+            "max_tokens": { "families": MAX_TOKENS, "beyond": MAX_TOKENS_BEYOND },
+            "families": sets(true),
+            "macro": report.macro_average(None),
+            "macro_by_effort": by_effort(&|effort| report.macro_average(Some(effort))),
+            "beyond": sets(false),
+            "tool_calls": {
+                "asked": calls.asked, "correct": calls.correct, "made": calls.made, "valid": calls.valid,
+                "correct_share": calls.correct_share(), "valid_share": calls.valid_share(),
+            },
+            "stopped_share": report.stopped_share(),
+            "thinking_tokens": by_effort(&|effort| report.mean_thinking_tokens(effort)),
+            "prompt_tokens": report.prompt_tokens, "tokens": report.num_tokens(),
+            "seconds": self.seconds, "tok_s": self.tokens_per_second(),
+        })
+    }
+
+    fn set_object(&self, set: Set) -> Value {
+        let tally = self.report.tally(set, None);
+        let mut object = tally_object(&tally);
+        object["valid"] = tally.valid.into();
+        object["stopped"] = tally.stopped.into();
+        let efforts = self.args.efforts();
+        let efforts = efforts.map(|(e, name)| (name.to_owned(), tally_object(&self.report.tally(set, Some(e)))));
+        object["efforts"] = Value::Object(efforts.collect());
+        object
+    }
+
+    fn table(&self) -> String {
+        let mut head = format!("{:<18}{:>6}{:>9}{:>9}{:>18}{:>9}", "", "tasks", "correct", "share", "95 %", "valid");
+        let shows_efforts = self.args.effort.is_none();
+        if shows_efforts {
+            head += &format!("{:>10}{:>9}{:>9}", "low", "medium", "high");
+        }
+        let (families, beyond): (Vec<Set>, Vec<Set>) = self.report.sets().into_iter().partition(|set| set.is_family());
+        let mut lines = vec![head];
+        lines.extend(families.iter().map(|&set| self.set_line(set, shows_efforts)));
+        if !families.is_empty() {
+            lines.push(self.macro_line(shows_efforts));
+        }
+        if !beyond.is_empty() {
+            lines.push("\nlonger than in training, not in the average:".into());
+        }
+        lines.extend(beyond.iter().map(|&set| self.set_line(set, shows_efforts)));
+        lines.push(String::new());
+        lines.extend(self.notes(!families.is_empty()));
+        lines.join("\n")
+    }
+
+    fn set_line(&self, set: Set, shows_efforts: bool) -> String {
+        let tally = self.report.tally(set, None);
+        let Tally { num, correct, .. } = tally;
+        let (low, high) = tally.interval().unwrap_or_default();
+        let interval = format!("{:.1} to {:.1} %", 100.0 * low, 100.0 * high);
+        let (share, valid) = (percent(tally.share()), percent(tally.valid_share()));
+        let line = format!("{:<18}{num:>6}{correct:>9}{share:>9}{interval:>18}{valid:>9}", set.name());
+        line + &self.effort_columns(shows_efforts, &|effort| self.report.tally(set, Some(effort)).share())
+    }
+
+    fn macro_line(&self, shows_efforts: bool) -> String {
+        let line = format!("{:<33}{:>9}{:>27}", "mean of families", percent(self.report.macro_average(None)), "");
+        line + &self.effort_columns(shows_efforts, &|effort| self.report.macro_average(Some(effort)))
+    }
+
+    fn effort_columns(&self, shown: bool, number: &dyn Fn(Effort) -> Option<f64>) -> String {
+        if !shown {
+            return String::new();
+        }
+        let [low, medium, high] = EFFORTS.map(|(effort, _)| percent(number(effort)));
+        format!("{low:>10}{medium:>9}{high:>9}")
+    }
+
+    /// Lines below the table; the first three are about the families.
+    fn notes(&self, has_families: bool) -> Vec<String> {
+        let report = &self.report;
+        let speed = format!(
+            "speed             {:.0} tok/s ({} tokens made, {} read, in {:.1} s)",
+            self.tokens_per_second(),
+            report.num_tokens(),
+            report.prompt_tokens,
+            self.seconds
+        );
+        if !has_families {
+            return vec![speed];
+        }
+        let stopped = format!("ended by itself   {}", percent(report.stopped_share()));
+        let thought = self.args.efforts().map(|(effort, name)| {
+            report.mean_thinking_tokens(effort).map_or(format!("{name} -"), |mean| format!("{name} {mean:.1}"))
+        });
+        let thought = format!("thinking tokens   {}", thought.collect::<Vec<_>>().join(", "));
+        vec![calls_line(&report.calls()), stopped, thought, speed]
+    }
+}
+
+fn calls_line(calls: &Calls) -> String {
+    let (right, formed) = (percent(calls.correct_share()), percent(calls.valid_share()));
+    let Calls { asked, correct, made, valid } = calls;
+    format!(
+        "tool calls        {correct} of {asked} right ({right}); {made} made, {valid} of them well-formed ({formed})"
+    )
+}
+
+fn tally_object(tally: &Tally) -> Value {
+    let (low, high) = tally.interval().unzip();
+    json!({ "n": tally.num, "correct": tally.correct, "share": tally.share(), "low": low, "high": high })
+}
+
+fn percent(share: Option<f64>) -> String {
+    share.map_or("-".into(), |share| format!("{:.1} %", 100.0 * share))
+}
