@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use ossia_text::{Conversation, Harmony, Tokenizer};
+use ossia_text::{Conversation, Harmony, RenderOptions, Tokenizer, byte_level_tokenizer_json};
 
 use crate::dataset::{self, Document, Shard, VocabularyId, whole_file};
 use crate::error::{Error, Result};
@@ -14,6 +14,8 @@ use crate::recipe::{Recipe, Source};
 const SHARD: u64 = 50_000;
 /// Conversations that the vocabulary is trained on.
 const VOCABULARY_TEXTS: u64 = 20_000;
+/// 256 bytes and harmony's nine special tokens.
+const BYTES_ONLY: usize = 265;
 /// Held-out conversations are drawn by another seed than those of training.
 const VALIDATION_SEED: u64 = 0x7661_6c69_6461_7465;
 
@@ -135,21 +137,32 @@ fn shard_files(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// The words of a conversation, without harmony's marks.
-fn texts(conversation: &Conversation) -> String {
-    let each = conversation.messages.iter().map(ossia_text::Message::content_text);
-    each.collect::<Vec<_>>().join("\n")
+/// All that stands between harmony's marks when a conversation is rendered: headers and the system message too, which
+/// every document holds, and which cost most of its tokens where the vocabulary does not know them.
+fn texts(bytes: &Harmony, conversation: &Conversation) -> Result<String> {
+    let tokens = bytes.render_for_training(conversation, &RenderOptions::default())?;
+    let tokenizer = bytes.tokenizer();
+    let parts = tokens.split(|&id| tokenizer.is_special(id));
+    let parts: Vec<_> = parts.map(|ids| String::from_utf8_lossy(&tokenizer.decode(ids)).into_owned()).collect();
+    Ok(parts.join("\n"))
 }
 
 fn train_tokenizer(recipe: &Recipe, progress: &mut Progress) -> Result<Option<String>> {
+    // One token a byte: enough to render.
+    let bytes = Harmony::new(Tokenizer::from_json(&byte_level_tokenizer_json(BYTES_ONLY)?)?.into())?;
     let count = VOCABULARY_TEXTS.min(recipe.data.documents);
-    let mut broken_off = false;
+    let (mut broken_off, mut failed) = (false, None);
     let texts = (0..count).map_while(|index| {
         broken_off |= index % 1000 == 0 && progress("training the vocabulary", index, count).is_break();
-        (!broken_off).then(|| texts(&generate::training_sample(recipe.seed, index).conversation))
+        let sample = (!broken_off).then(|| generate::training_sample(recipe.seed, index))?;
+        texts(&bytes, &sample.conversation).map_err(|error| failed = Some(error)).ok()
     });
     let json = ossia_text::tokenizer::train_bpe(texts, recipe.data.vocabulary);
-    if broken_off { Ok(None) } else { Ok(Some(json?)) }
+    match failed {
+        Some(error) => Err(error),
+        None if broken_off => Ok(None),
+        None => Ok(Some(json?)),
+    }
 }
 
 fn generate_shards(

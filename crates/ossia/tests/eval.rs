@@ -49,7 +49,18 @@ fn company_and_chunks_change_nothing_but_the_speed() {
 
 #[test]
 fn a_report_holds_families_and_what_lies_beyond() {
-    let object: Value = serde_json::from_str(&stdout(&[&SMALL[..], &["--json"]].concat())).expect("stdout is JSON");
+    let folder = tempfile::tempdir().expect("a folder");
+    let answers = folder.path().join("answers.jsonl");
+    let answers = answers.to_str().expect("a plain path");
+    let text = stdout(&[&SMALL[..], &["--json", "--effort", "mixed", "--answers", answers]].concat());
+    let object: Value = serde_json::from_str(&text).expect("stdout is JSON");
+    let lines = std::fs::read_to_string(answers).expect("answers");
+    assert_eq!(lines.lines().count(), 8);
+    for line in lines.lines() {
+        let line: Value = serde_json::from_str(line).expect("a line is JSON");
+        assert!(line["prompt"].as_str().is_some_and(|prompt| prompt.ends_with("<|start|>assistant")), "{line}");
+        assert!(line["correct"] == false && !line["wanted"].is_null() && line["answer"].is_string(), "{line}");
+    }
     let (family, beyond) = (&object["families"]["tool_call"], &object["beyond"]["addition_5_digits"]);
     for set in [family, beyond] {
         // Random weights say nothing right.
@@ -68,7 +79,7 @@ fn a_report_holds_families_and_what_lies_beyond() {
 
 #[test]
 fn people_get_a_table() {
-    let table = stdout(&SMALL);
+    let table = stdout(&[&SMALL[..], &["--effort", "mixed"]].concat());
     for part in
         ["tool_call ", "mean of families", "addition_5_digits", "0.0 to 49.0 %", "tool calls", "tok/s", "medium"]
     {
@@ -80,6 +91,8 @@ fn people_get_a_table() {
 #[test]
 fn what_cannot_be_evaluated_is_refused() {
     fails(&["-m", "synth:nano", "--family", "poetry"], 2, &["poetry", "addition, subtraction", "sorting_7_numbers"]);
+    let nowhere = ["-m", "synth:nano", "--family", "dates", "-n", "1", "--answers", "/nowhere/a.jsonl"];
+    fails(&nowhere, 1, &["/nowhere/a.jsonl"]);
     fails(&["-m", "synth:nano", "-n", "0"], 2, &["-n"]);
     fails(&["-m", "synth:nano", "--family", "dates", "-n", "2", "--ctx", "300"], 1, &["ends at 300", "--ctx"]);
     let nano = Path::new(env!("CARGO_MANIFEST_DIR")).join("../ossia-model/tests/data/nano");

@@ -112,6 +112,16 @@ impl Item {
         let prompt = harmony.render_for_completion(&sample.question(), &RenderOptions::default())?;
         Ok(Self { set, sample, prompt, max_tokens: set.max_tokens() })
     }
+
+    /// What is put to the model.
+    pub fn prompt(&self) -> &[u32] {
+        &self.prompt
+    }
+
+    /// What is to come of it.
+    pub fn expected(&self) -> &Expected {
+        &self.sample.expected
+    }
 }
 
 /// The first `count` items of every set; without `effort` each has its own, as in training.

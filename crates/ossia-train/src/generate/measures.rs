@@ -139,7 +139,7 @@ fn weekday(rng: &mut Rng) -> Task {
     let question = ask(rng, templates, &[("n", &n.to_string()), ("d", DAYS[start])]);
     let rest = n % 7;
     let counted: Vec<String> = (0..=rest).map(|steps| format!("{steps} {}", at(steps))).collect();
-    let working = format!("{n}={}+{rest}\n{}", n - rest, counted.join(" "));
+    let working = format!("{word} {n}={}+{rest}\n{}", n - rest, counted.join(" "));
     let back: Vec<String> = counted.into_iter().rev().collect();
     let key = format!("weekday {word} {} {n}", DAYS[start]);
     Task::new(key, question, Thought::new(working, format!("check {}", back.join(" "))), at(rest))

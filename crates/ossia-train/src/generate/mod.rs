@@ -128,20 +128,20 @@ impl Family {
     /// So many in a hundred training samples are of this family.
     pub fn share(self) -> u32 {
         match self {
-            Self::Addition => 13,
-            Self::Subtraction => 9,
-            Self::Multiplication => 10,
-            Self::Comparison => 4,
-            Self::Sorting => 5,
-            Self::ToolCall => 11,
-            Self::ToolAnswer => 7,
-            Self::Context1 => 8,
-            Self::Context2 => 6,
-            Self::Refusal => 3,
+            Self::Addition => 11,
+            Self::Subtraction => 8,
+            Self::Multiplication => 9,
+            Self::Comparison => 5,
+            Self::Sorting => 6,
+            Self::ToolCall => 10,
+            Self::ToolAnswer => 5,
+            Self::Context1 => 9,
+            Self::Context2 => 7,
+            Self::Refusal => 5,
             Self::Units => 6,
-            Self::Dates => 5,
-            Self::Strings => 5,
-            Self::Greeting => 4,
+            Self::Dates => 6,
+            Self::Strings => 6,
+            Self::Greeting => 3,
             Self::Dialogue => 4,
         }
     }
@@ -214,7 +214,7 @@ pub enum Expected {
     },
 }
 
-/// The sample at a place. The effort is drawn: one in four low, half medium, one in four high.
+/// The sample at a place. The effort is drawn: one in seven low, four medium, two high.
 pub fn sample(family: Family, split: Split, seed: u64, index: u64) -> Sample {
     build(family, split, None, &[seed, index])
 }
@@ -261,7 +261,7 @@ fn build(family: Family, split: Split, effort: Option<Effort>, place: &[u64]) ->
     frame::frame(family, task, effort.unwrap_or(drawn), &mut rng)
 }
 
-/// One in four low, half medium, one in four high.
+/// Medium is what a model is asked for where nothing is said; low, which shows no working, teaches least.
 fn draw_effort(rng: &mut Rng) -> Effort {
-    [Effort::Low, Effort::Medium, Effort::High][rng.weighted(&[1, 2, 1])]
+    [Effort::Low, Effort::Medium, Effort::High][rng.weighted(&[1, 4, 2])]
 }

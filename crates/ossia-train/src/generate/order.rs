@@ -154,7 +154,7 @@ pub(super) fn find_end(numbers: &[u64], end: End, question: String) -> Task {
     let mut best = numbers[0];
     for &next in &numbers[1..] {
         let winner = end.of(&[best, next]);
-        lines.push(format!("{} {}", versus(best, next, w), padded(winner, w)));
+        lines.push(format!("{} {} {}", end.word(), versus(best, next, w), padded(winner, w)));
         best = winner;
     }
     let others = numbers.iter().filter(|n| **n != best);

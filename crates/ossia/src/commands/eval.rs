@@ -1,6 +1,8 @@
 //! `ossia eval`: how many of the held-out tasks a model does, family by family, and how it says it.
 
-use std::io::IsTerminal;
+use std::fs::File;
+use std::io::{self, IsTerminal, Write};
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -8,10 +10,10 @@ use ossia_model::checkpoint::Checkpoint;
 use ossia_model::{Model, Options, Plan};
 use ossia_text::Harmony;
 use ossia_text::harmony::Effort;
-use ossia_train::eval::{self, Calls, Item, MAX_TOKENS, MAX_TOKENS_BEYOND, Progress, Report, Set, Tally};
+use ossia_train::eval::{self, Answer, Calls, Item, MAX_TOKENS, MAX_TOKENS_BEYOND, Progress, Report, Set, Tally};
+use ossia_train::generate::Expected;
 use serde_json::{Map, Value, json};
 
-use super::run::EffortArg;
 use crate::error::Failure;
 use crate::source::{ModelArgs, Need, Source, plan_line};
 use crate::{machine, output};
@@ -27,9 +29,9 @@ pub struct EvalArgs {
     /// A family of tasks, or a set of longer ones; may be given more than once [default: all]
     #[arg(long = "family", value_name = "FAMILY", value_parser = parse_set)]
     families: Vec<Set>,
-    /// How long the model thinks [default: each task has its own]
-    #[arg(long, value_enum)]
-    effort: Option<EffortArg>,
+    /// How long the model thinks
+    #[arg(long, value_enum, default_value_t = Efforts::Medium)]
+    effort: Efforts,
     /// Tasks of each family
     #[arg(short, long = "num", default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     n: u32,
@@ -42,6 +44,34 @@ pub struct EvalArgs {
     /// Print one JSON object
     #[arg(long)]
     json: bool,
+    /// Where each question, what was wanted and what was answered go, one JSON object a line
+    #[arg(long, value_name = "FILE")]
+    answers: Option<PathBuf>,
+}
+
+/// The efforts of the tasks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Efforts {
+    /// Short.
+    Low,
+    /// Between.
+    Medium,
+    /// Long.
+    High,
+    /// Each task has its own, as in training.
+    Mixed,
+}
+
+impl Efforts {
+    /// The one effort of all tasks, if there is one.
+    fn fixed(self) -> Option<Effort> {
+        match self {
+            Self::Low => Some(Effort::Low),
+            Self::Medium => Some(Effort::Medium),
+            Self::High => Some(Effort::High),
+            Self::Mixed => None,
+        }
+    }
 }
 
 fn parse_set(name: &str) -> Result<Set, String> {
@@ -52,8 +82,10 @@ fn parse_set(name: &str) -> Result<Set, String> {
 /// Runs the command.
 pub fn run(args: EvalArgs) -> Result<(), Failure> {
     let source = args.model.open()?;
+    // Now, not after hours of work.
+    let answers = args.answers.as_ref().map(File::create).transpose().map_err(|error| args.no_answers(&error))?;
     let harmony = Harmony::new(source.tokenizer()?)?;
-    let items = eval::items(&harmony, &args.sets(), args.effort.map(Effort::from), args.seed, args.n as usize);
+    let items = eval::items(&harmony, &args.sets(), args.effort.fixed(), args.seed, args.n as usize);
     let items = items.map_err(failure)?;
     let bar = Bar::new(args.json);
     let (mut model, _files) = load(&args, source, &items, &bar)?;
@@ -62,6 +94,10 @@ pub fn run(args: EvalArgs) -> Result<(), Failure> {
     bar.clear();
     let seconds = start.elapsed().as_secs_f64();
     let outcome = Outcome { args: &args, report: report.map_err(failure)?, seconds };
+    if let Some(mut file) = answers {
+        let lines = items.iter().zip(&outcome.report.answers).map(|(item, answer)| answer_line(&harmony, item, answer));
+        file.write_all(lines.collect::<String>().as_bytes()).map_err(|error| args.no_answers(&error))?;
+    }
     if args.json { output::line(outcome.object()) } else { output::line(outcome.table()) }
 }
 
@@ -89,7 +125,27 @@ fn load(args: &EvalArgs, source: Source, items: &[Item], bar: &Bar) -> Result<(M
     Ok((model, checkpoint))
 }
 
+/// An item and its answer as text, special tokens and all.
+fn answer_line(harmony: &Harmony, item: &Item, answer: &Answer) -> String {
+    let text = |ids: &[u32]| String::from_utf8_lossy(&harmony.tokenizer().decode(ids)).into_owned();
+    let wanted = match item.expected() {
+        Expected::Final(text) => json!(text),
+        Expected::Call { name, arguments } => json!({ "name": name, "arguments": arguments }),
+    };
+    let effort = EFFORTS.into_iter().find_map(|(effort, name)| (effort == answer.effort).then_some(name));
+    let line = json!({
+        "set": answer.set.name(), "effort": effort, "correct": answer.grade.correct, "valid": answer.grade.valid,
+        "prompt": text(item.prompt()), "wanted": wanted, "said": answer.grade.said, "answer": text(&answer.tokens),
+    });
+    format!("{line}\n")
+}
+
 impl EvalArgs {
+    fn no_answers(&self, error: &io::Error) -> Failure {
+        let path = self.answers.as_deref().unwrap_or(Path::new("")).display();
+        Failure::Message(format!("the answers cannot be written to {path}: {error}"))
+    }
+
     /// What is asked for, each set once.
     fn sets(&self) -> Vec<Set> {
         Set::all().filter(|set| self.families.is_empty() || self.families.contains(set)).collect()
@@ -97,7 +153,7 @@ impl EvalArgs {
 
     /// The efforts of the items.
     fn efforts(&self) -> impl Iterator<Item = (Effort, &'static str)> {
-        let fixed = self.effort.map(Effort::from);
+        let fixed = self.effort.fixed();
         EFFORTS.into_iter().filter(move |(effort, _)| fixed.is_none_or(|fixed| fixed == *effort))
     }
 }
@@ -189,7 +245,7 @@ impl Outcome<'_> {
 
     fn table(&self) -> String {
         let mut head = format!("{:<18}{:>6}{:>9}{:>9}{:>18}{:>9}", "", "tasks", "correct", "share", "95 %", "valid");
-        let shows_efforts = self.args.effort.is_none();
+        let shows_efforts = self.args.effort == Efforts::Mixed;
         if shows_efforts {
             head += &format!("{:>10}{:>9}{:>9}", "low", "medium", "high");
         }
