@@ -143,7 +143,12 @@ impl Session {
         first.messages.push(Message::user(start.prompt));
         let prompt = render(&harmony, &first)?.len();
         let room = start.max_tokens.unwrap_or(ANSWER_ROOM);
-        let need = Need { context: CONTEXT.max(prompt.saturating_add(room)), logits_rows: 1, quiet: start.quiet };
+        let need = Need {
+            context: CONTEXT.max(prompt.saturating_add(room)),
+            logits_rows: 1,
+            sequences: 1,
+            quiet: start.quiet,
+        };
         check_room(prompt, model.options(&source, need)?.context, source.config.max_context)?;
         let model = source.load(model, need)?.model;
         let (held, tokens) = (Held::default(), Vec::new());

@@ -75,6 +75,8 @@ pub struct Need {
     pub context: usize,
     /// Rows of logits of one step.
     pub logits_rows: usize,
+    /// Sequences at a time.
+    pub sequences: usize,
     /// Whether to say what is being done.
     pub quiet: bool,
 }
@@ -129,7 +131,7 @@ impl ModelArgs {
             threads: self.threads.map_or(defaults.threads, usize::from),
             isa: isa()?,
             context,
-            sequences: 1,
+            sequences: need.sequences,
             chunk: (self.chunk as usize).min(context),
             logits_rows: need.logits_rows,
         })

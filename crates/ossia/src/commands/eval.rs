@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use ossia_model::checkpoint::Checkpoint;
-use ossia_model::{Model, Options, Plan};
+use ossia_model::{Model, Plan};
 use ossia_text::Harmony;
 use ossia_text::harmony::Effort;
 use ossia_train::eval::{self, Answer, Calls, Item, MAX_TOKENS, MAX_TOKENS_BEYOND, Progress, Report, Set, Tally};
@@ -112,8 +112,8 @@ fn failure(error: eval::Error) -> Failure {
 /// The model with room for `--batch` of the longest item, and its files, which stay open while it is used.
 fn load(args: &EvalArgs, source: Source, items: &[Item], bar: &Bar) -> Result<(Model, Checkpoint), Failure> {
     let batch = args.batch as usize;
-    let need = Need { context: eval::context(items), logits_rows: batch, quiet: args.json };
-    let options = Options { sequences: batch, ..args.model.options(&source, need)? };
+    let need = Need { context: eval::context(items), logits_rows: batch, sequences: batch, quiet: args.json };
+    let options = args.model.options(&source, need)?;
     eval::check_context(items, options.context).map_err(failure)?;
     let Source { checkpoint, config, .. } = source;
     if !args.json {

@@ -33,7 +33,8 @@ pub struct GenerateArgs {
 
 /// Runs the command.
 pub fn run(args: GenerateArgs) -> Result<(), Failure> {
-    let need = Need { context: args.tokens.len().saturating_add(args.n), logits_rows: 1, quiet: args.json };
+    let need =
+        Need { context: args.tokens.len().saturating_add(args.n), logits_rows: 1, sequences: 1, quiet: args.json };
     let source = args.model.open()?;
     let vocab = source.config.vocab_size;
     if let Some(id) = args.tokens.iter().find(|&&id| id as usize >= vocab) {

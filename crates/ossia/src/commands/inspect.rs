@@ -30,7 +30,7 @@ pub fn run(mut args: InspectArgs) -> Result<(), Failure> {
         args.model.model = name;
     }
     let source = args.model.open()?;
-    let need = Need { context: 8192, logits_rows: 1, quiet: true };
+    let need = Need { context: 8192, logits_rows: 1, sequences: 1, quiet: true };
     let options = args.model.options(&source, need)?;
     let plan = Plan::new(&source.checkpoint, &source.config, &options);
     let fit = machine::memory_available().map(|free| plan.check(&source.checkpoint, &source.config, &options, free));

@@ -39,7 +39,7 @@ pub fn run(mut args: LogitsArgs) -> Result<(), Failure> {
     check_ids(&args.tokens, &tokens, vocab)?;
     let rows = (STEP_BYTES / (4 * vocab)).clamp(1, args.model.chunk as usize);
     args.model.chunk = rows as u32;
-    let need = Need { context: tokens.len(), logits_rows: rows, quiet: args.json };
+    let need = Need { context: tokens.len(), logits_rows: rows, sequences: 1, quiet: args.json };
     let mut model = source.load(&args.model, need)?.model;
     check_length(&args.tokens, tokens.len(), model.options().context)?;
     let spec = TensorSpec { name: "logits".into(), dtype: DType::F32, shape: vec![tokens.len(), vocab] };

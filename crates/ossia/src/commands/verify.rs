@@ -40,7 +40,7 @@ pub fn run(mut args: VerifyArgs) -> Result<(), Failure> {
     let files: BTreeSet<_> = source.checkpoint.tensors().map(|t| t.file.clone()).collect();
     let hashes = files.iter().filter(|f| f.is_file()).map(|f| check_hash(f)).collect::<Result<Vec<_>, _>>()?;
     let tensors = source.checkpoint.tensors().count();
-    let need = Need { context: 64, logits_rows: 1, quiet: true };
+    let need = Need { context: 64, logits_rows: 1, sequences: 1, quiet: true };
     let options = args.model.options(&source, need)?;
     // Reading the weights checks names, shapes, formats and scales.
     let model = Model::load(&source.checkpoint, options, crate::machine::memory_available(), &mut |_, _| {})?;
