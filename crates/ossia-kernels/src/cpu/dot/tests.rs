@@ -122,3 +122,56 @@ fn all_tiles(isa: Isa, m: &Matrix, x: &[f32], picked: &[u32]) -> Vec<f32> {
     }
     all
 }
+
+#[test]
+#[ignore = "a measurement: cargo test --release -p ossia-kernels dot_speed -- --ignored --nocapture"]
+fn dot_speed() {
+    let cols = 2880;
+    for (name, rows) in [("in cache", 256), ("from memory", 1 << 17)] {
+        for dtype in [crate::DType::Q8_0, crate::DType::Mxfp4] {
+            let group_bytes = if dtype == crate::DType::Q8_0 { 34 } else { 17 };
+            let mut state = 1u64;
+            let mut bytes: Vec<u8> = (0..rows * cols / 32 * group_bytes)
+                .map(|_| {
+                    state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                    (state >> 57) as u8
+                })
+                .collect();
+            // Scales near 1: sums of subnormal numbers take far longer.
+            bytes.chunks_exact_mut(group_bytes).for_each(|group| group[1] = 0x3c);
+            if dtype == crate::DType::Mxfp4 {
+                bytes.chunks_exact_mut(group_bytes).for_each(|group| group[0] = 126);
+            }
+            let pool = crate::pool::Pool::new(1);
+            let read = crate::cpu::bandwidth::read_bytes_per_second(&pool, &[&bytes], 3);
+            println!("{dtype:?} {name}: reading {:.1} GB/s", read / 1e9);
+            let m = Matrix::new(dtype, rows, cols, crate::Bytes::new(bytes)).unwrap();
+            let x = Numbers(11).vec(8 * cols);
+            for isa in [Isa::Avx2, Isa::Avx512] {
+                for tokens in [1, 8] {
+                    let runtime = runtime(isa, 1, Precision::Fast);
+                    let input = Input::new(&runtime, &x, m.cols(), m.kind()).unwrap();
+                    let mut panels = Panels::new(&runtime.arena, 1, m.cols()).unwrap();
+                    let panels = panels.split();
+                    let mut panel = panels[0].lock().unwrap();
+                    let picked: Vec<u32> = (0..tokens).collect();
+                    let mut best = f64::INFINITY;
+                    for _ in 0..if rows > 1000 { 2 } else { 100 } {
+                        let start = std::time::Instant::now();
+                        for row in (0..rows).step_by(TILE) {
+                            let mut out = [[0.0; TILE]; 8];
+                            tile(isa, &m, row, &input, &picked, &mut panel, &mut out[..tokens as usize]);
+                            std::hint::black_box(out);
+                        }
+                        best = best.min(start.elapsed().as_secs_f64());
+                    }
+                    println!(
+                        "{dtype:?} {name} {isa:?} {tokens} tokens: {:.1} GB/s, {:.0} GOP/s",
+                        m.bytes() as f64 / best / 1e9,
+                        2.0 * (rows * cols * tokens as usize) as f64 / best / 1e9
+                    );
+                }
+            }
+        }
+    }
+}

@@ -11,8 +11,8 @@ use crate::{Result, Runtime};
 /// Pairs whose tile results are held at once.
 const PAIRS: usize = 64;
 
-/// Tiles of a task.
-const TILES: usize = 6;
+/// Tiles of a task. A tile's kernel asks for the tile after it, which at a task's end is another thread's.
+const TILES: usize = 15;
 
 /// Columns that are added up at once.
 const COLUMNS: usize = 64;

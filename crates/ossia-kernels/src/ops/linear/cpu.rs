@@ -8,6 +8,13 @@ use crate::{Result, Runtime};
 /// Tokens whose tile results are held at once.
 const TOKENS: usize = 64;
 
+/// Bytes of weights of a task. A tile's kernel asks for the tile after it, which another thread would have where tasks
+/// were single tiles: everything would be read twice.
+const BYTES: usize = 1 << 19;
+
+/// Tasks for each thread at least, so that a disturbed one does not hold up the others for long.
+const SHARES: usize = 4;
+
 /// Multiplications below which waking a thread costs more than it gains.
 const GRAIN: usize = 1 << 16;
 
@@ -18,10 +25,12 @@ pub fn forward(runtime: &Runtime, x: &[f32], linear: &Linear, y: &mut [f32], wri
     let mut panels = Panels::new(&runtime.arena, runtime.pool.threads(), cols)?;
     let panels = panels.split();
     let y = Disjoint::new(y);
-    let per_task = (GRAIN / (TILE * cols * tokens.len().max(1))).clamp(1, 32);
+    let least = (GRAIN / (TILE * cols * tokens.len().max(1))).clamp(1, 32);
     let mut first = 0;
     for part in linear.parts() {
         let tiles = part.weight.rows().div_ceil(TILE);
+        let wanted = (BYTES * tiles).div_ceil(part.weight.bytes().max(1));
+        let per_task = wanted.min(tiles / (SHARES * runtime.pool.threads())).max(least);
         runtime.pool.run_ranges(tiles, per_task, |range, thread| {
             let mut panel = panels[thread].lock().unwrap_or_else(|e| e.into_inner());
             for tile in range {
