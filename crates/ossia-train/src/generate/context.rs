@@ -196,6 +196,46 @@ pub(super) fn two_questions(rng: &mut Rng) -> Task {
     begin.then(one_hop_task(rng, &facts, second, relation.name, None))
 }
 
+/// Some sentences about some people.
+fn facts_of_some(rng: &mut Rng) -> Facts {
+    let num_people = rng.between(2, 3) as usize;
+    let (people, mut facts) = (rng.some(NAMES, num_people), Facts::default());
+    let count = rng.between(3, 7) as usize;
+    facts.fill_up(rng, count, &people);
+    rng.shuffle(&mut facts.0);
+    facts
+}
+
+/// A text as these tasks have it.
+pub(super) fn some_text(rng: &mut Rng) -> String {
+    facts_of_some(rng).text()
+}
+
+/// The sentences of a text, person by person.
+pub(super) fn by_person(rng: &mut Rng) -> Task {
+    let facts = facts_of_some(rng);
+    let text = facts.text();
+    let templates = [
+        "{t}\nSort this by person.",
+        "Sort by person: {t}",
+        "{t}\nWho is who? Go person by person.",
+        "Group by person: {t}",
+    ];
+    let question = ask(rng, &templates, &[("t", &text)]);
+    let mut people: Vec<&str> = Vec::new();
+    for fact in &facts.0 {
+        if !people.contains(&fact.about.as_str()) {
+            people.push(&fact.about);
+        }
+    }
+    let said =
+        |person: &&str| facts.0.iter().filter(|fact| fact.about == **person).map(|fact| fact.text.as_str()).collect();
+    let lines: Vec<Vec<&str>> = people.iter().map(said).collect();
+    let answer = lines.iter().map(|line| line.join(" ")).collect::<Vec<_>>().join("\n");
+    let thought = Thought::new(format!("people: {}", people.join(", ")), "check: all sentences");
+    Task::new(format!("by person {text}"), question, thought, answer)
+}
+
 /// A question that takes two sentences: somebody's kin and what is said of them, or a thing in a box in a room.
 pub(super) fn two_hops(rng: &mut Rng) -> Task {
     if rng.chance(25) {

@@ -20,6 +20,7 @@ mod greeting;
 mod measures;
 mod order;
 mod phrases;
+mod recall;
 mod rng;
 mod schemas;
 mod strings;
@@ -77,11 +78,13 @@ pub enum Family {
     Greeting,
     /// A second turn that refers to the first.
     Dialogue,
+    /// What was given, again, or in another order.
+    Recall,
 }
 
 impl Family {
     /// Every family.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Addition,
         Self::Subtraction,
         Self::Multiplication,
@@ -97,6 +100,7 @@ impl Family {
         Self::Strings,
         Self::Greeting,
         Self::Dialogue,
+        Self::Recall,
     ];
 
     /// The name in reports and file names.
@@ -117,6 +121,7 @@ impl Family {
             Self::Strings => "strings",
             Self::Greeting => "greeting",
             Self::Dialogue => "dialogue",
+            Self::Recall => "recall",
         }
     }
 
@@ -128,21 +133,22 @@ impl Family {
     /// So many in a hundred training samples are of this family.
     pub fn share(self) -> u32 {
         match self {
-            Self::Addition => 11,
-            Self::Subtraction => 8,
-            Self::Multiplication => 9,
-            Self::Comparison => 5,
-            Self::Sorting => 6,
-            Self::ToolCall => 10,
-            Self::ToolAnswer => 5,
-            Self::Context1 => 9,
+            Self::Addition => 9,
+            Self::Subtraction => 7,
+            Self::Multiplication => 8,
+            Self::Comparison => 4,
+            Self::Sorting => 5,
+            Self::ToolCall => 8,
+            Self::ToolAnswer => 4,
+            Self::Context1 => 8,
             Self::Context2 => 7,
-            Self::Refusal => 5,
-            Self::Units => 6,
-            Self::Dates => 6,
-            Self::Strings => 6,
+            Self::Refusal => 4,
+            Self::Units => 5,
+            Self::Dates => 5,
+            Self::Strings => 5,
             Self::Greeting => 3,
-            Self::Dialogue => 4,
+            Self::Dialogue => 3,
+            Self::Recall => 15,
         }
     }
 
@@ -163,6 +169,7 @@ impl Family {
             Self::Strings => strings::letters(rng),
             Self::Greeting => greeting::talk(rng),
             Self::Dialogue => dialogue::second_turn(rng),
+            Self::Recall => recall::recall(rng),
         }
     }
 }
