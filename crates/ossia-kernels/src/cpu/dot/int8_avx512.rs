@@ -42,6 +42,7 @@ pub unsafe fn tile(m: &Matrix, row: usize, x: &Int8Rows, tokens: &[u32], panel: 
                 tokens,
                 out,
                 |tokens, out| panel_tokens(groups, panel, x, tokens, out),
+                |tokens, out| panel_tokens(groups, panel, x, tokens, out),
                 |token, out| panel_tokens(groups, panel, x, token, out),
             );
         }

@@ -134,6 +134,17 @@ pub fn tile(isa: Isa, m: &Matrix, row: usize, x: &Input, tokens: &[u32], panel: 
     }
 }
 
+/// Runs a kernel for N tokens on fewer, the last of them standing in for the others: a kernel for one token waits for its
+/// own sums and takes as long as one for many.
+#[inline(always)]
+fn padded<const N: usize>(tokens: &[u32], out: &mut [[f32; TILE]], run: impl Fn([u32; N], &mut [[f32; TILE]])) {
+    let num = tokens.len();
+    let mut all = [[0.0; TILE]; N];
+    all[..num].copy_from_slice(out);
+    run(std::array::from_fn(|i| tokens[i.min(num - 1)]), &mut all);
+    out.copy_from_slice(&all[..num]);
+}
+
 /// The rows of a tile; past the end the last row stands in.
 fn tile_rows(m: &Matrix, row: usize) -> [usize; TILE] {
     std::array::from_fn(|r| (row + r).min(m.rows() - 1))

@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::TILE;
+use super::{TILE, padded};
 use crate::matrix::Matrix;
 
 /// Bytes of a cache line.
@@ -80,7 +80,7 @@ pub unsafe fn store_transposed(w: [__m256i; 8], out: *mut u8, stride: usize) {
 /// Tokens that share the loads of a panel.
 pub const TOKENS: usize = 4;
 
-/// `four` for whole fours of tokens, `one` for those that remain.
+/// `four` for fours of tokens, the last one filled up; `one` for a single token that remains.
 #[inline(always)]
 pub fn in_fours(
     tokens: &[u32],
@@ -91,5 +91,9 @@ pub fn in_fours(
     let (fours, rest) = tokens.as_chunks::<TOKENS>();
     let (out, out_rest) = out.split_at_mut(fours.len() * TOKENS);
     fours.iter().zip(out.chunks_exact_mut(TOKENS)).for_each(|(tokens, out)| four(*tokens, out));
-    rest.iter().zip(out_rest.chunks_exact_mut(1)).for_each(|(&token, out)| one([token], out));
+    match rest {
+        [] => {}
+        [token] => one([*token], out_rest),
+        _ => padded(rest, out_rest, four),
+    }
 }

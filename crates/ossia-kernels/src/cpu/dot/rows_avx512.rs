@@ -5,7 +5,7 @@
 
 use std::arch::x86_64::*;
 
-use super::TILE;
+use super::{TILE, padded};
 use crate::matrix::Matrix;
 
 /// Tokens that share the loads of a panel.
@@ -105,16 +105,22 @@ pub fn fold_neighbours(a: __m512i, b: __m512i) -> __m512i {
     _mm512_add_epi32(_mm512_shuffle_i64x2::<0x88>(a, b), _mm512_shuffle_i64x2::<0xDD>(a, b))
 }
 
-/// `eight` for whole eights of tokens, `one` for those that remain.
+/// `eight` for eights of tokens and for most of one, `four` for a few that remain, `one` for a single one.
 #[inline(always)]
 pub fn in_eights(
     tokens: &[u32],
     out: &mut [[f32; TILE]],
     eight: impl Fn([u32; TOKENS], &mut [[f32; TILE]]),
+    four: impl Fn([u32; TOKENS / 2], &mut [[f32; TILE]]),
     one: impl Fn([u32; 1], &mut [[f32; TILE]]),
 ) {
     let (eights, rest) = tokens.as_chunks::<TOKENS>();
     let (out, out_rest) = out.split_at_mut(eights.len() * TOKENS);
     eights.iter().zip(out.chunks_exact_mut(TOKENS)).for_each(|(tokens, out)| eight(*tokens, out));
-    rest.iter().zip(out_rest.chunks_exact_mut(1)).for_each(|(&token, out)| one([token], out));
+    match rest {
+        [] => {}
+        [token] => one([*token], out_rest),
+        _ if rest.len() <= TOKENS / 2 => padded(rest, out_rest, four),
+        _ => padded(rest, out_rest, eight),
+    }
 }

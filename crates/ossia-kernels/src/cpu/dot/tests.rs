@@ -66,7 +66,9 @@ fn quantized_values_are_within_half_a_step() {
 fn integer_dots_have_the_same_bits_everywhere() {
     let mut numbers = Numbers(11);
     for kind in KINDS.into_iter().filter(|k| k.is_quantized()) {
-        for (rows, cols, tokens) in [(1, 32, 1), (9, 64, 2), (13, 96, 3), (8, 320, 4), (20, 2880, 11), (5, 160, 9)] {
+        for (rows, cols, tokens) in
+            [(1, 32, 1), (9, 64, 2), (13, 96, 3), (8, 320, 4), (20, 2880, 11), (5, 160, 9), (17, 64, 21), (40, 96, 14)]
+        {
             let m = numbers.matrix(kind, rows, cols);
             let x = numbers.vec(tokens * cols);
             let picked: Vec<u32> = (0..tokens as u32).rev().collect();
@@ -127,7 +129,7 @@ fn all_tiles(isa: Isa, m: &Matrix, x: &[f32], picked: &[u32]) -> Vec<f32> {
 #[ignore = "a measurement: cargo test --release -p ossia-kernels dot_speed -- --ignored --nocapture"]
 fn dot_speed() {
     let cols = 2880;
-    for (name, rows) in [("in cache", 256), ("from memory", 1 << 17)] {
+    for (name, rows) in [("in cache", 256), ("from memory", 1 << 16)] {
         for dtype in [crate::DType::Q8_0, crate::DType::Mxfp4] {
             let group_bytes = if dtype == crate::DType::Q8_0 { 34 } else { 17 };
             let mut state = 1u64;
@@ -146,9 +148,9 @@ fn dot_speed() {
             let read = crate::cpu::bandwidth::read_bytes_per_second(&pool, &[&bytes], 3);
             println!("{dtype:?} {name}: reading {:.1} GB/s", read / 1e9);
             let m = Matrix::new(dtype, rows, cols, crate::Bytes::new(bytes)).unwrap();
-            let x = Numbers(11).vec(8 * cols);
+            let x = Numbers(11).vec(64 * cols);
             for isa in [Isa::Avx2, Isa::Avx512] {
-                for tokens in [1, 8] {
+                for tokens in [1, 5, 8, 61, 64] {
                     let runtime = runtime(isa, 1, Precision::Fast);
                     let input = Input::new(&runtime, &x, m.cols(), m.kind()).unwrap();
                     let mut panels = Panels::new(&runtime.arena, 1, m.cols()).unwrap();
@@ -159,7 +161,7 @@ fn dot_speed() {
                     for _ in 0..if rows > 1000 { 2 } else { 100 } {
                         let start = std::time::Instant::now();
                         for row in (0..rows).step_by(TILE) {
-                            let mut out = [[0.0; TILE]; 8];
+                            let mut out = [[0.0; TILE]; 64];
                             tile(isa, &m, row, &input, &picked, &mut panel, &mut out[..tokens as usize]);
                             std::hint::black_box(out);
                         }

@@ -9,7 +9,7 @@ use crate::ops::router::Routes;
 use crate::{Result, Runtime};
 
 /// Pairs whose tile results are held at once.
-const PAIRS: usize = 64;
+const PAIRS: usize = 128;
 
 /// Tiles of a task. A tile's kernel asks for the tile after it, which at a task's end is another thread's.
 const TILES: usize = 15;

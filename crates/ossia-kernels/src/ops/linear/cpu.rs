@@ -6,7 +6,7 @@ use crate::cpu::dot::{self, Input, Panels, TILE};
 use crate::{Result, Runtime};
 
 /// Tokens whose tile results are held at once.
-const TOKENS: usize = 64;
+const TOKENS: usize = 128;
 
 /// Bytes of weights of a task. A tile's kernel asks for the tile after it, which another thread would have where tasks
 /// were single tiles: everything would be read twice.
