@@ -6,7 +6,6 @@
 use std::arch::x86_64::*;
 
 use super::quantize::Int8Rows;
-use super::rows_avx2::{HALF, store_transposed};
 use super::rows_avx512::{Span, add_fours, in_eights, with_whole_tile};
 use super::{PANEL_TOKENS, Panel, TILE};
 use crate::matrix::Matrix;
@@ -56,6 +55,19 @@ fn code_table() -> __m512i {
     _mm512_broadcast_i32x4(_mm_setr_epi8(12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0))
 }
 
+/// Sixteen bytes each of four rows, a row in each 128-bit lane.
+///
+/// # Safety
+/// 16 bytes can be read at `p` and at three times `row` bytes after it.
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq")]
+unsafe fn load_four(p: *const u8, row: usize) -> __m512i {
+    // SAFETY: promised by the caller.
+    let lane = |r: usize| unsafe { _mm_loadu_si128(p.add(r * row).cast()) };
+    let bytes = _mm512_inserti32x4::<1>(_mm512_castsi128_si512(lane(0)), lane(1));
+    _mm512_inserti32x4::<3>(_mm512_inserti32x4::<2>(bytes, lane(2)), lane(3))
+}
+
 /// The codes of four rows, a row in each 128-bit lane: low nibbles and high nibbles as unsigned values.
 ///
 /// # Safety
@@ -64,9 +76,7 @@ fn code_table() -> __m512i {
 #[target_feature(enable = "avx512f,avx512bw,avx512dq")]
 unsafe fn unpack_four(p: *const u8, row: usize, table: __m512i) -> (__m512i, __m512i) {
     // SAFETY: promised by the caller.
-    let lane = |r: usize| unsafe { _mm_loadu_si128(p.add(r * row).cast()) };
-    let bytes = _mm512_inserti32x4::<1>(_mm512_castsi128_si512(lane(0)), lane(1));
-    let bytes = _mm512_inserti32x4::<3>(_mm512_inserti32x4::<2>(bytes, lane(2)), lane(3));
+    let bytes = unsafe { load_four(p, row) };
     let mask = _mm512_set1_epi8(15);
     let high = _mm512_and_si512(_mm512_srli_epi16::<4>(bytes), mask);
     (_mm512_shuffle_epi8(table, _mm512_and_si512(bytes, mask)), _mm512_shuffle_epi8(table, high))
@@ -122,32 +132,36 @@ unsafe fn direct(rows: &Span, groups: usize, panel: &Panel, x: &Int8Rows, token:
     acc
 }
 
-/// Looks the rows' codes up, four elements of each row side by side.
+/// Looks the rows' codes up, four elements of each row side by side. Rows are brought side by side while two codes are
+/// still in a byte, which is half of the work.
 ///
 /// # Safety
 /// `groups` groups lie at every row.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
 unsafe fn unpack(rows: &Span, groups: usize, panel: &mut Panel) {
-    let table = code_table();
+    let (table, mask) = (code_table(), _mm512_set1_epi8(15));
     assert!(panel.codes.len() >= PANEL_GROUP * groups && panel.scales.len() >= TILE * groups);
     for g in 0..groups {
         rows.prefetch(g);
-        for half in 0..TILE / HALF {
-            let mut w = [_mm256_setzero_si256(); HALF];
-            // SAFETY: group g of every row; the panel holds 512 bytes for each group.
-            unsafe {
-                for first in [0, 4] {
-                    let p = rows.elements.add((half * HALF + first) * rows.row + g * rows.group);
-                    let (low, high) = unpack_four(p, rows.row, table);
-                    // A row's low and high nibbles side by side.
-                    let (a, b) = (_mm512_castsi512_si256(low), _mm512_castsi512_si256(high));
-                    w[first] = _mm256_permute2x128_si256::<0x20>(a, b);
-                    w[first + 1] = _mm256_permute2x128_si256::<0x31>(a, b);
-                    let (a, b) = (_mm512_extracti64x4_epi64::<1>(low), _mm512_extracti64x4_epi64::<1>(high));
-                    w[first + 2] = _mm256_permute2x128_si256::<0x20>(a, b);
-                    w[first + 3] = _mm256_permute2x128_si256::<0x31>(a, b);
-                }
-                store_transposed(w, panel.codes.as_mut_ptr().add(g * PANEL_GROUP + 32 * half), 64);
+        // SAFETY: group g of every row; the panel holds 512 bytes for each group.
+        unsafe {
+            let from = rows.elements.add(g * rows.group);
+            // A row's four words of four bytes become the row's lane in four vectors.
+            let t = [0, 1, 2, 3].map(|row| load_four(from.add(row * rows.row), 4 * rows.row));
+            let (low01, high01) = (_mm512_unpacklo_epi32(t[0], t[1]), _mm512_unpackhi_epi32(t[0], t[1]));
+            let (low23, high23) = (_mm512_unpacklo_epi32(t[2], t[3]), _mm512_unpackhi_epi32(t[2], t[3]));
+            let words = [
+                _mm512_unpacklo_epi64(low01, low23),
+                _mm512_unpackhi_epi64(low01, low23),
+                _mm512_unpacklo_epi64(high01, high23),
+                _mm512_unpackhi_epi64(high01, high23),
+            ];
+            let out = panel.codes.as_mut_ptr().add(g * PANEL_GROUP);
+            for (quad, word) in words.into_iter().enumerate() {
+                let low = _mm512_shuffle_epi8(table, _mm512_and_si512(word, mask));
+                let high = _mm512_shuffle_epi8(table, _mm512_and_si512(_mm512_srli_epi16::<4>(word), mask));
+                _mm512_storeu_si512(out.add(64 * quad).cast(), low);
+                _mm512_storeu_si512(out.add(64 * (quad + 4)).cast(), high);
             }
         }
     }
