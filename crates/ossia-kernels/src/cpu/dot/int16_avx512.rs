@@ -1,6 +1,7 @@
 //! Q8 with 16-bit activations, AVX-512 with VNNI: the sums of `int16_avx2`, sixteen rows at a time.
 
 use std::arch::x86_64::*;
+use std::cell::Cell;
 
 use super::quantize::Int16Rows;
 use super::rows_avx2::{HALF, store_transposed};
@@ -32,12 +33,14 @@ pub unsafe fn tile(m: &Matrix, row: usize, x: &Int16Rows, tokens: &[u32], panel:
                 return;
             }
             unpack(&rows, groups, panel);
+            // The first tokens ask for the next tile, which then comes while they are computed.
+            let ahead = Cell::new(Some(&rows));
             in_eights(
                 tokens,
                 out,
-                |tokens, out| panel_tokens(groups, panel, x, tokens, out),
-                |tokens, out| panel_tokens(groups, panel, x, tokens, out),
-                |token, out| panel_tokens(groups, panel, x, token, out),
+                |tokens, out| panel_tokens(groups, panel, ahead.take(), x, tokens, out),
+                |tokens, out| panel_tokens(groups, panel, ahead.take(), x, tokens, out),
+                |token, out| panel_tokens(groups, panel, ahead.take(), x, token, out),
             );
         }
     });
@@ -97,7 +100,6 @@ unsafe fn direct(rows: &Span, groups: usize, panel: &Panel, x: &Int16Rows, token
 unsafe fn unpack(rows: &Span, groups: usize, panel: &mut Panel) {
     assert!(panel.codes.len() >= PANEL_GROUP * groups && panel.scales.len() >= TILE * groups);
     for g in 0..groups {
-        rows.prefetch(g);
         for (part, half) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
             // SAFETY: group g of every row; the panel holds 1024 bytes for each group.
             unsafe {
@@ -121,6 +123,7 @@ unsafe fn unpack(rows: &Span, groups: usize, panel: &mut Panel) {
 unsafe fn panel_tokens<const N: usize>(
     groups: usize,
     panel: &Panel,
+    ahead: Option<&Span>,
     x: &Int16Rows,
     tokens: [u32; N],
     out: &mut [[f32; TILE]],
@@ -129,6 +132,9 @@ unsafe fn panel_tokens<const N: usize>(
     let d = tokens.map(|t| x.scales(t as usize).as_ptr());
     let mut acc = [_mm512_setzero_ps(); N];
     for g in 0..groups {
+        if let Some(rows) = ahead {
+            rows.prefetch(g);
+        }
         // SAFETY: group g of the panel and of every token.
         unsafe {
             let codes = panel.codes.as_ptr().add(g * PANEL_GROUP);

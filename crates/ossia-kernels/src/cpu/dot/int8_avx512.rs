@@ -4,6 +4,7 @@
 //! looked up as value + 12 here too and the offset is taken off by the accumulator's first value.
 
 use std::arch::x86_64::*;
+use std::cell::Cell;
 
 use super::quantize::Int8Rows;
 use super::rows_avx512::{Span, add_fours, in_eights, with_whole_tile};
@@ -37,12 +38,14 @@ pub unsafe fn tile(m: &Matrix, row: usize, x: &Int8Rows, tokens: &[u32], panel: 
                 return;
             }
             unpack(&rows, groups, panel);
+            // The first tokens ask for the next tile, which then comes while they are computed.
+            let ahead = Cell::new(Some(&rows));
             in_eights(
                 tokens,
                 out,
-                |tokens, out| panel_tokens(groups, panel, x, tokens, out),
-                |tokens, out| panel_tokens(groups, panel, x, tokens, out),
-                |token, out| panel_tokens(groups, panel, x, token, out),
+                |tokens, out| panel_tokens(groups, panel, ahead.take(), x, tokens, out),
+                |tokens, out| panel_tokens(groups, panel, ahead.take(), x, tokens, out),
+                |token, out| panel_tokens(groups, panel, ahead.take(), x, token, out),
             );
         }
     });
@@ -142,7 +145,6 @@ unsafe fn unpack(rows: &Span, groups: usize, panel: &mut Panel) {
     let (table, mask) = (code_table(), _mm512_set1_epi8(15));
     assert!(panel.codes.len() >= PANEL_GROUP * groups && panel.scales.len() >= TILE * groups);
     for g in 0..groups {
-        rows.prefetch(g);
         // SAFETY: group g of every row; the panel holds 512 bytes for each group.
         unsafe {
             let from = rows.elements.add(g * rows.group);
@@ -176,6 +178,7 @@ unsafe fn unpack(rows: &Span, groups: usize, panel: &mut Panel) {
 unsafe fn panel_tokens<const N: usize>(
     groups: usize,
     panel: &Panel,
+    ahead: Option<&Span>,
     x: &Int8Rows,
     tokens: [u32; N],
     out: &mut [[f32; TILE]],
@@ -185,6 +188,9 @@ unsafe fn panel_tokens<const N: usize>(
     let s = tokens.map(|t| x.sums(t as usize).as_ptr());
     let mut acc = [_mm512_setzero_ps(); N];
     for g in 0..groups {
+        if let Some(rows) = ahead {
+            rows.prefetch(g);
+        }
         // SAFETY: group g of the panel and of every token.
         unsafe {
             let codes = panel.codes.as_ptr().add(g * PANEL_GROUP);
