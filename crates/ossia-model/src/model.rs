@@ -192,6 +192,13 @@ impl Model {
 
     /// One step: logits [R, V], rows in the order of the work. A failed step leaves every sequence as it was.
     pub fn step(&mut self, work: &mut [Work]) -> Result<Tensor, Error> {
+        let logits = self.look_ahead(work)?;
+        work.iter_mut().for_each(|w| self.kv.advance(w.held, w.tokens.len()));
+        Ok(logits)
+    }
+
+    /// A step that is only looked at: no token counts as read until [`Model::keep`]. What is not kept is written over.
+    pub fn look_ahead(&mut self, work: &mut [Work]) -> Result<Tensor, Error> {
         self.reserve(work)?;
         let mut watch = Watch { left: self.config.num_layers, finite: true };
         let logits = self.forward(work, Some(&mut watch))?;
@@ -199,8 +206,12 @@ impl Model {
             drop(logits);
             return Err(self.find_fault(work)?.into());
         }
-        work.iter_mut().for_each(|w| self.kv.advance(w.held, w.tokens.len()));
         Ok(logits)
+    }
+
+    /// Counts the next `tokens` tokens of the last [`Model::look_ahead`] as read.
+    pub fn keep(&mut self, held: &mut Held, tokens: usize) {
+        self.kv.advance(held, tokens);
     }
 
     /// The same, with every op's result shown to `tap`.

@@ -2,6 +2,7 @@
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::time::Instant;
 
 use ossia_kernels::ops::sample::{Params, Sampled, Sampler};
 use ossia_model::kv_cache::Held;
@@ -9,6 +10,7 @@ use ossia_model::{Logits, Model, Work};
 
 use crate::error::Failure;
 use crate::machine;
+use crate::speculate::{self, Lookup};
 
 /// How the next token is chosen. The default is what the model asks for; gpt-oss asks for temperature 1, nothing cut off.
 #[derive(Debug, Clone, clap::Args)]
@@ -43,6 +45,9 @@ pub struct SamplingArgs {
     /// The same seed gives the same text [default: another each time]
     #[arg(long)]
     pub seed: Option<u64>,
+    /// Guess tokens that repeat what was said, and check several at a time; quicker at best, never another answer
+    #[arg(long)]
+    pub speculate: bool,
     /// Report the log probability of each token, and of so many of the likeliest
     #[arg(long, value_name = "N")]
     pub logprobs: Option<usize>,
@@ -55,6 +60,11 @@ fn parse_bias(text: &str) -> Result<(u32, f32), String> {
 }
 
 impl SamplingArgs {
+    /// Rows of logits of a step.
+    pub fn logits_rows(&self) -> usize {
+        if self.speculate { 1 + speculate::MOST } else { 1 }
+    }
+
     /// The same with `temperature` where the user gave none.
     pub fn or_temperature(&self, temperature: f32) -> Self {
         Self { temperature: Some(self.temperature.unwrap_or(temperature)), ..self.clone() }
@@ -97,34 +107,74 @@ pub enum Progress<'a> {
     Token(&'a Sampled),
 }
 
-/// Feeds `prompt` behind what `held` holds, then samples up to `limit` tokens; each is reported before the next is
-/// computed. Ends after one of `stops`. The last token made is not yet in `held`.
+/// When a generation ends, and how it may hurry.
+pub struct Rules<'a> {
+    /// It ends after one of these.
+    pub stops: &'a [u32],
+    /// Tokens at most.
+    pub limit: usize,
+    /// Whether tokens are guessed, with the tokens that are held already.
+    pub guess_after: Option<&'a [u32]>,
+}
+
+/// Feeds `prompt` behind what `held` holds, then samples tokens; each is reported before the next is computed. The last
+/// token made is not yet in `held`.
 pub fn generate(
     model: &mut Model,
     held: &mut Held,
     prompt: &[u32],
     sampler: &mut Sampler,
-    stops: &[u32],
-    limit: usize,
+    rules: &Rules,
     report: &mut dyn FnMut(Progress) -> ControlFlow<()>,
 ) -> Result<Ended, Failure> {
     sampler.see_prompt(prompt);
+    let mut lookup = rules.guess_after.map(|before| {
+        let mut lookup = Lookup::default();
+        before.iter().chain(prompt).for_each(|&token| lookup.push(token));
+        lookup
+    });
     let logits = model.prefill(held, prompt, &mut |done| report(Progress::Prefill(done)))?;
     let Some(mut logits) = logits else { return Ok(Ended::Broken) };
-    for made in 1..=limit {
-        let sampled = sampler.sample(logits.row(0))?;
+    // Of the last step: what was guessed, how many of the guesses came true, and when it began.
+    let (mut guesses, mut came, mut began) = (Vec::new(), 0, None);
+    for made in 1..=rules.limit {
+        let sampled = sampler.sample(logits.row(came))?;
         let token = sampled.token;
-        drop(logits);
         if report(Progress::Token(&sampled)).is_break() {
             return Ok(Ended::Broken);
         }
-        if stops.contains(&token) {
+        if rules.stops.contains(&token) {
             return Ok(Ended::Stop);
         }
-        if made == limit || held.len == model.options().context {
+        if made == rules.limit || held.len == model.options().context {
             return Ok(Ended::Length);
         }
-        logits = model.step(&mut [Work { held: &mut *held, tokens: &[token], logits: Logits::Last }])?;
+        if let Some(lookup) = &mut lookup {
+            lookup.push(token);
+        }
+        if guesses.get(came) == Some(&token) {
+            model.keep(held, 1);
+            came += 1;
+            continue;
+        }
+        drop(logits);
+        let now = Instant::now();
+        let learned = began.replace(now).map(|began| now - began);
+        if let Some(lookup) = &mut lookup {
+            learned.into_iter().for_each(|took| lookup.learn(guesses.len(), came + 1, took.as_secs_f64()));
+            guesses = lookup.guess(room(model, held, rules.limit - made));
+        }
+        let tokens: Vec<u32> = std::iter::once(token).chain(guesses.iter().copied()).collect();
+        logits = model.look_ahead(&mut [Work { held: &mut *held, tokens: &tokens, logits: Logits::All }])?;
+        model.keep(held, 1);
+        came = 0;
     }
     Ok(Ended::Length)
+}
+
+/// How many tokens may be guessed: after the one that is sure, the next step, the context and the answer must have room.
+fn room(model: &Model, held: &Held, left: usize) -> usize {
+    let options = model.options();
+    let step = options.logits_rows.min(options.chunk);
+    step.min(options.context - held.len).saturating_sub(1).min(left.saturating_sub(1))
 }

@@ -10,5 +10,6 @@ pub mod machine;
 pub mod output;
 pub mod session;
 pub mod source;
+pub mod speculate;
 pub mod terminal;
 pub mod view;

@@ -14,7 +14,7 @@ use ossia_text::harmony::{Content, DeveloperContent, Effort, Header, MessageEnd,
 use ossia_text::{Conversation, Event, Harmony, HarmonyParser, Message, ParsedMessage, RenderOptions, Role};
 
 use crate::error::Failure;
-use crate::generation::{self, Ended, Progress, SamplingArgs};
+use crate::generation::{self, Ended, Progress, Rules, SamplingArgs};
 use crate::machine;
 use crate::source::{ModelArgs, Need};
 
@@ -145,7 +145,7 @@ impl Session {
         let room = start.max_tokens.unwrap_or(ANSWER_ROOM);
         let need = Need {
             context: CONTEXT.max(prompt.saturating_add(room)),
-            logits_rows: 1,
+            logits_rows: sampling.logits_rows(),
             sequences: 1,
             quiet: start.quiet,
         };
@@ -230,7 +230,9 @@ impl Session {
             ControlFlow::Break(()) => Ok(Ended::Broken),
             ControlFlow::Continue(()) => {
                 let report = &mut |progress: Progress| ear.hear(progress);
-                generation::generate(model, held, &prompt[reused..], &mut sampler, &stops, limit, report)
+                let guess_after = self.sampling.speculate.then_some(&prompt[..reused]);
+                let rules = Rules { stops: &stops, limit, guess_after };
+                generation::generate(model, held, &prompt[reused..], &mut sampler, &rules, report)
             }
         };
         // Whatever happened, the cache holds the first so many of the tokens that were fed.

@@ -6,7 +6,7 @@ use ossia_kernels::ops::sample::Sampled;
 use ossia_model::kv_cache::Held;
 
 use crate::error::Failure;
-use crate::generation::{self, Progress, SamplingArgs};
+use crate::generation::{self, Progress, Rules, SamplingArgs};
 use crate::output;
 use crate::source::{ModelArgs, Need};
 
@@ -33,8 +33,8 @@ pub struct GenerateArgs {
 
 /// Runs the command.
 pub fn run(args: GenerateArgs) -> Result<(), Failure> {
-    let need =
-        Need { context: args.tokens.len().saturating_add(args.n), logits_rows: 1, sequences: 1, quiet: args.json };
+    let context = args.tokens.len().saturating_add(args.n);
+    let need = Need { context, logits_rows: args.sampling.logits_rows(), sequences: 1, quiet: args.json };
     let source = args.model.open()?;
     let vocab = source.config.vocab_size;
     if let Some(id) = args.tokens.iter().find(|&&id| id as usize >= vocab) {
@@ -50,7 +50,8 @@ pub fn run(args: GenerateArgs) -> Result<(), Failure> {
         }
         ControlFlow::Continue(())
     };
-    generation::generate(&mut model, &mut Held::default(), &args.tokens, &mut sampler, &args.stop, args.n, &mut keep)?;
+    let rules = Rules { stops: &args.stop, limit: args.n, guess_after: args.sampling.speculate.then_some(&[]) };
+    generation::generate(&mut model, &mut Held::default(), &args.tokens, &mut sampler, &rules, &mut keep)?;
     let ids: Vec<u32> = made.iter().map(|s| s.token).collect();
     if !args.json {
         return output::line(ids.iter().map(u32::to_string).collect::<Vec<_>>().join(","));
