@@ -1,7 +1,8 @@
 //! Threads that wait for work and share it by task number.
 //!
 //! A task writes outputs that belong to it alone, in an order that the shape fixes, so it does not matter to a single
-//! bit which thread takes it; tasks are taken from a counter, which keeps a disturbed core from holding up the rest.
+//! bit which thread takes it. Each thread has a run of adjacent tasks, so that what one task's end asks for ahead is the
+//! next one's beginning; who has done its own takes from the others, so that a disturbed core does not hold up the rest.
 //! Waiting threads spin for some microseconds (ops follow each other closely), then sleep.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -29,11 +30,17 @@ struct Shared {
     job: Mutex<Option<Job>>,
     wake: Condvar,
     sleepers: AtomicUsize,
-    next: AtomicUsize,
+    /// Each thread's next task of its own.
+    next: Vec<Counter>,
     busy: AtomicUsize,
     panicked: AtomicBool,
     stop: AtomicBool,
 }
+
+/// On a cache line of its own: others would have to wait for each of its changes.
+#[repr(align(64))]
+#[derive(Default)]
+struct Counter(AtomicUsize);
 
 #[derive(Clone, Copy)]
 struct Job {
@@ -49,7 +56,7 @@ impl Pool {
             job: Mutex::new(None),
             wake: Condvar::new(),
             sleepers: AtomicUsize::new(0),
-            next: AtomicUsize::new(0),
+            next: (0..threads.max(1)).map(|_| Counter::default()).collect(),
             busy: AtomicUsize::new(0),
             panicked: AtomicBool::new(false),
             stop: AtomicBool::new(false),
@@ -75,7 +82,9 @@ impl Pool {
         // function does not return or unwind before every one of them has reported that it is done.
         let task = unsafe { std::mem::transmute::<Task<'_>, Task<'static>>(task) };
         let job = Job { task, tasks };
-        shared.next.store(0, Ordering::Relaxed);
+        for (thread, next) in shared.next.iter().enumerate() {
+            next.0.store(shared.own(tasks, thread).start, Ordering::Relaxed);
+        }
         shared.busy.store(self.handles.len(), Ordering::Relaxed);
         *shared.job.lock().unwrap_or_else(PoisonError::into_inner) = Some(job);
         shared.epoch.fetch_add(1, Ordering::SeqCst);
@@ -118,13 +127,23 @@ impl Drop for Pool {
 }
 
 impl Shared {
+    /// The tasks that `thread` begins with.
+    fn own(&self, tasks: usize, thread: usize) -> std::ops::Range<usize> {
+        let threads = self.next.len();
+        thread * tasks / threads..(thread + 1) * tasks / threads
+    }
+
+    /// Its own tasks first, then what others have left.
     fn work(&self, job: Job, thread: usize) {
-        loop {
-            let number = self.next.fetch_add(1, Ordering::Relaxed);
-            if number >= job.tasks {
-                return;
+        for owner in (0..self.next.len()).map(|i| (thread + i) % self.next.len()) {
+            let end = self.own(job.tasks, owner).end;
+            loop {
+                let number = self.next[owner].0.fetch_add(1, Ordering::Relaxed);
+                if number >= end {
+                    break;
+                }
+                (job.task)(number, thread);
             }
-            (job.task)(number, thread);
         }
     }
 
