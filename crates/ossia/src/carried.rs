@@ -15,7 +15,8 @@ pub const NAME: &str = "nano";
 const SOURCE: &str = "nano (carried)";
 
 const CONFIG: &str = include_str!("../../../models/nano/config.json");
-const GENERATION: &str = include_str!("../../../models/nano/generation_config.json");
+/// Its generation_config.json.
+pub const GENERATION: &str = include_str!("../../../models/nano/generation_config.json");
 const WEIGHTS: &[u8] = include_bytes!("../../../models/nano/model.safetensors");
 /// Its tokenizer.json.
 pub const TOKENIZER: &str = include_str!("../../../models/nano/tokenizer.json");
@@ -37,7 +38,7 @@ pub fn checkpoint() -> Result<Checkpoint, Failure> {
     Ok(Checkpoint::from_parts(SOURCE.into(), Metadata::Json { value: json(CONFIG)?, file: file.into() }, tensors)?)
 }
 
-/// Its generation_config.json.
+/// What [`GENERATION`] says.
 pub fn generation_config() -> Result<Value, Failure> {
     json(GENERATION)
 }

@@ -8,7 +8,7 @@ use ossia::commands::Command;
 
 /// The whole of gpt-oss on your own machine: chat, run, measure. Nothing you type leaves it.
 #[derive(Parser)]
-#[command(version, propagate_version = true, disable_help_subcommand = true)]
+#[command(version, propagate_version = true)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

@@ -86,3 +86,33 @@ fn what_cannot_be_is_said_in_one_line() {
     assert_eq!(std::fs::read(&file).unwrap(), b"mine");
     assert_eq!(ossia(&export("q4_k_m", text(&file))).status.code(), Some(2));
 }
+
+#[test]
+fn the_carried_model_answers_the_same_from_a_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let (folder, gguf) = (dir.path().join("folder"), dir.path().join("nano.gguf"));
+    let ask = |model: &str| stdout(&["run", "-m", model, "--precision", "f32", "-n", "200", "What is 48 + 274?"]);
+    let want = ask("nano");
+    for (format, out) in [("mxfp4", &folder), ("gguf", &gguf)] {
+        stdout(&["export", "-m", "nano", "--format", format, "--out", text(out), "--json"]);
+        if format == "mxfp4" {
+            assert_eq!(ask(text(out)), want, "sampled as little as the carried one");
+        }
+        let greedy = ["run", "--greedy", "-m", text(out), "--precision", "f32", "-n", "200", "What is 48 + 274?"];
+        assert_eq!(stdout(&greedy), want, "{format}");
+    }
+}
+
+#[test]
+fn a_model_is_replaced_only_by_force() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("model");
+    let synth = ["synth", "--preset", "nano", "--json", "--out", text(&out)];
+    let export = ["export", "-m", "nano", "--format", "bf16", "--json", "--out", text(&out)];
+    stdout(&synth);
+    for args in [&synth[..], &export] {
+        fails(args, 1, &["holds a model already", "config.json", "--force"]);
+    }
+    stdout(&[&synth[..], &["--force"]].concat());
+    stdout(&[&export[..], &["--force"]].concat());
+}

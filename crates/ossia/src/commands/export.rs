@@ -11,8 +11,8 @@ use ossia_text::byte_level_tokenizer_json;
 use serde_json::json;
 
 use crate::error::Failure;
-use crate::output;
 use crate::source::{ModelArgs, PrecisionArg, Source};
+use crate::{carried, output};
 
 /// Arguments of `export`.
 #[derive(Debug, clap::Args)]
@@ -29,6 +29,9 @@ pub struct ExportArgs {
     /// The folder to write, or the file for gguf
     #[arg(long, value_name = "PATH")]
     out: PathBuf,
+    /// Replace the model that is there
+    #[arg(long)]
+    force: bool,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -64,6 +67,11 @@ pub fn run(args: ExportArgs) -> Result<(), Failure> {
     let model =
         ModelArgs { model: args.model, precision: PrecisionArg::F32, dense: None, threads: None, ctx: None, chunk: 1 };
     let source = model.open()?;
+    let is_own = source.checkpoint.folder().is_some_and(|own| own.canonicalize().ok() == args.out.canonicalize().ok());
+    // Its own folder is refused by force and all, by the library.
+    if !matches!(format, Format::Gguf(_)) && !is_own {
+        output::no_model_in(&args.out, args.force)?;
+    }
     let tokenizer = tokenizer_json(&source)?;
     let bar = Bar::new(args.json);
     let summary =
@@ -72,6 +80,10 @@ pub fn run(args: ExportArgs) -> Result<(), Failure> {
         });
     bar.0.finish_and_clear();
     let summary = summary?;
+    if carried::is(&source.checkpoint) && !matches!(format, Format::Gguf(_)) {
+        let file = args.out.join("generation_config.json");
+        std::fs::write(&file, carried::GENERATION).map_err(|e| Failure::io(&file, "write", e))?;
+    }
     if args.json {
         return output::line(object(&args.out, args.format, &summary));
     }
@@ -99,6 +111,9 @@ fn format(args: &ExportArgs) -> Result<Format, Failure> {
 fn tokenizer_json(source: &Source) -> Result<Option<String>, Failure> {
     if let Metadata::Gguf(_) = source.checkpoint.metadata() {
         return Ok(None);
+    }
+    if carried::is(&source.checkpoint) {
+        return Ok(Some(carried::TOKENIZER.to_owned()));
     }
     let Some(folder) = source.checkpoint.folder() else {
         // Weights in memory are random; the width of o200k_harmony implies its tokenizer.

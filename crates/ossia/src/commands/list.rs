@@ -1,6 +1,8 @@
 //! `ossia list`: the gpt-oss models that the Hugging Face cache holds. Reads names, sizes and a few hundred bytes of each.
 
-use crate::hub::{CachedModel, HubError, Settings, list};
+use crate::error::Failure;
+use crate::hub::{CachedModel, Settings, list};
+use crate::output;
 use indicatif::HumanBytes;
 
 /// List the models on this machine.
@@ -12,15 +14,15 @@ pub struct ListArgs {
 }
 
 /// Runs the command.
-pub fn run(args: ListArgs) -> Result<(), HubError> {
+pub fn run(args: ListArgs) -> Result<(), Failure> {
     let settings = Settings::from_env()?;
     let models = list(&settings)?;
     if args.json {
-        println!("{}", serde_json::json!({ "cache": settings.cache, "models": models }));
+        output::line(serde_json::json!({ "cache": settings.cache, "models": models }))?;
     } else if models.is_empty() {
         eprintln!("no gpt-oss model in {}: fetch one with `ossia pull gpt-oss-20b`", settings.cache.display());
     } else {
-        models.iter().for_each(|model| println!("{}", line(model)));
+        models.iter().try_for_each(|model| output::line(line(model)))?;
     }
     Ok(())
 }

@@ -53,8 +53,8 @@ impl Command {
         match self {
             Command::Chat(args) => chat::run(args),
             Command::Run(args) => run::run(args),
-            Command::Pull(args) => Ok(pull::run(args)?),
-            Command::List(args) => Ok(list::run(args)?),
+            Command::Pull(args) => pull::run(args),
+            Command::List(args) => list::run(args),
             Command::Inspect(args) => inspect::run(args),
             Command::Verify(args) => verify::run(args),
             Command::Bench(args) => bench::run(args),

@@ -1,7 +1,9 @@
 //! `ossia pull MODEL`: fetches a model into the Hugging Face cache, with a bar on a terminal and lines elsewhere.
 //! The result, the path to give as MODEL, goes to stdout; everything else to stderr.
 
-use crate::hub::{HubError, Progress, PullOptions, Settings, Silent, pull};
+use crate::error::Failure;
+use crate::hub::{Progress, PullOptions, Settings, Silent, pull};
+use crate::output;
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 use std::io::IsTerminal;
 
@@ -23,7 +25,7 @@ pub struct PullArgs {
 }
 
 /// Runs the command.
-pub fn run(args: PullArgs) -> Result<(), HubError> {
+pub fn run(args: PullArgs) -> Result<(), Failure> {
     let settings = Settings::from_env()?;
     let options = PullOptions { original: args.original, file: args.file };
     let mut progress: Box<dyn Progress> = match (args.json, std::io::stderr().is_terminal()) {
@@ -34,14 +36,12 @@ pub fn run(args: PullArgs) -> Result<(), HubError> {
     let pulled = pull(&args.model, &options, &settings, progress.as_mut())?;
     drop(progress);
     if args.json {
-        println!("{}", serde_json::json!(pulled));
-        return Ok(());
+        return output::line(serde_json::json!(pulled));
     }
     let (all, new) = (HumanBytes(pulled.bytes), HumanBytes(pulled.received_bytes));
     let files = if pulled.num_files == 1 { "file" } else { "files" };
     eprintln!("{}: {} {files}, {all} verified, {new} fetched", pulled.repo, pulled.num_files);
-    println!("{}", pulled.path.display());
-    Ok(())
+    output::line(pulled.path.display())
 }
 
 /// One bar over all files.

@@ -1,6 +1,6 @@
 //! `ossia run`: one prompt, one answer on stdout, streamed; what the model thinks goes to stderr.
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{ErrorKind, IsTerminal, Read, Write};
 use std::ops::ControlFlow;
 
 use ossia_kernels::ops::sample::Sampled;
@@ -21,8 +21,8 @@ const MAX_PROMPT: usize = 8 << 20;
 pub struct RunArgs {
     #[command(flatten)]
     model: ModelArgs,
-    /// What to answer; - reads it from stdin
-    prompt: String,
+    /// What to answer; without it, or as -, it is read from stdin
+    prompt: Option<String>,
     /// How long the model thinks
     #[arg(long, value_enum, default_value = "medium")]
     effort: EffortArg,
@@ -74,7 +74,13 @@ pub fn run(args: RunArgs) -> Result<(), Failure> {
     if args.sampling.logprobs.is_some() && !args.json {
         return Err(Failure::Usage("--logprobs is reported in JSON: add --json".into()));
     }
-    let typed = if args.prompt == "-" { read_prompt(&mut std::io::stdin().lock())? } else { args.prompt.clone() };
+    let typed = match args.prompt.as_deref() {
+        None if std::io::stdin().is_terminal() => {
+            return Err(Failure::Usage("no prompt: give a text, or pipe one in".into()));
+        }
+        None | Some("-") => read_prompt(&mut std::io::stdin().lock())?,
+        Some(prompt) => prompt.to_owned(),
+    };
     // The end of the last line is `echo`'s, not the user's.
     let prompt = typed.trim_end_matches(['\n', '\r']);
     if prompt.trim().is_empty() {

@@ -29,11 +29,15 @@ pub struct SynthArgs {
     /// Print one JSON object
     #[arg(long)]
     json: bool,
+    /// Replace the model that is there
+    #[arg(long)]
+    force: bool,
 }
 
 /// Runs the command.
 pub fn run(args: SynthArgs) -> Result<(), Failure> {
     let config = preset_config(&args.preset, args.layers.map(usize::from))?;
+    output::no_model_in(&args.out, args.force)?;
     let bar = if args.json || !std::io::stderr().is_terminal() { ProgressBar::hidden() } else { ProgressBar::new(1) };
     let style = ProgressStyle::with_template("{wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}");
     bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));

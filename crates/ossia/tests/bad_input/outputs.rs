@@ -91,15 +91,16 @@ fn what_is_no_file_is_not_replaced() {
 fn stdout_that_is_full_or_gone() {
     let nano = data("nano");
     let folder = scratch("stdout");
-    let synth = ["synth", "--preset", "nano", "--json", "--out", text(&folder)];
+    let synth = ["synth", "--preset", "nano", "--json", "--force", "--out", text(&folder)];
     let bench = ["bench", "-p", "1", "-n", "1", "-r", "1", "-m", text(&nano)];
-    let commands: [&[&str]; 6] = [
+    let commands: [&[&str]; 7] = [
         &generate(&nano),
         &["inspect", text(&nano), "--tensors"],
         &["inspect", text(&nano), "--json"],
         &["verify", text(&nano)],
         &synth,
         &bench,
+        &["list", "--json"],
     ];
     for args in commands {
         let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
