@@ -87,6 +87,8 @@ pub struct Source {
     pub checkpoint: Checkpoint,
     /// The shape.
     pub config: Config,
+    /// Memory that was free before anything was opened: random weights are in memory from then on, and would count twice.
+    pub available: Option<u64>,
     started: Instant,
 }
 
@@ -103,18 +105,18 @@ pub struct Loaded {
 impl ModelArgs {
     /// Opens the model's files; reads no weights.
     pub fn open(&self) -> Result<Source, Failure> {
-        let started = Instant::now();
+        let (started, available) = (Instant::now(), machine::memory_available());
         let checkpoint = match self.model.strip_prefix("synth:") {
             Some(preset) => {
                 let config = preset_config(preset, None)?;
-                check_synth(preset, config.param_counts().packed_bytes, machine::memory_available())?;
+                check_synth(preset, config.param_counts().packed_bytes, available)?;
                 synth::checkpoint(&config, 0)?
             }
             None if carried::is_meant(&self.model) => carried::checkpoint()?,
             None => Checkpoint::open(&hub::resolve(&self.model, &hub::Settings::from_env()?)?.path)?,
         };
         let config = Config::from_checkpoint(&checkpoint)?;
-        Ok(Source { checkpoint, config, started })
+        Ok(Source { checkpoint, config, available, started })
     }
 
     /// How to run the model of `source`.
@@ -149,11 +151,11 @@ impl Source {
     pub fn load(self, args: &ModelArgs, need: Need) -> Result<Loaded, Failure> {
         let options = args.options(&self, need)?;
         if !need.quiet {
-            eprintln!("{}", plan_line(&Plan::new(&self.checkpoint, &self.config, &options)));
+            eprintln!("{}", plan_line(&Plan::new(&self.checkpoint, &self.config, &options), self.available));
         }
         let bar = bar(self.config.num_layers, need.quiet);
         let progress = &mut |done, _| bar.set_position(done as u64);
-        let model = Model::load(&self.checkpoint, options, machine::memory_available(), progress);
+        let model = Model::load(&self.checkpoint, options, self.available, progress);
         bar.finish_and_clear();
         let load_s = self.started.elapsed().as_secs_f64();
         Ok(Loaded { model: model?, checkpoint: self.checkpoint, load_s })
@@ -312,9 +314,9 @@ fn check_list(metadata: &GgufMetadata, key: &str) -> Result<(), Failure> {
 }
 
 /// The memory plan on one line.
-pub fn plan_line(plan: &Plan) -> String {
+pub fn plan_line(plan: &Plan, available: Option<u64>) -> String {
     let size = |bytes: u64| indicatif::BinaryBytes(bytes).to_string();
-    let machine = machine::memory_available().map_or(String::new(), |m| format!(" of {} free", size(m)));
+    let machine = available.map_or(String::new(), |m| format!(" of {} free", size(m)));
     format!(
         "memory: weights {} ({} in place), KV {} at {} tokens, scratch {}; {} in all{machine}",
         size(plan.weights()),

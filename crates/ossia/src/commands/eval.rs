@@ -15,8 +15,8 @@ use ossia_train::generate::Expected;
 use serde_json::{Map, Value, json};
 
 use crate::error::Failure;
+use crate::output;
 use crate::source::{ModelArgs, Need, Source, plan_line};
-use crate::{machine, output};
 
 /// Efforts and their names in reports.
 const EFFORTS: [(Effort, &str); 3] = [(Effort::Low, "low"), (Effort::Medium, "medium"), (Effort::High, "high")];
@@ -115,11 +115,11 @@ fn load(args: &EvalArgs, source: Source, items: &[Item], bar: &Bar) -> Result<(M
     let need = Need { context: eval::context(items), logits_rows: batch, sequences: batch, quiet: args.json };
     let options = args.model.options(&source, need)?;
     eval::check_context(items, options.context).map_err(failure)?;
-    let Source { checkpoint, config, .. } = source;
+    let Source { checkpoint, config, available, .. } = source;
     if !args.json {
-        eprintln!("{}", plan_line(&Plan::new(&checkpoint, &config, &options)));
+        eprintln!("{}", plan_line(&Plan::new(&checkpoint, &config, &options), available));
     }
-    let model = Model::load(&checkpoint, options, machine::memory_available(), &mut |done, all| {
+    let model = Model::load(&checkpoint, options, available, &mut |done, all| {
         bar.show("loading", done, all);
     })?;
     Ok((model, checkpoint))

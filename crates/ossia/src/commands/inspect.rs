@@ -5,8 +5,8 @@ use ossia_model::checkpoint::{Layout, RawTensor};
 use serde_json::json;
 
 use crate::error::Failure;
+use crate::output;
 use crate::source::{ModelArgs, Need, plan_line};
-use crate::{machine, output};
 
 /// Arguments of `inspect`.
 #[derive(Debug, clap::Args)]
@@ -33,7 +33,7 @@ pub fn run(mut args: InspectArgs) -> Result<(), Failure> {
     let need = Need { context: 8192, logits_rows: 1, sequences: 1, quiet: true };
     let options = args.model.options(&source, need)?;
     let plan = Plan::new(&source.checkpoint, &source.config, &options);
-    let fit = machine::memory_available().map(|free| plan.check(&source.checkpoint, &source.config, &options, free));
+    let fit = source.available.map(|free| plan.check(&source.checkpoint, &source.config, &options, free));
     let tokenizer = source.tokenizer();
     let c = &source.config;
     let counts = c.param_counts();
@@ -53,7 +53,7 @@ pub fn run(mut args: InspectArgs) -> Result<(), Failure> {
             "source": source.checkpoint.source(), "layout": layout, "config": c.to_hf_json(), "tokenizer": tokenizer,
             "parameters": { "total": counts.total as u64, "active": counts.active as u64 },
             "memory": { "mapped": plan.mapped, "owned": plan.owned, "kv": plan.kv, "scratch": plan.scratch,
-                        "total": plan.total(), "context": plan.context, "available": machine::memory_available() },
+                        "total": plan.total(), "context": plan.context, "available": source.available },
             "fits": fit.as_ref().is_none_or(Result::is_ok),
         });
         if args.tensors {
@@ -70,7 +70,7 @@ pub fn run(mut args: InspectArgs) -> Result<(), Failure> {
         ),
         format!("context     {} tokens, window {} on every other layer", c.max_context, c.sliding_window),
         format!("vocabulary  {} rows; tokenizer: {tokenizer}", c.vocab_size),
-        plan_line(&plan),
+        plan_line(&plan, source.available),
     ];
     if let Some(Err(does_not_fit)) = fit {
         lines.push(format!("does not fit: {}", does_not_fit.advice));

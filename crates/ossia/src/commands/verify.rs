@@ -43,7 +43,7 @@ pub fn run(mut args: VerifyArgs) -> Result<(), Failure> {
     let need = Need { context: 64, logits_rows: 1, sequences: 1, quiet: true };
     let options = args.model.options(&source, need)?;
     // Reading the weights checks names, shapes, formats and scales.
-    let model = Model::load(&source.checkpoint, options, crate::machine::memory_available(), &mut |_, _| {})?;
+    let model = Model::load(&source.checkpoint, options, source.available, &mut |_, _| {})?;
     let known = hashes.iter().filter(|h| h.1).count();
     if args.json {
         let files: Vec<_> =
