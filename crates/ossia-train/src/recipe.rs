@@ -148,6 +148,9 @@ pub struct Training {
     pub batch_tokens: usize,
     /// Tokens whose activations are held at once, at most: gradients of micro batches are added up.
     pub micro_tokens: usize,
+    /// Whether blocks are computed twice rather than kept: a third of the memory, a fifth slower, the same bits.
+    #[serde(default)]
+    pub recompute: bool,
     /// For matrices.
     pub optimizer: Optimizer,
     /// Highest learning rate.

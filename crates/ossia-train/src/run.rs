@@ -145,7 +145,8 @@ pub struct Memory {
 impl Memory {
     /// Of a run on `threads` threads.
     pub fn of(recipe: &Recipe, config: &Config, threads: usize) -> Self {
-        let largest = LargestBatch { tokens: recipe.training.micro_tokens, threads };
+        let largest =
+            LargestBatch { tokens: recipe.training.micro_tokens, threads, recompute: recipe.training.recompute };
         let state = 5.0 * 4.0 * config.param_counts().total as f64;
         // Token, target, weight and class of each row, in the batch and in its micro batches.
         let rows = 2.0 * 13.0 * recipe.training.batch_tokens as f64;

@@ -179,6 +179,17 @@ fn the_number_of_threads_changes_no_bit() {
 }
 
 #[test]
+fn computing_blocks_twice_changes_no_bit() {
+    let (kept, dir) = (recipe("muon"), tempfile::tempdir().unwrap());
+    let mut twice = kept.clone();
+    twice.training.recompute = true;
+    let folders = ["kept", "twice"].map(|name| dir.path().join(name));
+    run(&kept, &folders[0], 2, false);
+    run(&twice, &folders[1], 2, false);
+    assert_same(&Left::by(&folders[1]), &Left::by(&folders[0]));
+}
+
+#[test]
 fn a_finished_run_is_left_as_it_is() {
     let (recipe, dir) = (recipe("muon"), tempfile::tempdir().unwrap());
     run(&recipe, dir.path(), 2, false);

@@ -1,18 +1,19 @@
 //! The gradients of gpt-oss: `forward.rs` read backwards, by hand (SPEC 7).
 //!
-//! A sweep forward keeps the input of each block; then, from the last block to the first, the block is computed again
-//! and its gradients are added. Letters as in `forward.rs`; R rows that are to predict their next token. `dx` is the
-//! gradient of the residual stream [T, D]; what an op's result would be called y, its gradient is called dy.
+//! A sweep forward keeps what each block has made, or, where memory is short, only its input; then, from the last block
+//! to the first, the block is computed again if it must be, and its gradients are added. Letters as in `forward.rs`; R
+//! rows that are to predict their next token. `dx` is the gradient of the residual stream [T, D]; what an op's result
+//! would be called y, its gradient is called dy.
 
 use std::ops::Range;
 
 use ossia_kernels::kv::PageTable;
 use ossia_kernels::ops::cross_entropy::{self, Targets};
-use ossia_kernels::ops::experts::{self, ExpertGrad};
+use ossia_kernels::ops::experts::{self, ExpertGrad, Hidden};
 use ossia_kernels::ops::linear::{self, LinearGrad, Write};
 use ossia_kernels::ops::rms_norm;
 use ossia_kernels::ops::rope::{self, Rope};
-use ossia_kernels::ops::router::{self, Balance};
+use ossia_kernels::ops::router::{self, Balance, Routes};
 use ossia_kernels::ops::{attention, embed};
 use ossia_kernels::{Phase, Result, Runtime, Sequence, Step, Tap, Tensor};
 
@@ -72,6 +73,8 @@ pub struct Batch<'a> {
     pub rows: &'a [u32],
     /// What they are to predict, and how much each counts [R].
     pub targets: Targets<'a>,
+    /// Whether blocks are computed twice rather than kept: a third of the memory, a fifth slower, the same bits.
+    pub recompute: bool,
 }
 
 impl<'a> Batch<'a> {
@@ -101,7 +104,7 @@ impl Transformer {
     ) -> Result<Losses> {
         let none = PageTable::default();
         let mut loads = Loads::of(self);
-        let (x, mut inputs) = self.sweep(&mut batch.step(runtime, &none, Some(&mut loads)), batch.tokens)?;
+        let (x, mut kept) = self.sweep(&mut batch.step(runtime, &none, Some(&mut loads)), batch)?;
         let mut step = batch.step(runtime, &none, None);
         let t = rms_norm::forward_logits_rows(&mut step, &x, &self.norm)?; // [R, D]
         let (nll, dt) =
@@ -111,9 +114,9 @@ impl Transformer {
         rms_norm::backward_logits_rows(&mut step, &x, &self.norm, &dt, grads.norm, &mut dx)?;
         drop((x, dt));
         for (layer, (block, grad)) in self.blocks.iter().zip(&mut grads.blocks).enumerate().rev() {
-            let input = inputs.pop().expect("an input for each block");
+            let kept = kept.pop().expect("something for each block");
             let (load, z) = loads.gradient(layer, balancing);
-            block.backward(&mut step, input, &self.rope, &Balance { load: &load, z }, grad, &mut dx)?;
+            block.backward(&mut step, kept, &self.rope, &Balance { load: &load, z }, grad, &mut dx)?;
         }
         embed::backward(&mut step, batch.tokens, &dx, grads.embedding)?;
         Ok(Losses { nll, loads })
@@ -131,32 +134,68 @@ impl Transformer {
         cross_entropy::forward(&mut step, &t, &self.unembedding, batch.targets.ids)
     }
 
-    /// The residual stream after the last block, and the input of each.
-    fn sweep(&self, step: &mut Step, tokens: &[u32]) -> Result<(Tensor, Vec<Tensor>)> {
-        let mut x = embed::forward(step, tokens, &self.embedding)?; // [T, D]
-        let mut inputs = Vec::with_capacity(self.blocks.len());
+    /// The residual stream after the last block, and what is kept of each.
+    fn sweep(&self, step: &mut Step, batch: &Batch) -> Result<(Tensor, Vec<Kept>)> {
+        let mut x = embed::forward(step, batch.tokens, &self.embedding)?; // [T, D]
+        let mut kept = Vec::with_capacity(self.blocks.len());
         for block in &self.blocks {
-            inputs.push(copy(step.runtime, &x)?);
-            block.forward(step, &mut x, &self.rope)?;
+            let input = copy(step.runtime, &x)?;
+            let made = if batch.recompute {
+                block.forward(step, &mut x, &self.rope)?;
+                None
+            } else {
+                Some(block.forward_saving(step, &input, &mut x, &self.rope)?)
+            };
+            kept.push(Kept { x: input, made });
         }
-        Ok((x, inputs))
+        Ok((x, kept))
     }
+}
+
+/// What is kept of a block.
+struct Kept {
+    /// Its input [T, D].
+    x: Tensor,
+    /// What it made of it, unless it is to be computed again.
+    made: Option<(Saved, SavedMlp)>,
 }
 
 impl Block {
     fn backward(
         &self,
         step: &mut Step,
-        x: Tensor,
+        kept: Kept,
         rope: &Rope,
         balance: &Balance,
         grad: &mut BlockGrad,
         dx: &mut Tensor,
     ) -> Result<()> {
-        let mut y = copy(step.runtime, &x)?; // [T, D], the residual stream between the halves
-        let saved = self.attention.forward_saving(step, &x, &mut y, rope)?;
-        self.mlp.backward(step, y, balance, &mut grad.mlp, dx)?;
-        self.attention.backward(step, x, saved, rope, &mut grad.attention, dx)
+        let Kept { x, made } = kept;
+        let (attention, mlp) = match made {
+            Some(made) => made,
+            None => {
+                let mut y = copy(step.runtime, &x)?; // [T, D], the residual stream between the halves
+                let attention = self.attention.forward_saving(step, &x, &mut y, rope)?;
+                (attention, self.mlp.begin(step, y)?)
+            }
+        };
+        self.mlp.backward(step, mlp, balance, &mut grad.mlp, dx)?;
+        self.attention.backward(step, x, attention, rope, &mut grad.attention, dx)
+    }
+
+    /// `forward` from `input`, a copy of x [T, D], with what `backward` needs.
+    fn forward_saving(
+        &self,
+        step: &mut Step,
+        input: &Tensor,
+        x: &mut Tensor,
+        rope: &Rope,
+    ) -> Result<(Saved, SavedMlp)> {
+        let attention = self.attention.forward_saving(step, input, x, rope)?;
+        let y = copy(step.runtime, x)?; // [T, D]
+        let mut mlp = self.mlp.begin(step, y)?;
+        mlp.hidden = Some(experts::add_forward_saving(step, &mlp.t, &mlp.routes, &self.mlp.experts, x)?);
+        Ok((attention, mlp))
     }
 }
 
@@ -166,6 +205,17 @@ struct Saved {
     qkv: Tensor,
     o: Tensor,
     lse: Tensor,
+}
+
+/// What the experts' backward needs of their forward.
+struct SavedMlp {
+    /// Their input before the norm [T, D].
+    y: Tensor,
+    t: Tensor,
+    routes: Routes,
+    logits: Tensor,
+    /// Where it was kept.
+    hidden: Option<Hidden>,
 }
 
 impl AttentionBlock {
@@ -203,21 +253,27 @@ impl AttentionBlock {
 }
 
 impl MlpBlock {
+    /// Norm and routes of y [T, D].
+    fn begin(&self, step: &mut Step, y: Tensor) -> Result<SavedMlp> {
+        let t = rms_norm::forward(step, &y, &self.norm)?; // [T, D]
+        let (routes, logits) = router::forward_saving(step, &t, &self.router, self.experts_per_token)?; // [T, k], [T, E]
+        Ok(SavedMlp { y, t, routes, logits, hidden: None })
+    }
+
     fn backward(
         &self,
         step: &mut Step,
-        x: Tensor,
+        saved: SavedMlp,
         balance: &Balance,
         grad: &mut MlpGrad,
         dx: &mut Tensor,
     ) -> Result<()> {
-        let t = rms_norm::forward(step, &x, &self.norm)?; // [T, D]
-        let (routes, logits) = router::forward_saving(step, &t, &self.router, self.experts_per_token)?; // [T, k], [T, E]
+        let SavedMlp { y, t, routes, logits, hidden } = saved;
         let mut dt = Tensor::scratch(&step.runtime.arena, t.rows(), t.cols())?; // [T, D]
         let mut d_weights = step.runtime.arena.take::<f32>(routes.weights.len())?; // [T, k]
-        experts::backward(step, &t, &routes, &self.experts, dx, &mut grad.experts, &mut dt, &mut d_weights)?;
+        experts::backward(step, &t, &routes, &self.experts, hidden, dx, &mut grad.experts, &mut dt, &mut d_weights)?;
         router::backward(step, &t, &self.router, (&routes, &logits), &d_weights, balance, &mut grad.router, &mut dt)?;
-        rms_norm::backward(step, &x, &self.norm, &dt, grad.norm, dx) // [T, D]
+        rms_norm::backward(step, &y, &self.norm, &dt, grad.norm, dx) // [T, D]
     }
 }
 

@@ -5,7 +5,8 @@
 use ossia_kernels::Precision;
 use ossia_kernels::arena::Arena;
 use ossia_kernels::cpu::gemm;
-use ossia_kernels::ops::{attention, cross_entropy, experts, linear, router};
+use ossia_kernels::ops::experts::{self, Hidden};
+use ossia_kernels::ops::{attention, cross_entropy, linear, router};
 
 use super::config::Config;
 use super::tensors::heads;
@@ -52,11 +53,13 @@ pub struct LargestBatch {
     pub tokens: usize,
     /// Threads.
     pub threads: usize,
+    /// See [`super::backward::Batch::recompute`].
+    pub recompute: bool,
 }
 
 /// Bytes of scratch for `backward.rs` with batches up to `largest`, all of whose rows may predict.
 pub fn training_bytes(config: &Config, largest: LargestBatch) -> usize {
-    let LargestBatch { tokens, threads } = largest;
+    let LargestBatch { tokens, threads, recompute } = largest;
     let floats = |cols: usize| Arena::size_of::<f32>(tokens * cols);
     let (d, q, heads) = (config.hidden_size, config.query_size(), heads(config));
     let (k, i) = (config.experts_per_token, config.intermediate_size);
@@ -64,16 +67,19 @@ pub fn training_bytes(config: &Config, largest: LargestBatch) -> usize {
     let stream = (config.num_layers + 2) * floats(d);
     let last =
         3 * floats(d) + cross_entropy::scratch_bytes(config.vocab_size) + gemm(threads, config, config.vocab_size);
-    // y, t, qkv, o and lse stay while the experts go backwards.
-    let saved = 2 * floats(d) + floats(heads.row()) + floats(q) + floats(heads.query);
-    let router = router::scratch_bytes(tokens, config.num_experts, k) + floats(config.num_experts) + floats(k);
-    let mlp = 3 * floats(d) + router + experts::train_scratch_bytes(threads, tokens, k, d, i);
+    // y, t, qkv, o and lse stay while the experts go backwards, and with them t, the routes and the logits of these.
+    let routes = router::scratch_bytes(tokens, config.num_experts, k);
+    let saved = 3 * floats(d) + floats(heads.row()) + floats(q) + floats(heads.query) + routes;
+    let kept = if recompute { 0 } else { config.num_layers * (saved + Hidden::bytes(tokens, k, i)) };
+    let saved = if recompute { saved } else { 0 };
+    let mlp =
+        2 * floats(d) + floats(config.num_experts) + floats(k) + experts::train_scratch_bytes(threads, tokens, k, d, i);
     let attention = 2 * floats(d)
         + floats(q)
         + floats(heads.row())
         + attention::train_scratch_bytes(threads, heads)
         + gemm(threads, config, heads.row());
-    let peak = stream + last.max(saved + mlp.max(attention));
+    let peak = stream + kept + last.max(saved + mlp.max(attention));
     // First-fit leaves gaps between ranges of different sizes.
     peak + peak / 4 + (64 << 10)
 }

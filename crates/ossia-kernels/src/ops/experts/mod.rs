@@ -25,7 +25,7 @@ use crate::cpu::dot::quantize;
 use crate::ops::router::Routes;
 use crate::{Matrix, Phase, Precision, Result, Step, Tensor};
 
-pub use train::{ExpertGrad, backward, train_scratch_bytes};
+pub use train::{ExpertGrad, Hidden, backward, train_scratch_bytes};
 
 /// One expert. Gate and up rows lie interleaved in some layouts and apart in others; as matrices they are two views.
 pub struct Expert {
@@ -59,10 +59,23 @@ pub fn add_forward(step: &mut Step, t: &Tensor, routes: &Routes, experts: &Exper
     assert!(t.cols() == first.gate.cols() && x.cols() == first.down.rows() && t.rows() == x.rows(), "experts: shapes");
     match step.phase {
         Phase::Inference => cpu::add_forward(step.runtime, t.host(), routes, experts, x.host_mut())?,
-        Phase::Training => train::add_forward(step.runtime, t.host(), routes, experts, x.host_mut())?,
+        Phase::Training => drop(train::add_forward(step.runtime, t.host(), routes, experts, x.host_mut())?),
     }
     step.made("experts", x);
     Ok(())
+}
+
+/// The same in training, with what [`backward`] would otherwise compute again.
+pub fn add_forward_saving(
+    step: &mut Step,
+    t: &Tensor,
+    routes: &Routes,
+    experts: &Experts,
+    x: &mut Tensor,
+) -> Result<Hidden> {
+    let hidden = train::add_forward(step.runtime, t.host(), routes, experts, x.host_mut())?;
+    step.made("experts", x);
+    Ok(hidden)
 }
 
 /// Bytes of scratch for `tokens` with `k` experts each.

@@ -32,6 +32,16 @@ pub struct ExpertGrad<'a> {
     pub down_bias: &'a mut [f32],
 }
 
+/// Gate and up before the clamps [pairs, 2 I], expert by expert.
+pub struct Hidden(Slice<f32>);
+
+impl Hidden {
+    /// Bytes of scratch for `tokens` with `k` experts of `i` units each.
+    pub fn bytes(tokens: usize, k: usize, i: usize) -> usize {
+        Arena::size_of::<f32>(tokens * k * 2 * i)
+    }
+}
+
 /// Rows of pairs, expert by expert.
 struct Pairs<'a> {
     runtime: &'a Runtime,
@@ -128,7 +138,7 @@ impl<'a> Pairs<'a> {
     }
 }
 
-pub fn add_forward(runtime: &Runtime, t: &[f32], routes: &Routes, experts: &Experts, x: &mut [f32]) -> Result<()> {
+pub fn add_forward(runtime: &Runtime, t: &[f32], routes: &Routes, experts: &Experts, x: &mut [f32]) -> Result<Hidden> {
     let pairs = Pairs::new(runtime, experts, routes);
     let (d, i) = pairs.sizes;
     let rows = pairs.gather(t)?;
@@ -141,22 +151,23 @@ pub fn add_forward(runtime: &Runtime, t: &[f32], routes: &Routes, experts: &Expe
         let act = unsafe { out.part(row * i..(row + 1) * i) };
         activate(runtime.isa, &h[row * 2 * i..(row + 1) * 2 * i], experts.alpha, experts.limit, act);
     });
-    drop(h);
     let mut down = runtime.arena.take::<f32>(pairs.len() * d)?;
     let out = Disjoint::new(&mut down);
     pairs.apply(View::new(&act, i), &out, Write::Set, |e| (Weight::Rows(&e.down), Some(&e.down_bias)))?;
     combine(runtime, &down, Some(&pairs.places()), routes, d, x);
-    Ok(())
+    Ok(Hidden(h))
 }
 
 /// Adds the gradients of the experts to `grads`; writes those of t [T, D] to dt and those of the routes' weights
-/// [T, k] to `d_weights`, where dy [T, D] comes back for the sum that the op has added.
+/// [T, k] to `d_weights`, where dy [T, D] comes back for the sum that the op has added. Without `hidden` that is computed
+/// again.
 #[allow(clippy::too_many_arguments)]
 pub fn backward(
     step: &mut Step,
     t: &Tensor,
     routes: &Routes,
     experts: &Experts,
+    hidden: Option<Hidden>,
     dy: &Tensor,
     grads: &mut [ExpertGrad],
     dt: &mut Tensor,
@@ -168,7 +179,10 @@ pub fn backward(
     assert!(grads.len() == experts.experts.len() && d_weights.len() == pairs.len(), "experts: shapes");
     assert!(t.cols() == d && dy.cols() == d && dt.cols() == d && dt.rows() == t.rows(), "experts: shapes");
     let (t_rows, mut dy_rows) = (pairs.gather(t.host())?, pairs.gather(dy.host())?);
-    let mut h = pairs.gate_up(&t_rows)?;
+    let mut h = match hidden {
+        Some(Hidden(h)) => h,
+        None => pairs.gate_up(&t_rows)?,
+    };
     let mut u = runtime.arena.take::<f32>(pairs.len() * i)?;
     let out = Disjoint::new(&mut u);
     pairs.apply(View::new(&dy_rows, d), &out, Write::Set, |e| (Weight::Columns(&e.down), None))?;

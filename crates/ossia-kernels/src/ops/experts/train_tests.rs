@@ -116,7 +116,7 @@ fn run(runtime: &Runtime, experts: &Experts, ids: &[u32], t: &[f64], dy: &[f64],
     let routes = routes(runtime, 2, ids);
     let (t, dy) = (tensor(runtime, tokens, d, &f32s(t)), tensor(runtime, tokens, d, &f32s(dy)));
     let mut y = tensor(runtime, tokens, d, &vec![0.0; tokens * d]);
-    add_forward(&mut step, &t, &routes, experts, &mut y).unwrap();
+    let hidden = add_forward_saving(&mut step, &t, &routes, experts, &mut y).unwrap();
     let mut store: Vec<[Vec<f32>; 4]> =
         experts.experts.iter().map(|_| [2 * units * d, 2 * units, units * d, d].map(|n| vec![0.0; n])).collect();
     let mut grads: Vec<ExpertGrad> = store
@@ -125,7 +125,7 @@ fn run(runtime: &Runtime, experts: &Experts, ids: &[u32], t: &[f64], dy: &[f64],
         .collect();
     let mut dt = tensor(runtime, tokens, d, &vec![f32::NAN; tokens * d]);
     let mut dw = vec![f32::NAN; ids.len()];
-    backward(&mut step, &t, &routes, experts, &dy, &mut grads, &mut dt, &mut dw).unwrap();
+    backward(&mut step, &t, &routes, experts, Some(hidden), &dy, &mut grads, &mut dt, &mut dw).unwrap();
     let part = |v: &[f32], width: usize, half: usize| {
         v.chunks_exact(width).skip(half).step_by(2).flatten().copied().collect::<Vec<f32>>()
     };
