@@ -235,8 +235,10 @@ impl Matrix {
         // The kind is asked once, not for every element.
         match self.kind {
             Kind::F32 => {
-                let bytes = &bytes[..4 * GROUP];
-                std::array::from_fn(|i| f32::from_le_bytes(std::array::from_fn(|b| bytes[4 * i + b])))
+                let mut values = [0.0; GROUP];
+                let bytes = bytes[..4 * GROUP].as_chunks().0;
+                values.iter_mut().zip(bytes).for_each(|(value, bytes)| *value = f32::from_le_bytes(*bytes));
+                values
             }
             Kind::F16 => std::array::from_fn(|i| f16::from_le_bytes([bytes[2 * i], bytes[2 * i + 1]]).to_f32()),
             Kind::BF16 => std::array::from_fn(|i| bf16::from_le_bytes([bytes[2 * i], bytes[2 * i + 1]]).to_f32()),

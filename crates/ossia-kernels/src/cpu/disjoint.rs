@@ -34,6 +34,16 @@ impl<'a, T> Disjoint<'a, T> {
         // SAFETY: inside the slice, which is borrowed mutably for 'a; the caller keeps parts apart.
         unsafe { std::slice::from_raw_parts_mut(self.pointer.add(range.start), range.len()) }
     }
+
+    /// Where the part `range` lies, for those who write parts that are not one range. What is done with it is under
+    /// the rules of [`Disjoint::part`].
+    ///
+    /// # Panics
+    /// Where `range` does not lie inside the slice.
+    pub fn pointer(&self, range: Range<usize>) -> *mut T {
+        assert!(range.start <= range.end && range.end <= self.len, "{range:?} of {}", self.len);
+        self.pointer.wrapping_add(range.start)
+    }
 }
 
 #[cfg(test)]

@@ -65,8 +65,7 @@ pub fn training_bytes(config: &Config, largest: LargestBatch) -> usize {
     let (k, i) = (config.experts_per_token, config.intermediate_size);
     // The inputs of all blocks, x and its gradient.
     let stream = (config.num_layers + 2) * floats(d);
-    let last =
-        3 * floats(d) + cross_entropy::scratch_bytes(config.vocab_size) + gemm(threads, config, config.vocab_size);
+    let last = 3 * floats(d) + cross_entropy::scratch_bytes(config.vocab_size) + gemm::scratch_bytes(threads);
     // y, t, qkv, o and lse stay while the experts go backwards, and with them t, the routes and the logits of these.
     let routes = router::scratch_bytes(tokens, config.num_experts, k);
     let saved = 3 * floats(d) + floats(heads.row()) + floats(q) + floats(heads.query) + routes;
@@ -78,13 +77,8 @@ pub fn training_bytes(config: &Config, largest: LargestBatch) -> usize {
         + floats(q)
         + floats(heads.row())
         + attention::train_scratch_bytes(threads, heads)
-        + gemm(threads, config, heads.row());
+        + gemm::scratch_bytes(threads);
     let peak = stream + kept + last.max(saved + mlp.max(attention));
     // First-fit leaves gaps between ranges of different sizes.
     peak + peak / 4 + (64 << 10)
-}
-
-/// Panels of products whose sums are up to `depth` or the model's own widths long.
-fn gemm(threads: usize, config: &Config, depth: usize) -> usize {
-    gemm::scratch_bytes(threads, depth.max(config.hidden_size).max(config.query_size()))
 }

@@ -6,33 +6,49 @@
 //! outer:    g [N, K] += dyᵀ x                    dy [T, N], x [T, K]   its gradient for W
 //! ```
 //!
-//! **Order of sums.** An element of `apply` is one chain of fma over k, ascending, then the bias, then the old value. An
-//! element of `outer` is a chain over each block of 256 tokens; the blocks are added to g in order. Both depend on
-//! shapes alone. (Inference adds in another order, see `cpu::dot`: there a single token must cost one pass over W.)
+//! **Order of sums.** An element of `apply` is one chain of fma over k, ascending, that begins at the bias, or with `+=` at
+//! the old value plus the bias. An element of `outer` is a chain over each block of 256 tokens; the blocks are added to
+//! g in order. Both depend on shapes alone. (Inference adds in another order, see `cpu::dot`: there a single token must
+//! cost one pass over W.)
 //!
-//! Thirty-two outputs are a panel [K, 32], made once from whatever form the weights have and used by all rows of x.
+//! **Tiles.** Thirty-two outputs are a panel [K, 32], made from whatever form the weights have. A task makes a few panels
+//! that stay in its core's second cache, and takes twelve rows of x at a time through all of them, while it asks for the
+//! next twelve: x comes from far away once, not once for each panel. Where the rows of a factor lie far apart, as tokens
+//! do in `outer`, they are copied together first: at a distance of a power of two they would push each other out.
 
 mod kernel;
 mod panel;
 #[cfg(test)]
 mod tests;
+mod transpose;
+
+use std::ops::Range;
 
 use crate::arena::Arena;
 use crate::cpu::disjoint::Disjoint;
 use crate::cpu::isa::Isa;
-use crate::cpu::lanes::versions;
 use crate::{Result, Runtime};
-use kernel::{Operand, ROWS, Sums};
+use kernel::{Operand, Output, ROWS, prefetch, strip};
 pub use panel::Weight;
 
 /// Outputs of a panel: a group of the weights' formats.
 pub const WIDTH: usize = 32;
 
-/// Rows of x that a task takes with one panel.
-const TASK_ROWS: usize = 768;
-
-/// Tokens whose outer products are added in registers.
+/// Terms of a sum that are in a panel at once; tokens whose outer products are added in registers.
 const BLOCK: usize = 256;
+
+/// Panels of a task, where they are as deep as a block.
+const PANELS: usize = 4;
+
+/// Strips of twelve columns of dy that a task of `outer` takes.
+const STRIPS: usize = 12;
+
+/// Rows of panels that a task has room for, and numbers for its strips.
+const ROOM: (usize, usize) = (PANELS * BLOCK, STRIPS * ROWS * BLOCK);
+
+/// Tasks of `apply` that each thread should have, so that all end at about the same time. (Those of `outer` copy what they
+/// share, so there are no more than threads need.)
+const TASKS: usize = 3;
 
 /// Rows of a matrix: row i is `data[i * stride + offset..][..cols]`.
 #[derive(Clone, Copy)]
@@ -62,7 +78,7 @@ impl<'a> View<'a> {
     }
 
     /// Rows `range` of it.
-    pub fn rows_of(self, range: std::ops::Range<usize>) -> Self {
+    pub fn rows_of(self, range: Range<usize>) -> Self {
         assert!(range.start <= range.end && range.end <= self.rows, "rows of a view");
         Self { rows: range.len(), offset: self.offset + range.start * self.stride, ..self }
     }
@@ -117,150 +133,164 @@ pub struct Outer<'a> {
     pub gradient: Target<'a>,
 }
 
-/// Bytes of scratch that products with up to `depth` terms in a sum take.
-pub fn scratch_bytes(threads: usize, depth: usize) -> usize {
-    Arena::size_of::<f32>(threads * depth.max(BLOCK) * WIDTH)
+/// Bytes of scratch that products take.
+pub fn scratch_bytes(threads: usize) -> usize {
+    Arena::size_of::<f32>(threads * (ROOM.0 * WIDTH + ROOM.1))
+}
+
+/// Some outputs of some rows of a product.
+#[derive(Clone)]
+struct Tile {
+    product: usize,
+    outputs: Range<usize>,
+    rows: Range<usize>,
 }
 
 /// Runs all products. No two of them may write the same elements.
 pub fn apply(runtime: &Runtime, products: &[Product]) -> Result<()> {
-    let depth = products.iter().map(|p| p.x.cols).max().unwrap_or(0);
-    let mut tasks = Vec::new();
-    for (which, product) in products.iter().enumerate() {
+    let wanted = TASKS * runtime.pool.threads();
+    let mut tiles = Vec::new();
+    for (index, product) in products.iter().enumerate() {
+        let (rows, outputs) = (product.x.rows, product.weight.outputs());
         product.x.check();
         assert_eq!(product.x.cols, product.weight.depth(), "gemm: inner sizes");
-        assert!(product.bias.is_none_or(|b| b.len() == product.weight.outputs()), "gemm: bias length");
-        for first in (0..product.weight.outputs()).step_by(WIDTH) {
-            tasks.extend((0..product.x.rows).step_by(TASK_ROWS).map(|row| (which, first, row)));
+        assert!(product.bias.is_none_or(|b| b.len() == outputs), "gemm: bias length");
+        let panels = (ROOM.0 / product.x.cols.clamp(1, BLOCK)).min(4 * PANELS);
+        let height = rows.div_ceil(wanted).next_multiple_of(ROWS).clamp(16 * ROWS, 64 * ROWS);
+        for first in (0..outputs).step_by(panels * WIDTH) {
+            let outputs = first..(first + panels * WIDTH).min(outputs);
+            let rows = (0..rows).step_by(height).map(|row| row..(row + height).min(rows));
+            tiles.extend(rows.map(|rows| Tile { product: index, outputs: outputs.clone(), rows }));
         }
     }
-    with_panels(runtime, depth, tasks.len(), &|task, panel| {
-        let (which, first, row) = tasks[task];
-        let product = &products[which];
-        let panel = &mut panel[..product.x.cols];
-        product.weight.fill(first, panel);
-        let rows = row..(row + TASK_ROWS).min(product.x.rows);
-        apply_panel(runtime.isa, product, first, rows, panel);
-    })
+    with_room(runtime, &tiles, &|tile, panels, _| apply_tile(runtime.isa, &products[tile.product], tile, panels))
 }
 
-/// Lends each task its thread's panel.
-fn with_panels(
-    runtime: &Runtime,
-    depth: usize,
-    tasks: usize,
-    work: &(dyn Fn(usize, &mut [[f32; WIDTH]]) + Sync),
-) -> Result<()> {
-    let threads = runtime.pool.threads();
-    let mut scratch = runtime.arena.take::<f32>(threads * depth * WIDTH)?;
-    let panels = Disjoint::new(&mut scratch);
-    runtime.pool.run(tasks, &|task, thread| {
+/// What computes a tile, with its thread's room for panels and for strips.
+type Work<'a> = &'a (dyn Fn(&Tile, &mut [[f32; WIDTH]], &mut [f32]) + Sync);
+
+/// Runs `work` for all tiles.
+fn with_room(runtime: &Runtime, tiles: &[Tile], work: Work) -> Result<()> {
+    let size = ROOM.0 * WIDTH + ROOM.1;
+    let mut scratch = runtime.arena.take::<f32>(runtime.pool.threads() * size)?;
+    let rooms = Disjoint::new(&mut scratch);
+    runtime.pool.run(tiles.len(), &|task, thread| {
         // SAFETY: a thread runs one task at a time.
-        let panel = unsafe { panels.part(thread * depth * WIDTH..(thread + 1) * depth * WIDTH) };
-        work(task, panel.as_chunks_mut().0);
+        let room = unsafe { rooms.part(thread * size..(thread + 1) * size) };
+        let (panels, strips) = room.split_at_mut(ROOM.0 * WIDTH);
+        work(&tiles[task], panels.as_chunks_mut().0, strips);
     });
     Ok(())
 }
 
-fn apply_panel(isa: Isa, product: &Product, first: usize, rows: std::ops::Range<usize>, panel: &[[f32; WIDTH]]) {
-    let width = WIDTH.min(product.weight.outputs() - first);
-    let mut bias = [0.0; WIDTH];
-    if let Some(b) = product.bias {
-        bias[..width].copy_from_slice(&b[first..first + width]);
-    }
+fn apply_tile(isa: Isa, product: &Product, tile: &Tile, room: &mut [[f32; WIDTH]]) {
     let x = product.x;
-    let mut sums: Sums = [[0.0; WIDTH]; ROWS];
-    for row in rows.clone().step_by(ROWS) {
-        let count = ROWS.min(rows.end - row);
-        let start = x.data[x.offset + row * x.stride..].as_ptr();
-        let operand = Operand { start, row_stride: x.stride, k_stride: 1 };
-        // SAFETY: `View::check` holds for x, and the panel is as deep as x is wide.
-        unsafe { kernel::strip(isa, operand, count, panel, &mut sums) };
-        store(isa, &product.y, row, (first, width), &sums[..count], &bias, product.write);
+    let firsts = || tile.outputs.clone().step_by(WIDTH);
+    let at = |row: usize, k: usize| x.offset + row * x.stride + k;
+    for from in (0..x.cols).step_by(BLOCK) {
+        let depth = BLOCK.min(x.cols - from);
+        for (first, panel) in firsts().zip(room.chunks_mut(depth)) {
+            product.weight.fill(isa, first, from, panel);
+        }
+        for row in tile.rows.clone().step_by(ROWS) {
+            let rows = row..(row + ROWS).min(tile.rows.end);
+            let operand = Operand::Rows { start: x.data[at(row, from)..].as_ptr(), stride: x.stride };
+            // A share of the next rows before each panel.
+            let mut next = rows.end..(rows.end + ROWS).min(tile.rows.end);
+            let share = ROWS.div_ceil(firsts().len());
+            for (first, panel) in firsts().zip(room.chunks(depth)) {
+                next.by_ref().take(share).for_each(|row| prefetch::<false>(x.data[at(row, from)..].as_ptr(), depth));
+                let width = WIDTH.min(tile.outputs.end - first);
+                let mut bias = [0.0; WIDTH];
+                if let (Some(b), 0) = (product.bias, from) {
+                    bias[..width].copy_from_slice(&b[first..first + width]);
+                }
+                let out = product.y.output(rows.clone(), first, width, &bias);
+                (0..rows.len()).for_each(|r| prefetch::<true>(out.start.wrapping_add(r * out.stride), width));
+                let out = Output { old: from > 0 || product.write == Write::Add, ..out };
+                // SAFETY: `View::check` holds for x, the panel is as deep as the block is wide, the outputs are the
+                // task's own.
+                unsafe { strip(isa, operand, rows.len(), panel, out) };
+            }
+        }
     }
 }
 
-versions! {
-    /// Writes the first `width` sums of each row, with the bias. Called for outputs that belong to the task.
-    fn store(
-        target: &Target, row: usize, columns: (usize, usize), sums: &[[f32; WIDTH]], bias: &[f32; WIDTH], write: Write,
-    ) = store_body
-}
-
-#[inline(always)]
-fn store_body<const FMA: bool>(
-    target: &Target,
-    row: usize,
-    (first, width): (usize, usize),
-    sums: &[[f32; WIDTH]],
-    bias: &[f32; WIDTH],
-    write: Write,
-) {
-    for (r, sums) in sums.iter().enumerate() {
-        let at = target.offset + (row + r) * target.stride + first;
-        // SAFETY: a task's outputs are its own (see `apply` and `outer`); bounds are checked.
-        let out = unsafe { target.data.part(at..at + width) };
-        let mut values = [0.0; WIDTH];
-        for j in 0..WIDTH {
-            values[j] = sums[j] + bias[j];
-        }
-        match (<&mut [f32; WIDTH]>::try_from(&mut *out), write) {
-            (Ok(out), Write::Set) => *out = values,
-            (Ok(out), Write::Add) => {
-                for j in 0..WIDTH {
-                    out[j] += values[j];
-                }
-            }
-            (Err(_), Write::Set) => out.copy_from_slice(&values[..width]),
-            (Err(_), Write::Add) => out.iter_mut().zip(values).for_each(|(y, v)| *y += v),
-        }
+impl Target<'_> {
+    /// Where `width` outputs from `first` on lie, of some rows.
+    ///
+    /// # Panics
+    /// Where they do not lie inside the data.
+    fn output<'b>(&self, rows: Range<usize>, first: usize, width: usize, bias: &'b [f32; WIDTH]) -> Output<'b> {
+        let at = |row: usize| self.offset + row * self.stride + first;
+        let start = self.data.pointer(at(rows.start)..at(rows.end - 1) + width);
+        Output { start, stride: self.stride, width, bias, old: false, add: false }
     }
 }
 
 /// Runs all outer products. No two of them may write the same elements.
 pub fn outer(runtime: &Runtime, products: &[Outer]) -> Result<()> {
-    let mut tasks = Vec::new();
-    for (which, product) in products.iter().enumerate() {
+    let wanted = runtime.pool.threads().div_ceil(products.len().max(1));
+    let mut tiles = Vec::new();
+    for (index, product) in products.iter().enumerate() {
         product.x.check();
         product.dy.check();
         assert_eq!(product.x.rows, product.dy.rows, "gemm: tokens");
-        let rows_of_task = 8 * ROWS;
-        for first in (0..product.x.cols).step_by(WIDTH) {
-            tasks.extend((0..product.dy.cols).step_by(rows_of_task).map(|row| {
-                let rows = row..(row + rows_of_task).min(product.dy.cols);
-                (which, first, rows)
-            }));
+        let (rows, cols, width) = (product.dy.cols, product.x.cols, PANELS * WIDTH);
+        // Strips, cut into equal parts.
+        let strips = rows.div_ceil(ROWS);
+        let parts = wanted.div_ceil(cols.div_ceil(width).max(1)).max(strips.div_ceil(STRIPS)).min(strips).max(1);
+        let height = strips.div_ceil(parts).max(1) * ROWS;
+        for first in (0..cols).step_by(width) {
+            let outputs = first..(first + width).min(cols);
+            let rows = (0..rows).step_by(height).map(|row| row..(row + height).min(rows));
+            tiles.extend(rows.map(|rows| Tile { product: index, outputs: outputs.clone(), rows }));
         }
     }
-    with_panels(runtime, BLOCK, tasks.len(), &|task, panel| {
-        let (which, first, rows) = tasks[task].clone();
-        outer_panel(runtime.isa, &products[which], first, rows, panel);
+    with_room(runtime, &tiles, &|tile, panels, strips| {
+        outer_tile(runtime.isa, &products[tile.product], tile, panels, strips);
     })
 }
 
-fn outer_panel(isa: Isa, product: &Outer, first: usize, rows: std::ops::Range<usize>, panel: &mut [[f32; WIDTH]]) {
+fn outer_tile(isa: Isa, product: &Outer, tile: &Tile, panels: &mut [[f32; WIDTH]], strips: &mut [f32]) {
     let (x, dy) = (product.x, product.dy);
-    let width = WIDTH.min(x.cols - first);
-    let mut sums: Sums = [[0.0; WIDTH]; ROWS];
-    for token in (0..x.rows).step_by(BLOCK) {
-        let panel = &mut panel[..BLOCK.min(x.rows - token)];
-        for (k, out) in panel.iter_mut().enumerate() {
-            let values = &x.data[x.offset + (token + k) * x.stride + first..][..width];
-            match <&[f32; WIDTH]>::try_from(values) {
-                Ok(values) => *out = *values,
-                Err(_) => {
-                    out[..width].copy_from_slice(values);
-                    out[width..].fill(0.0);
-                }
+    let tokens_x = |token: usize| &x.data[x.offset + token * x.stride..][tile.outputs.clone()];
+    let tokens_dy = |token: usize| &dy.data[dy.offset + token * dy.stride..][tile.rows.clone()];
+    for from in (0..x.rows).step_by(BLOCK) {
+        let tokens = from..(from + BLOCK).min(x.rows);
+        let depth = tokens.len();
+        for (k, token) in tokens.enumerate() {
+            copy_apart(tokens_x(token), panels, k, depth);
+            copy_apart(tokens_dy(token), strips.as_chunks_mut::<ROWS>().0, k, depth);
+        }
+        // A share of the next block before each product.
+        let mut next = from + depth..(from + 2 * depth).min(x.rows);
+        let share = depth.div_ceil(tile.outputs.len().div_ceil(WIDTH) * tile.rows.len().div_ceil(ROWS));
+        for (first, panel) in tile.outputs.clone().step_by(WIDTH).zip(panels.chunks(depth)) {
+            let width = WIDTH.min(tile.outputs.end - first);
+            for (row, strip_of_dy) in tile.rows.clone().step_by(ROWS).zip(strips.chunks(depth * ROWS)) {
+                let rows = row..(row + ROWS).min(tile.rows.end);
+                next.by_ref().take(share).for_each(|token| {
+                    prefetch::<false>(tokens_x(token).as_ptr(), tile.outputs.len());
+                    prefetch::<false>(tokens_dy(token).as_ptr(), tile.rows.len());
+                });
+                let operand = Operand::Strip(strip_of_dy.as_ptr());
+                let out = product.gradient.output(rows.clone(), first, width, &[0.0; WIDTH]);
+                // SAFETY: strip and panel hold `depth` rows each, the outputs are the task's own.
+                unsafe { strip(isa, operand, rows.len(), panel, Output { add: true, ..out }) };
             }
         }
-        for row in rows.clone().step_by(ROWS) {
-            let count = ROWS.min(rows.end - row);
-            let start = dy.data[dy.offset + token * dy.stride + row..].as_ptr();
-            let operand = Operand { start, row_stride: 1, k_stride: dy.stride };
-            // SAFETY: `View::check` holds for dy, and the panel has no more rows than there are tokens.
-            unsafe { kernel::strip(isa, operand, count, panel, &mut sums) };
-            store(isa, &product.gradient, row, (first, width), &sums[..count], &[0.0; WIDTH], Write::Add);
-        }
+    }
+}
+
+/// Puts N values after N into row `k` of parts of `depth` rows; what is left of the last one's row is zero.
+#[inline(always)]
+fn copy_apart<const N: usize>(values: &[f32], parts: &mut [[f32; N]], k: usize, depth: usize) {
+    let (whole, rest) = values.as_chunks::<N>();
+    whole.iter().enumerate().for_each(|(part, values)| parts[part * depth + k] = *values);
+    if !rest.is_empty() {
+        let last = &mut parts[whole.len() * depth + k];
+        last[..rest.len()].copy_from_slice(rest);
+        last[rest.len()..].fill(0.0);
     }
 }

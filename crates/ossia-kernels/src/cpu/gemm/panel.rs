@@ -1,7 +1,9 @@
 //! From weights in any form to panels [K, 32] of f32.
 
 use super::WIDTH;
+use super::transpose::transpose;
 use crate::Matrix;
+use crate::cpu::isa::Isa;
 
 /// The second factor of a product.
 #[derive(Clone, Copy)]
@@ -37,35 +39,38 @@ impl Weight<'_> {
         }
     }
 
-    /// Outputs `first..first + 32`, zeros where there are fewer.
-    pub(super) fn fill(&self, first: usize, panel: &mut [[f32; WIDTH]]) {
+    /// Terms `from..` of outputs `first..first + 32`, as many as the panel has; zeros where there are fewer outputs.
+    /// `from` and `first` are multiples of 32.
+    pub(super) fn fill(&self, isa: Isa, first: usize, from: usize, panel: &mut [[f32; WIDTH]]) {
         let count = WIDTH.min(self.outputs() - first);
+        let mut square = [[0.0; WIDTH]; WIDTH];
         match *self {
             Weight::Rows(m) => {
-                for j in 0..count {
-                    for group in 0..m.groups() {
-                        let values = m.group(first + j, group);
-                        panel[group * WIDTH..][..WIDTH].iter_mut().zip(values).for_each(|(p, v)| p[j] = v);
+                for (group, panel) in panel.chunks_mut(WIDTH).enumerate() {
+                    for (j, row) in square[..count].iter_mut().enumerate() {
+                        *row = m.group(first + j, from / WIDTH + group);
                     }
+                    transpose(isa, &square, panel);
                 }
             }
             Weight::Columns(m) => {
-                panel.iter_mut().enumerate().for_each(|(k, p)| *p = m.group(k, first / WIDTH));
+                panel.iter_mut().enumerate().for_each(|(k, p)| *p = m.group(from + k, first / WIDTH));
             }
             Weight::PlainRows(w, cols) => {
-                for j in 0..count {
-                    let row = &w[(first + j) * cols..][..cols];
-                    panel.iter_mut().zip(row).for_each(|(p, v)| p[j] = *v);
+                for (group, panel) in panel.chunks_mut(WIDTH).enumerate() {
+                    for (j, row) in square[..count].iter_mut().enumerate() {
+                        let start = (first + j) * cols + from + group * WIDTH;
+                        row[..panel.len()].copy_from_slice(&w[start..start + panel.len()]);
+                    }
+                    transpose(isa, &square, panel);
                 }
             }
             Weight::PlainColumns(w, cols) => {
                 for (k, p) in panel.iter_mut().enumerate() {
-                    p[..count].copy_from_slice(&w[k * cols + first..][..count]);
+                    p[..count].copy_from_slice(&w[(from + k) * cols + first..][..count]);
+                    p[count..].fill(0.0);
                 }
             }
-        }
-        if count < WIDTH {
-            panel.iter_mut().for_each(|p| p[count..].fill(0.0));
         }
     }
 }

@@ -31,7 +31,9 @@ fn product(
 fn products_equal_the_triple_loop_for_every_kind_of_weight() {
     let mut numbers = Numbers(21);
     for kind in KINDS {
-        for (tokens, outputs, cols) in [(1, 1, 32), (5, 33, 64), (13, 70, 96), (800, 31, 32)] {
+        for (tokens, outputs, cols) in
+            [(1, 1, 32), (5, 33, 64), (13, 70, 96), (40, 40, 544), (3, 300, 32), (800, 31, 32)]
+        {
             let matrix = numbers.matrix(kind, outputs, cols);
             let (w, x, bias) = (rows(&matrix), numbers.vec(tokens * cols), numbers.vec(outputs));
             let forward: Vec<f64> = product(tokens, outputs, cols, |i, k| x[i * cols + k], |k, j| w[j * cols + k])
@@ -90,7 +92,7 @@ fn columns_of_wider_rows_are_read_and_written() {
 #[test]
 fn outer_products_add_over_all_tokens() {
     let mut numbers = Numbers(23);
-    for (tokens, n, k) in [(1, 1, 32), (255, 12, 64), (257, 100, 33), (700, 5, 32)] {
+    for (tokens, n, k) in [(1, 1, 32), (255, 12, 64), (257, 100, 33), (270, 170, 140), (700, 5, 32)] {
         let (dy, x, g0) = (numbers.vec(tokens * n), numbers.vec(tokens * k), numbers.vec(n * k));
         let want: Vec<f64> = product(n, k, tokens, |i, t| dy[t * n + i], |t, j| x[t * k + j])
             .iter()

@@ -247,7 +247,7 @@ fn add_weight_gradients(
 /// Bytes of scratch for both directions, the most of them at once.
 pub fn train_scratch_bytes(threads: usize, tokens: usize, k: usize, d: usize, i: usize) -> usize {
     let pairs = tokens * k;
-    2 * Arena::size_of::<f32>(pairs * d) + 3 * Arena::size_of::<f32>(pairs * i) + gemm::scratch_bytes(threads, d.max(i))
+    2 * Arena::size_of::<f32>(pairs * d) + 3 * Arena::size_of::<f32>(pairs * i) + gemm::scratch_bytes(threads)
 }
 
 versions! {

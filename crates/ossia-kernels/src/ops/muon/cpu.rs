@@ -12,7 +12,7 @@ const BATCH: usize = 1 << 20;
 
 /// Bytes of scratch: X, its successor and two squares, each at most as large as the batch.
 pub fn scratch_bytes(threads: usize, rows: usize, cols: usize) -> usize {
-    4 * Arena::size_of::<f32>((rows * cols).max(BATCH)) + gemm::scratch_bytes(threads, rows.max(cols))
+    4 * Arena::size_of::<f32>((rows * cols).max(BATCH)) + gemm::scratch_bytes(threads)
 }
 
 pub fn update(runtime: &Runtime, parameters: &mut [Parameter], settings: &Settings) -> Result<()> {
