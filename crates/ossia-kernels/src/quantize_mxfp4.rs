@@ -68,7 +68,7 @@ pub fn fake_quantize(values: &mut [f32]) {
     match Isa::detect() {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: these are only given where the features were detected.
-        Isa::Avx2 | Isa::Avx512 => unsafe { fake_avx2(groups.0) },
+        Isa::Avx2 | Isa::Avx512 | Isa::Amx => unsafe { fake_avx2(groups.0) },
         _ => fake_groups(groups.0),
     }
 }

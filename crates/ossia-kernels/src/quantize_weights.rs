@@ -26,7 +26,7 @@ pub fn to_q8(pool: &Pool, isa: Isa, m: &Matrix) -> Result<Matrix> {
             match isa {
                 #[cfg(target_arch = "x86_64")]
                 // SAFETY: these are only made where the features were detected.
-                Isa::Avx2 | Isa::Avx512 => unsafe { row_avx2(m, row, e, s) },
+                Isa::Avx2 | Isa::Avx512 | Isa::Amx => unsafe { row_avx2(m, row, e, s) },
                 _ => quantize_row(m, row, e, s),
             }
         }

@@ -9,6 +9,8 @@ pub enum Isa {
     Avx2,
     /// The same with AVX-512 (F, BW, DQ, VL) and VNNI.
     Avx512,
+    /// The same with AMX for products of bytes.
+    Amx,
 }
 
 impl Isa {
@@ -31,6 +33,9 @@ impl Isa {
                 && is_x86_feature_detected!("avx512vnni")
             {
                 all.push(Isa::Avx512);
+                if has_amx() {
+                    all.push(Isa::Amx);
+                }
             }
         }
         all
@@ -42,6 +47,36 @@ impl Isa {
             Isa::Scalar => "scalar",
             Isa::Avx2 => "avx2",
             Isa::Avx512 => "avx512",
+            Isa::Amx => "amx",
         }
     }
+
+    /// The version that runs where there is nothing to gain from AMX.
+    pub const fn without_amx(self) -> Self {
+        match self {
+            Isa::Amx => Isa::Avx512,
+            other => other,
+        }
+    }
+}
+
+/// Whether the machine has AMX for bytes and the system grants its registers, which it does on request, for all threads.
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+fn has_amx() -> bool {
+    /// `ARCH_REQ_XCOMP_PERM` of arch_prctl(2), and the number of the tiles' state.
+    const REQUEST: (libc::c_ulong, libc::c_ulong) = (0x1023, 18);
+    static HAS: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
+    *HAS.get_or_init(|| {
+        // Leaf 7, EDX: AMX-TILE and AMX-INT8.
+        let bits = std::arch::x86_64::__cpuid_count(7, 0).edx;
+        // SAFETY: a system call that changes nothing but what this process may use.
+        bits & (1 << 24) != 0
+            && bits & (1 << 25) != 0
+            && unsafe { libc::syscall(libc::SYS_arch_prctl, REQUEST.0, REQUEST.1) } == 0
+    })
+}
+
+#[cfg(all(target_arch = "x86_64", not(target_os = "linux")))]
+const fn has_amx() -> bool {
+    false
 }

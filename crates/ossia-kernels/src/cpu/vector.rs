@@ -315,7 +315,7 @@ mod tests {
                 Isa::Avx2 => check(|x| unsafe { exp_of::<Eight>(x) }, isa.name()),
                 #[cfg(target_arch = "x86_64")]
                 // SAFETY: only listed where the features were detected.
-                Isa::Avx512 => check(|x| unsafe { exp_of::<Sixteen>(x) }, isa.name()),
+                Isa::Avx512 | Isa::Amx => check(|x| unsafe { exp_of::<Sixteen>(x) }, isa.name()),
                 #[cfg(not(target_arch = "x86_64"))]
                 _ => {}
             }

@@ -52,7 +52,7 @@ pub unsafe fn tile(m: &Matrix, row: usize, x: &Int16Rows, tokens: &[u32], panel:
 /// `groups` groups lie at every row.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-unsafe fn unpack_scales(rows: &Span, groups: usize, panel: &mut Panel) {
+pub unsafe fn unpack_scales(rows: &Span, groups: usize, panel: &mut Panel) {
     let bytes = &mut panel.codes[..2 * TILE * groups];
     // SAFETY: promised by the caller; two bytes are a scale.
     unsafe { rows.gather_scales::<[u8; 2]>(bytes.as_chunks_mut().0) };

@@ -7,7 +7,7 @@ use std::arch::x86_64::*;
 use std::cell::Cell;
 
 use super::quantize::Int8Rows;
-use super::rows_avx512::{Span, add_fours, in_eights, with_whole_tile};
+use super::rows_avx512::{Span, add_fours, in_eights, load_four, with_whole_tile, words_of_sixteen};
 use super::{PANEL_TOKENS, Panel, TILE};
 use crate::matrix::Matrix;
 use crate::mxfp4::GROUP;
@@ -37,7 +37,7 @@ pub unsafe fn tile(m: &Matrix, row: usize, x: &Int8Rows, tokens: &[u32], panel: 
                 }
                 return;
             }
-            unpack(&rows, groups, panel);
+            unpack::<OFFSET>(&rows, groups, panel);
             // The first tokens ask for the next tile, which then comes while they are computed.
             let ahead = Cell::new(Some(&rows));
             in_eights(
@@ -51,24 +51,12 @@ pub unsafe fn tile(m: &Matrix, row: usize, x: &Int8Rows, tokens: &[u32], panel: 
     });
 }
 
-/// E2M1 codes to value * 2 + OFFSET.
+/// E2M1 codes to value * 2 + `added`.
 #[inline]
-#[target_feature(enable = "avx512f")]
-fn code_table() -> __m512i {
-    _mm512_broadcast_i32x4(_mm_setr_epi8(12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0))
-}
-
-/// Sixteen bytes each of four rows, a row in each 128-bit lane.
-///
-/// # Safety
-/// 16 bytes can be read at `p` and at three times `row` bytes after it.
-#[inline]
-#[target_feature(enable = "avx512f,avx512dq")]
-unsafe fn load_four(p: *const u8, row: usize) -> __m512i {
-    // SAFETY: promised by the caller.
-    let lane = |r: usize| unsafe { _mm_loadu_si128(p.add(r * row).cast()) };
-    let bytes = _mm512_inserti32x4::<1>(_mm512_castsi128_si512(lane(0)), lane(1));
-    _mm512_inserti32x4::<3>(_mm512_inserti32x4::<2>(bytes, lane(2)), lane(3))
+#[target_feature(enable = "avx512f,avx512bw")]
+fn code_table(added: i32) -> __m512i {
+    let doubled = _mm_setr_epi8(0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12);
+    _mm512_add_epi8(_mm512_broadcast_i32x4(doubled), _mm512_set1_epi8(added as i8))
 }
 
 /// The codes of four rows, a row in each 128-bit lane: low nibbles and high nibbles as unsigned values.
@@ -91,7 +79,7 @@ unsafe fn unpack_four(p: *const u8, row: usize, table: __m512i) -> (__m512i, __m
 /// `groups` groups lie at every row.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-unsafe fn unpack_scales(rows: &Span, groups: usize, panel: &mut Panel) {
+pub unsafe fn unpack_scales(rows: &Span, groups: usize, panel: &mut Panel) {
     let bytes = &mut panel.codes[..TILE * groups];
     // SAFETY: promised by the caller.
     unsafe { rows.gather_scales::<u8>(bytes) };
@@ -113,7 +101,7 @@ unsafe fn unpack_scales(rows: &Span, groups: usize, panel: &mut Panel) {
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
 unsafe fn direct(rows: &Span, groups: usize, panel: &Panel, x: &Int8Rows, token: usize) -> __m512 {
     let (q, d, sums) = (x.values(token).as_ptr(), x.scales(token).as_ptr(), x.sums(token).as_ptr());
-    let (table, zero) = (code_table(), _mm512_setzero_si512());
+    let (table, zero) = (code_table(OFFSET), _mm512_setzero_si512());
     let mut acc = _mm512_setzero_ps();
     for g in 0..groups {
         rows.prefetch(g);
@@ -135,29 +123,19 @@ unsafe fn direct(rows: &Span, groups: usize, panel: &Panel, x: &Int8Rows, token:
     acc
 }
 
-/// Looks the rows' codes up, four elements of each row side by side. Rows are brought side by side while two codes are
+/// Looks the rows' codes up, as value * 2 + ADDED, four elements of each row side by side. Rows are brought side by side while two codes are
 /// still in a byte, which is half of the work.
 ///
 /// # Safety
 /// `groups` groups lie at every row.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-unsafe fn unpack(rows: &Span, groups: usize, panel: &mut Panel) {
-    let (table, mask) = (code_table(), _mm512_set1_epi8(15));
+pub unsafe fn unpack<const ADDED: i32>(rows: &Span, groups: usize, panel: &mut Panel) {
+    let (table, mask) = (code_table(ADDED), _mm512_set1_epi8(15));
     assert!(panel.codes.len() >= PANEL_GROUP * groups && panel.scales.len() >= TILE * groups);
     for g in 0..groups {
         // SAFETY: group g of every row; the panel holds 512 bytes for each group.
         unsafe {
-            let from = rows.elements.add(g * rows.group);
-            // A row's four words of four bytes become the row's lane in four vectors.
-            let t = [0, 1, 2, 3].map(|row| load_four(from.add(row * rows.row), 4 * rows.row));
-            let (low01, high01) = (_mm512_unpacklo_epi32(t[0], t[1]), _mm512_unpackhi_epi32(t[0], t[1]));
-            let (low23, high23) = (_mm512_unpacklo_epi32(t[2], t[3]), _mm512_unpackhi_epi32(t[2], t[3]));
-            let words = [
-                _mm512_unpacklo_epi64(low01, low23),
-                _mm512_unpackhi_epi64(low01, low23),
-                _mm512_unpacklo_epi64(high01, high23),
-                _mm512_unpackhi_epi64(high01, high23),
-            ];
+            let words = words_of_sixteen(rows.elements.add(g * rows.group), rows.row);
             let out = panel.codes.as_mut_ptr().add(g * PANEL_GROUP);
             for (quad, word) in words.into_iter().enumerate() {
                 let low = _mm512_shuffle_epi8(table, _mm512_and_si512(word, mask));

@@ -116,7 +116,7 @@ pub fn quantize(isa: Isa, x: &[f32], order: Order, q: &mut [i8], scales: &mut [f
         (*scale, *sum) = match isa {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: these are only made where the features were detected; x and q hold 32 elements.
-            Isa::Avx2 | Isa::Avx512 => unsafe { group_avx2(x, order, q) },
+            Isa::Avx2 | Isa::Avx512 | Isa::Amx => unsafe { group_avx2(x, order, q) },
             _ => group_scalar(x, order, q),
         };
     }
@@ -129,7 +129,7 @@ pub fn quantize16(isa: Isa, x: &[f32], q: &mut [i16], scales: &mut [f32]) {
         *scale = match isa {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: these are only made where the features were detected.
-            Isa::Avx2 | Isa::Avx512 => unsafe { group16_avx2(x, q) },
+            Isa::Avx2 | Isa::Avx512 | Isa::Amx => unsafe { group16_avx2(x, q) },
             _ => group16(x, q),
         };
     }

@@ -79,6 +79,39 @@ pub fn with_whole_tile(m: &Matrix, row: usize, out: &mut [[f32; TILE]], whole: i
     }
 }
 
+/// Sixteen bytes each of four rows, a row in each 128-bit lane.
+///
+/// # Safety
+/// 16 bytes can be read at `p` and at three times `row` bytes after it.
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq")]
+pub unsafe fn load_four(p: *const u8, row: usize) -> __m512i {
+    // SAFETY: promised by the caller.
+    let lane = |r: usize| unsafe { _mm_loadu_si128(p.add(r * row).cast()) };
+    let bytes = _mm512_inserti32x4::<1>(_mm512_castsi128_si512(lane(0)), lane(1));
+    _mm512_inserti32x4::<3>(_mm512_inserti32x4::<2>(bytes, lane(2)), lane(3))
+}
+
+/// Sixteen bytes each of sixteen rows: vector w holds the rows' words w, of four bytes, side by side.
+///
+/// # Safety
+/// 16 bytes can be read at `p` and at up to fifteen times `row` bytes after it.
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq")]
+pub unsafe fn words_of_sixteen(p: *const u8, row: usize) -> [__m512i; 4] {
+    // A row's four words become the row's lane in four vectors.
+    // SAFETY: promised by the caller.
+    let t = [0, 1, 2, 3].map(|r| unsafe { load_four(p.add(r * row), 4 * row) });
+    let (low01, high01) = (_mm512_unpacklo_epi32(t[0], t[1]), _mm512_unpackhi_epi32(t[0], t[1]));
+    let (low23, high23) = (_mm512_unpacklo_epi32(t[2], t[3]), _mm512_unpackhi_epi32(t[2], t[3]));
+    [
+        _mm512_unpacklo_epi64(low01, low23),
+        _mm512_unpackhi_epi64(low01, low23),
+        _mm512_unpacklo_epi64(high01, high23),
+        _mm512_unpackhi_epi64(high01, high23),
+    ]
+}
+
 /// Sums of four lanes each: 128-bit lane L of t[j] holds four partial sums of row 4 j + L; the result's lane r is the
 /// total of row r.
 #[inline]

@@ -118,7 +118,7 @@ fn all_tiles(isa: Isa, m: &Matrix, x: &[f32], picked: &[u32]) -> Vec<f32> {
     let mut all = Vec::new();
     for row in (0..m.rows()).step_by(TILE) {
         let mut out = vec![[0.0; TILE]; picked.len()];
-        tile(isa, m, row, &input, picked, &mut panels[0].lock().unwrap(), &mut out);
+        Picked::new(isa, &input, picked, &mut panels[0].lock().unwrap()).tile(m, row, &mut out);
         let rows = TILE.min(m.rows() - row);
         all.extend(out.iter().flat_map(|o| o[..rows].to_vec()));
     }
@@ -149,8 +149,8 @@ fn dot_speed() {
             println!("{dtype:?} {name}: reading {:.1} GB/s", read / 1e9);
             let m = Matrix::new(dtype, rows, cols, crate::Bytes::new(bytes)).unwrap();
             let x = Numbers(11).vec(64 * cols);
-            for isa in [Isa::Avx2, Isa::Avx512] {
-                for tokens in [1, 5, 8, 61, 64] {
+            for isa in Isa::all().into_iter().skip(1) {
+                for tokens in [1, 5, 8, 16, 61, 64] {
                     let runtime = runtime(isa, 1, Precision::Fast);
                     let input = Input::new(&runtime, &x, m.cols(), m.kind()).unwrap();
                     let mut panels = Panels::new(&runtime.arena, 1, m.cols()).unwrap();
@@ -160,9 +160,10 @@ fn dot_speed() {
                     let mut best = f64::INFINITY;
                     for _ in 0..if rows > 1000 { 2 } else { 100 } {
                         let start = std::time::Instant::now();
+                        let mut ready = Picked::new(isa, &input, &picked, &mut panel);
                         for row in (0..rows).step_by(TILE) {
                             let mut out = [[0.0; TILE]; 64];
-                            tile(isa, &m, row, &input, &picked, &mut panel, &mut out[..tokens as usize]);
+                            ready.tile(&m, row, &mut out[..tokens as usize]);
                             std::hint::black_box(out);
                         }
                         best = best.min(start.elapsed().as_secs_f64());

@@ -134,7 +134,7 @@ impl Block<'_> {
         match self.isa {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: these are only made where the features were detected.
-            Isa::Avx2 | Isa::Avx512 => unsafe { avx2::load(self.kv, at, tile) },
+            Isa::Avx2 | Isa::Avx512 | Isa::Amx => unsafe { avx2::load(self.kv, at, tile) },
             _ => scalar::load(self.kv, at, tile),
         }
         tile.values[written * self.shape.heads.dim..].fill(0.0);
@@ -146,7 +146,9 @@ fn add_page(isa: Isa, q: &[f32], tile: &Tile, slots: std::ops::Range<usize>, sta
     match isa {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: these are only made where the features were detected.
-        Isa::Avx2 | Isa::Avx512 if q.len().is_multiple_of(8) => unsafe { avx2::add_page(q, tile, slots, state) },
+        Isa::Avx2 | Isa::Avx512 | Isa::Amx if q.len().is_multiple_of(8) => unsafe {
+            avx2::add_page(q, tile, slots, state)
+        },
         _ => scalar::add_page(q, tile, slots, state),
     }
 }

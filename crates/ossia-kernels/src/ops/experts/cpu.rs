@@ -2,14 +2,10 @@
 
 use super::{Expert, Experts};
 use crate::cpu::disjoint::Disjoint;
-use crate::cpu::dot::{self, Input, Panels, TILE};
+use crate::cpu::dot::{Input, MOST_TOKENS, Panels, Picked, TILE};
 use crate::cpu::isa::Isa;
-use crate::matrix::Matrix;
 use crate::ops::router::Routes;
 use crate::{Result, Runtime};
-
-/// Pairs whose tile results are held at once.
-const PAIRS: usize = 128;
 
 /// Tiles of a task. A tile's kernel asks for the tile after it, which at a task's end is another thread's.
 const TILES: usize = 15;
@@ -82,16 +78,14 @@ fn mlp1(runtime: &Runtime, t: &[f32], k: usize, experts: &Experts, groups: &Grou
     groups.run(runtime, units, |expert, pairs, tiles, thread| {
         let expert = &experts.experts[expert];
         let mut panel = panels[thread].lock().unwrap_or_else(|e| e.into_inner());
-        let (mut gate, mut up, mut tokens) = ([[0.0; TILE]; PAIRS], [[0.0; TILE]; PAIRS], [0; PAIRS]);
-        for tile in tiles {
-            for pairs in pairs.chunks(PAIRS) {
-                let n = pairs.len();
-                tokens.iter_mut().zip(pairs).for_each(|(t, pair)| *t = pair / k as u32);
-                let mut dots = |m: &Matrix, out: &mut [[f32; TILE]]| {
-                    dot::tile(runtime.isa, m, tile * TILE, &input, &tokens[..n], &mut panel, out);
-                };
-                dots(&expert.gate, &mut gate[..n]);
-                dots(&expert.up, &mut up[..n]);
+        let (mut gate, mut up, mut tokens) = ([[0.0; TILE]; MOST_TOKENS], [[0.0; TILE]; MOST_TOKENS], [0; MOST_TOKENS]);
+        for pairs in pairs.chunks(MOST_TOKENS) {
+            let n = pairs.len();
+            tokens.iter_mut().zip(pairs).for_each(|(t, pair)| *t = pair / k as u32);
+            let mut picked = Picked::new(runtime.isa, &input, &tokens[..n], &mut panel);
+            for tile in tiles.clone() {
+                picked.tile(&expert.gate, tile * TILE, &mut gate[..n]);
+                picked.tile(&expert.up, tile * TILE, &mut up[..n]);
                 let rows = tile * TILE..((tile + 1) * TILE).min(units);
                 for (i, &pair) in pairs.iter().enumerate() {
                     add_bias(&mut gate[i], &expert.gate_bias[rows.clone()]);
@@ -118,13 +112,14 @@ fn mlp2(runtime: &Runtime, act: &[f32], experts: &Experts, groups: &Groups, out:
     groups.run(runtime, width, |expert, pairs, tiles, thread| {
         let expert = &experts.experts[expert];
         let mut panel = panels[thread].lock().unwrap_or_else(|e| e.into_inner());
-        let mut values = [[0.0; TILE]; PAIRS];
-        for tile in tiles {
-            for pairs in pairs.chunks(PAIRS) {
-                let values = &mut values[..pairs.len()];
-                dot::tile(runtime.isa, &expert.down, tile * TILE, &input, pairs, &mut panel, values);
+        let mut values = [[0.0; TILE]; MOST_TOKENS];
+        for pairs in pairs.chunks(MOST_TOKENS) {
+            let values = &mut values[..pairs.len()];
+            let mut picked = Picked::new(runtime.isa, &input, pairs, &mut panel);
+            for tile in tiles.clone() {
+                picked.tile(&expert.down, tile * TILE, values);
                 let rows = tile * TILE..((tile + 1) * TILE).min(width);
-                for (&pair, values) in pairs.iter().zip(values) {
+                for (&pair, values) in pairs.iter().zip(&mut *values) {
                     add_bias(values, &expert.down_bias[rows.clone()]);
                     let at = pair as usize * width + rows.start;
                     // SAFETY: a pair belongs to one expert, and a tile's rows to one task.
@@ -181,7 +176,7 @@ fn swiglu(isa: Isa, gate: &[f32; TILE], up: &[f32; TILE], alpha: f32, limit: f32
     match isa {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: these are only made where the features were detected.
-        Isa::Avx2 | Isa::Avx512 => unsafe { swiglu_avx2(gate, up, alpha, limit) },
+        Isa::Avx2 | Isa::Avx512 | Isa::Amx => unsafe { swiglu_avx2(gate, up, alpha, limit) },
         _ => std::array::from_fn(|i| {
             let g = if gate[i] > limit { limit } else { gate[i] };
             g / (1.0 + (-alpha * g).exp()) * (up[i].clamp(-limit, limit) + 1.0)

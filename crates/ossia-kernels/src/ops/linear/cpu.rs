@@ -2,11 +2,8 @@
 
 use super::{Linear, Part, Write};
 use crate::cpu::disjoint::Disjoint;
-use crate::cpu::dot::{self, Input, Panels, TILE};
+use crate::cpu::dot::{Input, MOST_TOKENS, Panels, Picked, TILE};
 use crate::{Result, Runtime};
-
-/// Tokens whose tile results are held at once.
-const TOKENS: usize = 128;
 
 /// Bytes of weights of a task. A tile's kernel asks for the tile after it, which another thread would have where tasks
 /// were single tiles: everything would be read twice.
@@ -33,11 +30,12 @@ pub fn forward(runtime: &Runtime, x: &[f32], linear: &Linear, y: &mut [f32], wri
         let per_task = wanted.min(tiles / (SHARES * runtime.pool.threads())).max(least);
         runtime.pool.run_ranges(tiles, per_task, |range, thread| {
             let mut panel = panels[thread].lock().unwrap_or_else(|e| e.into_inner());
-            for tile in range {
-                let mut out = [[0.0; TILE]; TOKENS];
-                for tokens in tokens.chunks(TOKENS) {
-                    let out = &mut out[..tokens.len()];
-                    dot::tile(runtime.isa, &part.weight, tile * TILE, &input, tokens, &mut panel, out);
+            for tokens in tokens.chunks(MOST_TOKENS) {
+                let mut out = [[0.0; TILE]; MOST_TOKENS];
+                let out = &mut out[..tokens.len()];
+                let mut picked = Picked::new(runtime.isa, &input, tokens, &mut panel);
+                for tile in range.clone() {
+                    picked.tile(&part.weight, tile * TILE, out);
                     // SAFETY: a tile's rows of the output belong to this task.
                     unsafe { store(part, tile * TILE, first, stride, tokens, out, &y, write) };
                 }
