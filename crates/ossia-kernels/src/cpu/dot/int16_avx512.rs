@@ -5,7 +5,7 @@ use std::cell::Cell;
 
 use super::quantize::Int16Rows;
 use super::rows_avx2::{HALF, store_transposed};
-use super::rows_avx512::{Span, add_fours, fold_halves, fold_neighbours, in_eights, with_whole_tile};
+use super::rows_avx512::{SCALES_AHEAD, Span, add_fours, fold_halves, fold_neighbours, in_eights, with_whole_tile};
 use super::{PANEL_TOKENS, Panel, TILE};
 use crate::matrix::Matrix;
 use crate::mxfp4::GROUP;
@@ -25,13 +25,13 @@ pub unsafe fn tile(m: &Matrix, row: usize, x: &Int16Rows, tokens: &[u32], panel:
         // SAFETY: a Matrix holds all its groups, the token's rows hold `groups` entries each, the panel is unpacked
         // before it is used.
         unsafe {
-            unpack_scales(&rows, groups, panel);
             if tokens.len() < PANEL_TOKENS {
                 for (&token, out) in tokens.iter().zip(out) {
-                    _mm512_storeu_ps(out.as_mut_ptr(), direct(&rows, groups, panel, x, token as usize));
+                    _mm512_storeu_ps(out.as_mut_ptr(), direct(&rows, groups, x, token as usize));
                 }
                 return;
             }
+            unpack_scales(&rows, groups, panel);
             unpack(&rows, groups, panel);
             // The first tokens ask for the next tile, which then comes while they are computed.
             let ahead = Cell::new(Some(&rows));
@@ -65,16 +65,24 @@ pub unsafe fn unpack_scales(rows: &Span, groups: usize, panel: &mut Panel) {
 /// One token, straight from the weights.
 ///
 /// # Safety
-/// `groups` groups lie at every row and in the activations; the panel holds the scales.
+/// `groups` groups lie at every row and in the activations.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-unsafe fn direct(rows: &Span, groups: usize, panel: &Panel, x: &Int16Rows, token: usize) -> __m512 {
+unsafe fn direct(rows: &Span, groups: usize, x: &Int16Rows, token: usize) -> __m512 {
     let (q, d) = (x.values(token).as_ptr(), x.scales(token).as_ptr());
     let zero = _mm512_setzero_si512();
     let mut acc = _mm512_setzero_ps();
+    let mut scales = [[[0u8; 2]; TILE]; 2 * SCALES_AHEAD];
+    for g in 0..SCALES_AHEAD.min(groups) {
+        // SAFETY: promised by the caller.
+        unsafe { rows.scales_of(g, &mut scales[g]) };
+    }
     for g in 0..groups {
-        rows.prefetch(g);
-        // SAFETY: group g of every row, of the token and of the panel.
+        rows.prefetch_near(g);
+        // SAFETY: group g of every row and of the token.
         unsafe {
+            if g + SCALES_AHEAD < groups {
+                rows.scales_of(g + SCALES_AHEAD, &mut scales[(g + SCALES_AHEAD) % (2 * SCALES_AHEAD)]);
+            }
             let x = _mm512_loadu_si512(q.add(g * GROUP).cast());
             let four = |j: usize| {
                 let p = rows.elements.add(4 * j * rows.row + g * rows.group);
@@ -85,7 +93,8 @@ unsafe fn direct(rows: &Span, groups: usize, panel: &Panel, x: &Int16Rows, token
                 fold_neighbours(fold_halves(row(0), row(1)), fold_halves(row(2), row(3)))
             };
             let sum = _mm512_cvtepi32_ps(add_fours([four(0), four(1), four(2), four(3)]));
-            let scale = _mm512_loadu_ps(panel.scales.as_ptr().add(g * TILE));
+            let halves = &scales[g % (2 * SCALES_AHEAD)];
+            let scale = _mm512_cvtph_ps(_mm256_loadu_si256(halves.as_ptr().cast()));
             acc = _mm512_fmadd_ps(sum, _mm512_mul_ps(scale, _mm512_set1_ps(*d.add(g))), acc);
         }
     }

@@ -7,7 +7,7 @@ use std::arch::x86_64::*;
 use std::cell::Cell;
 
 use super::quantize::Int8Rows;
-use super::rows_avx512::{Span, add_fours, in_eights, load_four, with_whole_tile, words_of_sixteen};
+use super::rows_avx512::{SCALES_AHEAD, Span, add_fours, in_eights, load_four, with_whole_tile, words_of_sixteen};
 use super::{PANEL_TOKENS, Panel, TILE};
 use crate::matrix::Matrix;
 use crate::mxfp4::GROUP;
@@ -30,13 +30,13 @@ pub unsafe fn tile(m: &Matrix, row: usize, x: &Int8Rows, tokens: &[u32], panel: 
         // SAFETY: a Matrix holds all its groups, the token's rows hold `groups` entries each, the panel is unpacked
         // before it is used.
         unsafe {
-            unpack_scales(&rows, groups, panel);
             if tokens.len() < PANEL_TOKENS {
                 for (&token, out) in tokens.iter().zip(out) {
-                    _mm512_storeu_ps(out.as_mut_ptr(), direct(&rows, groups, panel, x, token as usize));
+                    _mm512_storeu_ps(out.as_mut_ptr(), direct(&rows, groups, x, token as usize));
                 }
                 return;
             }
+            unpack_scales(&rows, groups, panel);
             unpack::<OFFSET>(&rows, groups, panel);
             // The first tokens ask for the next tile, which then comes while they are computed.
             let ahead = Cell::new(Some(&rows));
@@ -85,28 +85,39 @@ pub unsafe fn unpack_scales(rows: &Span, groups: usize, panel: &mut Panel) {
     unsafe { rows.gather_scales::<u8>(bytes) };
     for (bytes, out) in bytes.chunks_exact(TILE).zip(panel.scales.chunks_exact_mut(TILE)) {
         // SAFETY: sixteen of both.
-        unsafe {
-            let exponents = _mm512_slli_epi32::<23>(_mm512_cvtepu8_epi32(_mm_loadu_si128(bytes.as_ptr().cast())));
-            // Exponent 0 is 2^-127, which is subnormal; every other scale is larger.
-            let scales = _mm512_max_epi32(exponents, _mm512_set1_epi32(0x0040_0000));
-            _mm512_storeu_ps(out.as_mut_ptr(), _mm512_castsi512_ps(scales));
-        }
+        unsafe { _mm512_storeu_ps(out.as_mut_ptr(), scales(_mm_loadu_si128(bytes.as_ptr().cast()))) };
     }
+}
+
+/// Exponents to floats. Exponent 0 is 2^-127, which is subnormal; every other scale is larger.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn scales(exponents: __m128i) -> __m512 {
+    let bits = _mm512_slli_epi32::<23>(_mm512_cvtepu8_epi32(exponents));
+    _mm512_castsi512_ps(_mm512_max_epi32(bits, _mm512_set1_epi32(0x0040_0000)))
 }
 
 /// One token, straight from the weights.
 ///
 /// # Safety
-/// `groups` groups lie at every row and in the activations; the panel holds the scales.
+/// `groups` groups lie at every row and in the activations.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-unsafe fn direct(rows: &Span, groups: usize, panel: &Panel, x: &Int8Rows, token: usize) -> __m512 {
+unsafe fn direct(rows: &Span, groups: usize, x: &Int8Rows, token: usize) -> __m512 {
     let (q, d, sums) = (x.values(token).as_ptr(), x.scales(token).as_ptr(), x.sums(token).as_ptr());
     let (table, zero) = (code_table(OFFSET), _mm512_setzero_si512());
     let mut acc = _mm512_setzero_ps();
+    let mut exponents = [[0u8; TILE]; 2 * SCALES_AHEAD];
+    for g in 0..SCALES_AHEAD.min(groups) {
+        // SAFETY: promised by the caller.
+        unsafe { rows.scales_of(g, &mut exponents[g]) };
+    }
     for g in 0..groups {
-        rows.prefetch(g);
-        // SAFETY: group g of every row, of the token and of the panel.
+        rows.prefetch_near(g);
+        // SAFETY: group g of every row and of the token.
         unsafe {
+            if g + SCALES_AHEAD < groups {
+                rows.scales_of(g + SCALES_AHEAD, &mut exponents[(g + SCALES_AHEAD) % (2 * SCALES_AHEAD)]);
+            }
             let low = _mm512_broadcast_i32x4(_mm_loadu_si128(q.add(g * GROUP).cast()));
             let high = _mm512_broadcast_i32x4(_mm_loadu_si128(q.add(g * GROUP + 16).cast()));
             let four = |j: usize| {
@@ -116,7 +127,7 @@ unsafe fn direct(rows: &Span, groups: usize, panel: &Panel, x: &Int8Rows, token:
             };
             let sum = add_fours([four(0), four(1), four(2), four(3)]);
             let sum = _mm512_cvtepi32_ps(_mm512_sub_epi32(sum, _mm512_set1_epi32(OFFSET * *sums.add(g))));
-            let scale = _mm512_loadu_ps(panel.scales.as_ptr().add(g * TILE));
+            let scale = scales(_mm_loadu_si128(exponents[g % (2 * SCALES_AHEAD)].as_ptr().cast()));
             acc = _mm512_fmadd_ps(sum, _mm512_mul_ps(scale, _mm512_set1_ps(0.5 * *d.add(g))), acc);
         }
     }

@@ -23,7 +23,15 @@ pub struct Span {
     scales: *const u8,
     scale_row: usize,
     scale_group: usize,
+    /// Rows whose next line is asked for in each group.
+    near: usize,
 }
+
+/// Groups between the gathering of their scales and their use: time for small writes to become one read.
+pub const SCALES_AHEAD: usize = 4;
+
+/// How far ahead of each row memory is asked for.
+const NEAR: usize = 512;
 
 impl Span {
     /// The rows from `row` on.
@@ -37,6 +45,7 @@ impl Span {
             scales: m.scales().at(row, 0).as_ptr(),
             scale_row: m.scales().row_stride(),
             scale_group: m.scales().group_stride(),
+            near: (TILE * m.elements().group_stride()).div_ceil(64),
         }
     }
 
@@ -49,6 +58,33 @@ impl Span {
         for line in (0..share).step_by(64) {
             // SAFETY: a prefetch touches no memory and may point anywhere.
             unsafe { _mm_prefetch::<_MM_HINT_T1>(from.wrapping_add(line).cast()) };
+        }
+    }
+
+    /// Asks for what the same rows, and past their end those of the next tile, hold `NEAR` bytes further on.
+    #[inline(always)]
+    pub fn prefetch_near(&self, g: usize) {
+        let mut ahead = g * self.group + NEAR;
+        if ahead >= self.row {
+            ahead += (TILE - 1) * self.row;
+        }
+        for i in 0..self.near {
+            let from = self.elements.wrapping_add((g * self.near + i) % TILE * self.row + ahead);
+            // SAFETY: a prefetch touches no memory and may point anywhere.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(from.cast()) };
+        }
+    }
+
+    /// The scales' bits of one group.
+    ///
+    /// # Safety
+    /// The rows hold the group, whose scales are numbers of T's size.
+    #[inline(always)]
+    pub unsafe fn scales_of<T: Copy>(&self, g: usize, out: &mut [T; TILE]) {
+        let from = self.scales.wrapping_add(g * self.scale_group);
+        for r in 0..TILE {
+            // SAFETY: promised by the caller.
+            out[r] = unsafe { from.add(r * self.scale_row).cast::<T>().read_unaligned() };
         }
     }
 
