@@ -61,12 +61,18 @@ impl Span {
         }
     }
 
-    /// Asks for what the same rows, and past their end those of the next tile, hold `NEAR` bytes further on.
+    /// Asks for what the same rows, and past their end those of the next tile, hold `NEAR` bytes further on, and for a
+    /// share of the next tile's scales where they lie elsewhere.
     #[inline(always)]
     pub fn prefetch_near(&self, g: usize) {
         let mut ahead = g * self.group + NEAR;
-        if ahead >= self.row {
-            ahead += (TILE - 1) * self.row;
+        if ahead >= self.groups * self.group {
+            ahead += TILE * self.row - self.groups * self.group;
+        }
+        if self.scale_group != self.group && 64 * g < TILE * self.scale_row {
+            let from = self.scales.wrapping_add(TILE * self.scale_row + 64 * g);
+            // SAFETY: a prefetch touches no memory and may point anywhere.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(from.cast()) };
         }
         for i in 0..self.near {
             let from = self.elements.wrapping_add((g * self.near + i) % TILE * self.row + ahead);
