@@ -2,7 +2,7 @@
 //! once and serve all queries of the block and all query heads of the group.
 
 #[cfg(target_arch = "x86_64")]
-use super::avx2;
+use super::vector;
 use super::{Shape, scalar};
 use crate::cpu::disjoint::Disjoint;
 use crate::cpu::isa::Isa;
@@ -18,13 +18,13 @@ pub fn tile_len(heads: Heads) -> usize {
     2 * PAGE * heads.dim + 2 * BLOCK * (heads.query / heads.kv)
 }
 
-/// The softmax's running state of one query and head.
+/// The softmax's running state of the heads of one query.
 pub struct State<'a> {
-    /// Largest score so far.
-    pub max: &'a mut f32,
-    /// Sum of exp(score - max).
-    pub sum: &'a mut f32,
-    /// Weighted sum of values [d].
+    /// Largest score so far [heads].
+    pub max: &'a mut [f32],
+    /// Sum of exp(score - max) [heads].
+    pub sum: &'a mut [f32],
+    /// Weighted sum of values [heads, d].
     pub out: &'a mut [f32],
 }
 
@@ -80,12 +80,12 @@ impl Block<'_> {
         let sinks = &self.sinks[self.head * group..][..group];
         max.iter_mut().zip(sinks.iter().cycle()).for_each(|(m, s)| *m = *s);
         sum.fill(1.0);
-        let out_of = |row: usize, head: usize| {
-            let at = (self.sequence.rows.start + row) * heads.query * dim + (self.head * group + head) * dim;
+        let out_of = |row: usize| {
+            let at = (self.sequence.rows.start + row) * heads.query * dim + self.head * group * dim;
             // SAFETY: promised by the caller; the parts of one task are used one after the other.
-            unsafe { o.part(at..at + dim) }
+            unsafe { o.part(at..at + group * dim) }
         };
-        self.rows.clone().for_each(|row| (0..group).for_each(|head| out_of(row, head).fill(0.0)));
+        self.rows.clone().for_each(|row| out_of(row).fill(0.0));
         let first = self.visible(self.rows.start).start / PAGE;
         let last = (self.sequence.start + self.rows.end - 1) / PAGE;
         for page in first..=last {
@@ -98,17 +98,15 @@ impl Block<'_> {
                 }
                 let q =
                     &qkv[(self.sequence.rows.start + row) * heads.row()..][self.head * group * dim..][..group * dim];
-                for (head, q) in q.chunks_exact(dim).enumerate() {
-                    let at = (row - self.rows.start) * group + head;
-                    let state = State { max: &mut max[at], sum: &mut sum[at], out: out_of(row, head) };
-                    add_page(self.isa, q, &tile, slots.clone(), state);
-                }
+                let at = (row - self.rows.start) * group..(row - self.rows.start + 1) * group;
+                let state = State { max: &mut max[at.clone()], sum: &mut sum[at], out: out_of(row) };
+                add_page(self.isa, q, dim, &tile, slots, state);
             }
         }
         for row in self.rows.clone() {
-            for head in 0..group {
-                let sum = sum[(row - self.rows.start) * group + head];
-                out_of(row, head).iter_mut().for_each(|v| *v /= sum);
+            let sums = &sum[(row - self.rows.start) * group..][..group];
+            for (out, sum) in out_of(row).chunks_exact_mut(dim).zip(sums) {
+                out.iter_mut().for_each(|v| *v /= sum);
             }
         }
     }
@@ -134,21 +132,26 @@ impl Block<'_> {
         match self.isa {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: these are only made where the features were detected.
-            Isa::Avx2 | Isa::Avx512 | Isa::Amx => unsafe { avx2::load(self.kv, at, tile) },
+            Isa::Avx2 | Isa::Avx512 | Isa::Amx => unsafe { vector::load(self.kv, at, tile) },
             _ => scalar::load(self.kv, at, tile),
         }
         tile.values[written * self.shape.heads.dim..].fill(0.0);
     }
 }
 
-/// Adds the page's visible `slots` to the state of one query.
-fn add_page(isa: Isa, q: &[f32], tile: &Tile, slots: std::ops::Range<usize>, state: State) {
+/// Adds the page's visible `slots` to the state of one query's heads, q [heads, d].
+fn add_page(isa: Isa, q: &[f32], dim: usize, tile: &Tile, slots: std::ops::Range<usize>, state: State) {
     match isa {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: these are only made where the features were detected.
-        Isa::Avx2 | Isa::Avx512 | Isa::Amx if q.len().is_multiple_of(8) => unsafe {
-            avx2::add_page(q, tile, slots, state)
+        Isa::Avx512 | Isa::Amx if dim.is_multiple_of(16) => unsafe {
+            vector::add_page_avx512(q, dim, tile, slots, state);
         },
-        _ => scalar::add_page(q, tile, slots, state),
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above.
+        Isa::Avx2 | Isa::Avx512 | Isa::Amx if dim.is_multiple_of(8) => unsafe {
+            vector::add_page_avx2(q, dim, tile, slots, state);
+        },
+        _ => scalar::add_page(q, dim, tile, slots, state),
     }
 }

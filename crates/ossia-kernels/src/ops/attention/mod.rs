@@ -18,8 +18,6 @@
 //!
 //! Shapes: qkv [T, (H + 2K) d] after RoPE, sinks [H], o [T, H d], lse [T, H]; gradients as what they belong to.
 
-#[cfg(target_arch = "x86_64")]
-mod avx2;
 mod cpu;
 #[cfg(test)]
 mod reference;
@@ -27,6 +25,8 @@ mod scalar;
 #[cfg(test)]
 mod tests;
 mod training;
+#[cfg(target_arch = "x86_64")]
+mod vector;
 
 use crate::arena::Arena;
 use crate::kv::PAGE;

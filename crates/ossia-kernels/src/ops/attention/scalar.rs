@@ -17,8 +17,15 @@ pub fn load(kv: &KvLayer, at: usize, tile: &mut Tile) {
     convert(kv.values(), tile.values);
 }
 
-/// Adds the visible slots to the state.
-pub fn add_page(q: &[f32], tile: &Tile, slots: Range<usize>, state: State) {
+/// Adds the visible slots to the states of all heads of q [heads, d].
+pub fn add_page(q: &[f32], dim: usize, tile: &Tile, slots: Range<usize>, state: State) {
+    let states = state.max.iter_mut().zip(state.sum).zip(state.out.chunks_exact_mut(dim));
+    for (q, ((max, sum), out)) in q.chunks_exact(dim).zip(states) {
+        add_head(q, tile, slots.clone(), max, sum, out);
+    }
+}
+
+fn add_head(q: &[f32], tile: &Tile, slots: Range<usize>, max: &mut f32, sum: &mut f32, out: &mut [f32]) {
     let scale = 1.0 / (q.len() as f32).sqrt();
     let mut p = [0.0f32; PAGE];
     for (&q, keys) in q.iter().zip(tile.keys.chunks_exact(PAGE)) {
@@ -27,16 +34,16 @@ pub fn add_page(q: &[f32], tile: &Tile, slots: Range<usize>, state: State) {
     p.iter_mut().for_each(|s| *s *= scale);
     p[..slots.start].fill(f32::NEG_INFINITY);
     p[slots.end..].fill(f32::NEG_INFINITY);
-    let max = p[slots.clone()].iter().fold(*state.max, |m, &s| if s > m || s.is_nan() { s } else { m });
-    let correction = (*state.max - max).exp();
-    p.iter_mut().for_each(|s| *s = (*s - max).exp());
+    let new = p[slots].iter().fold(*max, |m, &s| if s > m || s.is_nan() { s } else { m });
+    let correction = (*max - new).exp();
+    p.iter_mut().for_each(|s| *s = (*s - new).exp());
     let mut lanes = [0.0f32; 8];
     p.as_chunks::<8>().0.iter().for_each(|eight| (0..8).for_each(|j| lanes[j] += eight[j]));
     let four: [f32; 4] = std::array::from_fn(|j| lanes[j] + lanes[j + 4]);
-    *state.max = max;
-    *state.sum = *state.sum * correction + ((four[0] + four[2]) + (four[1] + four[3]));
-    state.out.iter_mut().for_each(|o| *o *= correction);
+    *max = new;
+    *sum = *sum * correction + ((four[0] + four[2]) + (four[1] + four[3]));
+    out.iter_mut().for_each(|o| *o *= correction);
     for (&p, values) in p.iter().zip(tile.values.chunks_exact(q.len())) {
-        state.out.iter_mut().zip(values).for_each(|(o, v)| *o += p * v);
+        out.iter_mut().zip(values).for_each(|(o, v)| *o += p * v);
     }
 }

@@ -1,0 +1,227 @@
+//! One page and the heads of one query, in vectors: a lane is a slot while scoring and a channel while adding values.
+//!
+//! One head alone would wait for its own sums, so where a page's slots take few vectors several heads go side by side.
+
+#[cfg(target_arch = "x86_64")]
+use std::arch::x86_64::*;
+use std::ops::Range;
+
+use super::cpu::{State, Tile};
+use crate::cpu::vector::{Eight, Lanes, Sixteen};
+use crate::kv::{KvLayer, PAGE, Store};
+
+/// Converts a page's keys and values to f32.
+///
+/// # Safety
+/// AVX2 and F16C are present.
+#[target_feature(enable = "avx2,f16c")]
+pub unsafe fn load(kv: &KvLayer, at: usize, tile: &mut Tile) {
+    convert(kv.keys(), at, tile.keys);
+    convert(kv.values(), at, tile.values);
+}
+
+#[target_feature(enable = "avx2,f16c")]
+fn convert(store: &Store, at: usize, out: &mut [f32]) {
+    match store {
+        Store::F32(v) => out.copy_from_slice(&v[at..at + out.len()]),
+        Store::F16(v) => {
+            let halves = &v[at..at + out.len()];
+            for (h, out) in halves.chunks_exact(8).zip(out.chunks_exact_mut(8)) {
+                // SAFETY: eight numbers on each side; PAGE * d is a multiple of 8.
+                unsafe { _mm256_storeu_ps(out.as_mut_ptr(), _mm256_cvtph_ps(_mm_loadu_si128(h.as_ptr().cast()))) };
+            }
+        }
+    }
+}
+
+/// Adds the visible slots to the states of all heads of q [heads, d].
+///
+/// # Safety
+/// AVX2 and FMA are present; d is a multiple of 8.
+#[target_feature(enable = "avx2,fma")]
+pub unsafe fn add_page_avx2(q: &[f32], dim: usize, tile: &Tile, slots: Range<usize>, state: State) {
+    // SAFETY: promised by the caller.
+    unsafe { heads::<Eight, 8, 1>(q, dim, tile, slots, state) };
+}
+
+/// The same with AVX-512.
+///
+/// # Safety
+/// AVX-512 (F and DQ), AVX2 and FMA are present; d is a multiple of 16.
+#[target_feature(enable = "avx512f,avx512dq,avx2,fma")]
+pub unsafe fn add_page_avx512(q: &[f32], dim: usize, tile: &Tile, slots: Range<usize>, state: State) {
+    // SAFETY: promised by the caller.
+    unsafe {
+        if q.len().is_multiple_of(4 * dim) {
+            heads::<Sixteen, 4, 4>(q, dim, tile, slots, state);
+        } else {
+            heads::<Sixteen, 4, 1>(q, dim, tile, slots, state);
+        }
+    }
+}
+
+/// N heads at a time; V vectors hold a page's slots.
+///
+/// # Safety
+/// The machine has the instruction set of L; the number of heads is a multiple of N, and d one of the lanes.
+#[inline(always)]
+unsafe fn heads<L: Lanes, const V: usize, const N: usize>(
+    q: &[f32],
+    dim: usize,
+    tile: &Tile,
+    slots: Range<usize>,
+    state: State,
+) {
+    assert!(V * L::LANES == PAGE && tile.keys.len() == dim * PAGE && tile.values.len() == tile.keys.len());
+    assert!(state.out.len() == q.len() && state.max.len() * dim == q.len() && state.sum.len() == state.max.len());
+    let states = state.max.chunks_exact_mut(N).zip(state.sum.chunks_exact_mut(N));
+    for ((q, out), (max, sum)) in q.chunks_exact(N * dim).zip(state.out.chunks_exact_mut(N * dim)).zip(states) {
+        // SAFETY: the shapes were checked.
+        unsafe {
+            let scores = scores::<L, V, N>(q, dim, tile.keys, &slots);
+            let mut weights = [[0.0f32; PAGE]; N];
+            let mut corrections = [0.0f32; N];
+            for n in 0..N {
+                corrections[n] = softmax(&scores[n], &mut max[n], &mut sum[n], &mut weights[n]);
+            }
+            let mut first = 0;
+            while first + V * L::LANES <= dim {
+                add_values::<L, V, N>(&weights, &corrections, tile.values, dim, first, out);
+                first += V * L::LANES;
+            }
+            while first < dim {
+                add_values::<L, 1, N>(&weights, &corrections, tile.values, dim, first, out);
+                first += L::LANES;
+            }
+        }
+    }
+}
+
+/// q · k / sqrt(d) of all slots, one chain over the channels for each; minus infinity outside of `slots`.
+///
+/// # Safety
+/// The machine has the instruction set of L; `q` holds [N, d] and `keys` [d, 64] numbers.
+#[inline(always)]
+unsafe fn scores<L: Lanes, const V: usize, const N: usize>(
+    q: &[f32],
+    dim: usize,
+    keys: &[f32],
+    slots: &Range<usize>,
+) -> [[L; V]; N] {
+    /// The numbers of the slots.
+    const INDEX: [f32; PAGE] = {
+        let mut index = [0.0; PAGE];
+        let mut i = 0;
+        while i < PAGE {
+            index[i] = i as f32;
+            i += 1;
+        }
+        index
+    };
+    // SAFETY: promised by the caller.
+    unsafe {
+        let mut s = [[L::splat(0.0); V]; N];
+        for channel in 0..dim {
+            let mut k = [L::splat(0.0); V];
+            for i in 0..V {
+                k[i] = L::load(keys.as_ptr().add(channel * PAGE + i * L::LANES));
+            }
+            for n in 0..N {
+                let q = L::splat(*q.as_ptr().add(n * dim + channel));
+                for i in 0..V {
+                    s[n][i] = q.mul_add(k[i], s[n][i]);
+                }
+            }
+        }
+        let scale = L::splat(1.0 / (dim as f32).sqrt());
+        let (from, to) = (L::splat(slots.start as f32), L::splat(slots.end as f32));
+        for n in 0..N {
+            for i in 0..V {
+                let index = L::load(INDEX.as_ptr().add(i * L::LANES));
+                s[n][i] = s[n][i].mul(scale).keep(index, from, to);
+            }
+        }
+        s
+    }
+}
+
+/// Moves the state's maximum and sum on and writes exp(s - maximum); the result is what old values are multiplied with.
+///
+/// # Safety
+/// The machine has the instruction set of L, and V vectors are a page.
+#[inline(always)]
+unsafe fn softmax<L: Lanes, const V: usize>(
+    s: &[L; V],
+    max: &mut f32,
+    sum: &mut f32,
+    weights: &mut [f32; PAGE],
+) -> f32 {
+    // SAFETY: promised by the caller; `weights` has room for V vectors, `lanes` for the widest one.
+    unsafe {
+        let mut largest = s[0];
+        for s in &s[1..] {
+            largest = largest.max(*s);
+        }
+        let mut lanes = [f32::NEG_INFINITY; 16];
+        largest.store(lanes.as_mut_ptr());
+        // Comparisons are written so that not-a-number stays.
+        let new = lanes.iter().fold(*max, |m, &v| if v <= m { m } else { v });
+        L::splat(*max - new).exp().store(lanes.as_mut_ptr());
+        let correction = lanes[0];
+        for i in 0..V {
+            s[i].sub(L::splat(new)).exp().store(weights.as_mut_ptr().add(i * L::LANES));
+        }
+        let mut lanes = [0.0f32; 8];
+        for eight in weights.as_chunks::<8>().0 {
+            for j in 0..8 {
+                lanes[j] += eight[j];
+            }
+        }
+        let four = [lanes[0] + lanes[4], lanes[1] + lanes[5], lanes[2] + lanes[6], lanes[3] + lanes[7]];
+        *max = new;
+        *sum = *sum * correction + ((four[0] + four[2]) + (four[1] + four[3]));
+        correction
+    }
+}
+
+/// out = out * correction + sum over the slots, one chain for each channel; V vectors of channels from `first` on.
+///
+/// # Safety
+/// The machine has the instruction set of L; `values` holds [64, d] and `out` [N, d] numbers, d at least so many.
+#[inline(always)]
+unsafe fn add_values<L: Lanes, const V: usize, const N: usize>(
+    weights: &[[f32; PAGE]; N],
+    corrections: &[f32; N],
+    values: &[f32],
+    dim: usize,
+    first: usize,
+    out: &mut [f32],
+) {
+    // SAFETY: promised by the caller.
+    unsafe {
+        let out = out.as_mut_ptr().add(first);
+        let mut acc = [[L::splat(0.0); V]; N];
+        for n in 0..N {
+            for i in 0..V {
+                acc[n][i] = L::load(out.add(n * dim + i * L::LANES)).mul(L::splat(corrections[n]));
+            }
+        }
+        for slot in 0..PAGE {
+            let mut v = [L::splat(0.0); V];
+            for i in 0..V {
+                v[i] = L::load(values.as_ptr().add(slot * dim + first + i * L::LANES));
+            }
+            for n in 0..N {
+                let p = L::splat(weights[n][slot]);
+                for i in 0..V {
+                    acc[n][i] = p.mul_add(v[i], acc[n][i]);
+                }
+            }
+        }
+        for n in 0..N {
+            for i in 0..V {
+                acc[n][i].store(out.add(n * dim + i * L::LANES));
+            }
+        }
+    }
+}
