@@ -90,7 +90,7 @@ impl Block<'_> {
         let last = (self.sequence.start + self.rows.end - 1) / PAGE;
         for page in first..=last {
             let mut tile = Tile { keys: &mut *keys, values: &mut *values };
-            self.load(page, &mut tile);
+            self.load(page, (page + 1).min(last), &mut tile);
             for row in self.rows.clone() {
                 let slots = self.visible_slots(row, page);
                 if slots.is_empty() {
@@ -124,15 +124,19 @@ impl Block<'_> {
         clip(seen.start)..clip(seen.end)
     }
 
-    fn load(&self, page: usize, tile: &mut Tile) {
-        let stored = self.sequence.pages(self.shape.window).page_of(page * PAGE);
-        let at = self.kv.offset(stored, self.head);
+    /// Keys and values of `page`, while those of `next` are asked for.
+    fn load(&self, page: usize, next: usize, tile: &mut Tile) {
+        let pages = self.sequence.pages(self.shape.window);
+        let [at, next] = [page, next].map(|page| self.kv.offset(pages.page_of(page * PAGE), self.head));
         // Slots past the newest position hold nothing of this sequence.
         let written = (self.sequence.start + self.sequence.rows.len()).saturating_sub(page * PAGE).min(PAGE);
         match self.isa {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: these are only made where the features were detected.
-            Isa::Avx2 | Isa::Avx512 | Isa::Amx => unsafe { vector::load(self.kv, at, tile) },
+            Isa::Avx2 => unsafe { vector::load_avx2(self.kv, at, next, tile) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            Isa::Avx512 | Isa::Amx => unsafe { vector::load_avx512(self.kv, at, next, tile) },
             _ => scalar::load(self.kv, at, tile),
         }
         tile.values[written * self.shape.heads.dim..].fill(0.0);

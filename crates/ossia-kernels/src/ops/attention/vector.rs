@@ -10,25 +10,52 @@ use super::cpu::{State, Tile};
 use crate::cpu::vector::{Eight, Lanes, Sixteen};
 use crate::kv::{KvLayer, PAGE, Store};
 
-/// Converts a page's keys and values to f32.
+/// Converts a page's keys and values to f32, and asks for those of the page at `next`.
 ///
 /// # Safety
 /// AVX2 and F16C are present.
 #[target_feature(enable = "avx2,f16c")]
-pub unsafe fn load(kv: &KvLayer, at: usize, tile: &mut Tile) {
-    convert(kv.keys(), at, tile.keys);
-    convert(kv.values(), at, tile.values);
+pub unsafe fn load_avx2(kv: &KvLayer, at: usize, next: usize, tile: &mut Tile) {
+    for (store, out) in [(kv.keys(), &mut *tile.keys), (kv.values(), &mut *tile.values)] {
+        convert(store, at, next, out, |halves, out| {
+            for (h, out) in halves.as_chunks::<8>().0.iter().zip(out.as_chunks_mut::<8>().0) {
+                // SAFETY: eight numbers on each side.
+                unsafe { _mm256_storeu_ps(out.as_mut_ptr(), _mm256_cvtph_ps(_mm_loadu_si128(h.as_ptr().cast()))) };
+            }
+        });
+    }
 }
 
-#[target_feature(enable = "avx2,f16c")]
-fn convert(store: &Store, at: usize, out: &mut [f32]) {
+/// The same with AVX-512.
+///
+/// # Safety
+/// AVX-512 (F) is present.
+#[target_feature(enable = "avx512f")]
+pub unsafe fn load_avx512(kv: &KvLayer, at: usize, next: usize, tile: &mut Tile) {
+    for (store, out) in [(kv.keys(), &mut *tile.keys), (kv.values(), &mut *tile.values)] {
+        convert(store, at, next, out, |halves, out| {
+            for (h, out) in halves.as_chunks::<16>().0.iter().zip(out.as_chunks_mut::<16>().0) {
+                // SAFETY: sixteen numbers on each side.
+                unsafe { _mm512_storeu_ps(out.as_mut_ptr(), _mm512_cvtph_ps(_mm256_loadu_si256(h.as_ptr().cast()))) };
+            }
+        });
+    }
+}
+
+/// Halves of a cache line.
+const LINE: usize = 32;
+
+/// Calls `widen` for one cache line after the other.
+#[inline(always)]
+fn convert(store: &Store, at: usize, next: usize, out: &mut [f32], widen: impl Fn(&[u16; LINE], &mut [f32; LINE])) {
     match store {
         Store::F32(v) => out.copy_from_slice(&v[at..at + out.len()]),
         Store::F16(v) => {
-            let halves = &v[at..at + out.len()];
-            for (h, out) in halves.chunks_exact(8).zip(out.chunks_exact_mut(8)) {
-                // SAFETY: eight numbers on each side; PAGE * d is a multiple of 8.
-                unsafe { _mm256_storeu_ps(out.as_mut_ptr(), _mm256_cvtph_ps(_mm_loadu_si128(h.as_ptr().cast()))) };
+            let halves = v[at..at + out.len()].as_chunks::<LINE>().0;
+            for (i, (halves, out)) in halves.iter().zip(out.as_chunks_mut().0).enumerate() {
+                // SAFETY: a prefetch touches no memory and may point anywhere.
+                unsafe { _mm_prefetch::<_MM_HINT_T0>(v.as_ptr().wrapping_add(next + i * LINE).cast()) };
+                widen(halves, out);
             }
         }
     }
