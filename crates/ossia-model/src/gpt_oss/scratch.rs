@@ -30,8 +30,8 @@ pub fn bytes(config: &Config, largest: Largest) -> usize {
     let floats = |rows: usize, cols: usize| Arena::size_of::<f32>(rows * cols);
     let (d, q) = (config.hidden_size, config.query_size());
     let linear = |tokens, cols| linear::scratch_bytes(precision, threads, tokens, cols);
-    let experts =
-        experts::scratch_bytes(precision, threads, tokens, config.experts_per_token, d, config.intermediate_size);
+    let of_experts = (config.num_experts, config.experts_per_token);
+    let experts = experts::scratch_bytes(precision, threads, tokens, of_experts, d, config.intermediate_size);
 
     let attention = floats(tokens, d)
         + floats(tokens, heads(config).row())

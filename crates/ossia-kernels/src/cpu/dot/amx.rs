@@ -64,26 +64,27 @@ impl Drop for Registers {
     }
 }
 
-/// Bytes of planes and numbers of scales of up to `tokens` tokens. Four products are read at once, the last ones too.
-pub fn room(tokens: usize, cols: usize) -> (usize, usize) {
-    let tokens = tokens.next_multiple_of(TOKENS);
-    (2 * tokens * cols + PRODUCTS * PLANE, tokens * cols / GROUP)
+/// Bytes that are read past the last group: four products are made at once.
+pub const READ_FURTHER: usize = PRODUCTS * PLANE;
+
+/// Bytes of planes and numbers of scales of sixteen tokens of `cols`, with 16 bits or 8.
+pub fn sizes(sixteen_bits: bool, cols: usize) -> (usize, usize) {
+    (if sixteen_bits { 2 } else { 1 } * TOKENS * cols, TOKENS * cols / GROUP)
 }
 
-/// Lays tokens side by side: planes [tiles, groups, 16 tokens, 32], and half of each scale (codes are doubled values)
-/// [tiles, groups, 16].
+/// Lays up to sixteen tokens side by side: planes [groups, 16 tokens, 32], and half of each scale (codes are doubled
+/// values) [groups, 16].
 ///
 /// # Safety
 /// AVX-512 (F, BW, VL) is present.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 pub unsafe fn pack_int8(x: &Int8Rows, tokens: &[u32], planes: &mut [u8], scales: &mut [f32]) {
-    for (i, &token) in tokens.iter().enumerate() {
+    for (lane, &token) in tokens.iter().enumerate() {
         let (values, scale) = (x.values(token as usize).as_chunks::<GROUP>().0, x.scales(token as usize));
-        let (first, lane) = (i / TOKENS * scale.len(), i % TOKENS);
         for (g, (values, d)) in values.iter().zip(scale).enumerate() {
-            let plane = &mut planes[(first + g) * PLANE + lane * GROUP..][..GROUP];
+            let plane = &mut planes[g * PLANE + lane * GROUP..][..GROUP];
             plane.iter_mut().zip(values).for_each(|(out, v)| *out = *v as u8);
-            scales[(first + g) * TOKENS + lane] = 0.5 * d;
+            scales[g * TOKENS + lane] = 0.5 * d;
         }
     }
 }
@@ -94,33 +95,32 @@ pub unsafe fn pack_int8(x: &Int8Rows, tokens: &[u32], planes: &mut [u8], scales:
 /// AVX-512 (F, BW, VL) is present.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 pub unsafe fn pack_int16(x: &Int16Rows, tokens: &[u32], planes: &mut [u8], scales: &mut [f32]) {
-    for (i, &token) in tokens.iter().enumerate() {
+    for (lane, &token) in tokens.iter().enumerate() {
         let (values, scale) = (x.values(token as usize).as_chunks::<GROUP>().0, x.scales(token as usize));
-        let (first, lane) = (i / TOKENS * scale.len(), i % TOKENS);
         for (g, (values, d)) in values.iter().zip(scale).enumerate() {
-            let both = &mut planes[2 * (first + g) * PLANE..][..2 * PLANE];
+            let both = &mut planes[2 * g * PLANE..][..2 * PLANE];
             let (low, high) = both.split_at_mut(PLANE);
             let (low, high) = (&mut low[lane * GROUP..][..GROUP], &mut high[lane * GROUP..][..GROUP]);
             low.iter_mut().zip(values).for_each(|(out, v)| *out = *v as u8);
             high.iter_mut().zip(values).for_each(|(out, v)| *out = (*v >> 8) as u8);
-            scales[(first + g) * TOKENS + lane] = *d;
+            scales[g * TOKENS + lane] = *d;
         }
     }
 }
 
-/// out[i] = the sixteen rows from `row` on times token i, for MXFP4 and tokens laid out by [`pack_int8`].
+/// out[i] = the sixteen rows from `row` on times token i, for MXFP4 and the planes and scales of tokens laid out by [`pack_int8`].
 ///
 /// # Safety
 /// AMX, AVX-512 (F, BW, DQ, VL, VNNI), AVX2, FMA and F16C are present.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-pub unsafe fn tile_int8(m: &Matrix, row: usize, panel: &mut Panel, out: &mut [[f32; TILE]]) {
+pub unsafe fn tile_int8(m: &Matrix, row: usize, tokens: (&[u8], &[f32]), panel: &mut Panel, out: &mut [[f32; TILE]]) {
     with_whole_tile(m, row, out, |row, out| {
         let (rows, groups) = (Span::new(m, row), m.groups());
         // SAFETY: a Matrix holds all its groups; the panel is unpacked before it is used.
         unsafe {
             int8_avx512::unpack_scales(&rows, groups, panel);
             int8_avx512::unpack::<0>(&rows, groups, panel);
-            all_tokens::<1>(&rows, groups, panel, out);
+            all_tokens::<1>(&rows, groups, tokens, panel, out);
         }
     });
 }
@@ -130,14 +130,14 @@ pub unsafe fn tile_int8(m: &Matrix, row: usize, panel: &mut Panel, out: &mut [[f
 /// # Safety
 /// As for `tile_int8`.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-pub unsafe fn tile_int16(m: &Matrix, row: usize, panel: &mut Panel, out: &mut [[f32; TILE]]) {
+pub unsafe fn tile_int16(m: &Matrix, row: usize, tokens: (&[u8], &[f32]), panel: &mut Panel, out: &mut [[f32; TILE]]) {
     with_whole_tile(m, row, out, |row, out| {
         let (rows, groups) = (Span::new(m, row), m.groups());
         // SAFETY: a Matrix holds all its groups; the panel is unpacked before it is used.
         unsafe {
             int16_avx512::unpack_scales(&rows, groups, panel);
             unpack_bytes(&rows, groups, panel);
-            all_tokens::<2>(&rows, groups, panel, out);
+            all_tokens::<2>(&rows, groups, tokens, panel, out);
         }
     });
 }
@@ -166,16 +166,21 @@ unsafe fn unpack_bytes(rows: &Span, groups: usize, panel: &mut Panel) {
 /// # Safety
 /// AMX and AVX-512 are present, panel and tokens are unpacked and packed.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-unsafe fn all_tokens<const PLANES: usize>(rows: &Span, groups: usize, panel: &Panel, out: &mut [[f32; TILE]]) {
+unsafe fn all_tokens<const PLANES: usize>(
+    rows: &Span,
+    groups: usize,
+    (planes, token_scales): (&[u8], &[f32]),
+    panel: &Panel,
+    out: &mut [[f32; TILE]],
+) {
     let per_tile = (PLANES * PLANE * groups, TOKENS * groups);
     let tiles = out.len().div_ceil(TOKENS);
-    let further = PRODUCTS * PLANE;
-    assert!(panel.planes.len() >= tiles * per_tile.0 + further && panel.token_scales.len() >= tiles * per_tile.1);
-    assert!(panel.codes.len() >= PLANE * groups + further && panel.scales.len() >= TILE * groups);
+    assert!(planes.len() >= tiles * per_tile.0 + READ_FURTHER && token_scales.len() >= tiles * per_tile.1);
+    assert!(panel.codes.len() >= PLANE * groups + READ_FURTHER && panel.scales.len() >= TILE * groups);
     // SAFETY: promised by the caller.
     let _registers = unsafe { Registers::shape() };
     for (tile, out) in out.chunks_mut(TOKENS).enumerate() {
-        let (planes, scales) = (&panel.planes[tile * per_tile.0..], &panel.token_scales[tile * per_tile.1..]);
+        let (planes, scales) = (&planes[tile * per_tile.0..], &token_scales[tile * per_tile.1..]);
         // The first tokens ask for the next tile of rows, which then comes while they are computed.
         let ahead = (tile == 0).then_some(rows);
         // SAFETY: both hold `groups` groups.

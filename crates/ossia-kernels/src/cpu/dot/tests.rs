@@ -115,10 +115,11 @@ fn all_tiles(isa: Isa, m: &Matrix, x: &[f32], picked: &[u32]) -> Vec<f32> {
     let input = Input::new(&runtime, x, m.cols(), m.kind()).unwrap();
     let mut panels = Panels::new(&runtime.arena, 1, m.cols()).unwrap();
     let panels = panels.split();
+    let lists = Lists::new(&runtime, &input, m.cols(), vec![picked]).unwrap();
     let mut all = Vec::new();
     for row in (0..m.rows()).step_by(TILE) {
         let mut out = vec![[0.0; TILE]; picked.len()];
-        Picked::new(isa, &input, picked, &mut panels[0].lock().unwrap()).tile(m, row, &mut out);
+        lists.tile(0, m, row, &mut panels[0].lock().unwrap(), &mut out);
         let rows = TILE.min(m.rows() - row);
         all.extend(out.iter().flat_map(|o| o[..rows].to_vec()));
     }
@@ -157,13 +158,13 @@ fn dot_speed() {
                     let panels = panels.split();
                     let mut panel = panels[0].lock().unwrap();
                     let picked: Vec<u32> = (0..tokens).collect();
+                    let lists = Lists::new(&runtime, &input, m.cols(), vec![&picked]).unwrap();
                     let mut best = f64::INFINITY;
                     for _ in 0..if rows > 1000 { 2 } else { 100 } {
                         let start = std::time::Instant::now();
-                        let mut ready = Picked::new(isa, &input, &picked, &mut panel);
                         for row in (0..rows).step_by(TILE) {
                             let mut out = [[0.0; TILE]; 64];
-                            ready.tile(&m, row, &mut out[..tokens as usize]);
+                            lists.tile(0, &m, row, &mut panel, &mut out[..tokens as usize]);
                             std::hint::black_box(out);
                         }
                         best = best.min(start.elapsed().as_secs_f64());

@@ -2,7 +2,7 @@
 
 use super::{Expert, Experts};
 use crate::cpu::disjoint::Disjoint;
-use crate::cpu::dot::{Input, MOST_TOKENS, Panels, Picked, TILE};
+use crate::cpu::dot::{Input, Lists, MOST_TOKENS, Panels, TILE};
 use crate::cpu::isa::Isa;
 use crate::ops::router::Routes;
 use crate::{Result, Runtime};
@@ -43,17 +43,40 @@ impl Groups {
         Self { active, pairs }
     }
 
-    /// Runs `work(expert, pairs, tiles, thread)` over all tiles of all active experts.
-    fn run(&self, runtime: &Runtime, rows: usize, work: impl Fn(usize, &[u32], std::ops::Range<usize>, usize) + Sync) {
-        let tiles = rows.div_ceil(TILE);
-        let shares = tiles.div_ceil(TILES);
-        runtime.pool.run(self.active.len() * shares, &|task, thread| {
-            let (expert, range) = &self.active[task / shares];
-            let share = task % shares;
-            let tiles = share * TILES..((share + 1) * TILES).min(tiles);
-            work(*expert, &self.pairs[range.clone()], tiles, thread);
-        });
+    /// The pairs, an expert's in lists of at most [`MOST_TOKENS`], and the expert of each list.
+    fn lists(&self) -> Vec<(usize, std::ops::Range<usize>)> {
+        let cut = |(expert, range): &(usize, std::ops::Range<usize>)| {
+            let (expert, range) = (*expert, range.clone());
+            range.clone().step_by(MOST_TOKENS).map(move |at| (expert, at..(at + MOST_TOKENS).min(range.end)))
+        };
+        self.active.iter().flat_map(cut).collect()
     }
+}
+
+/// Some tiles of an expert's rows, and its lists.
+struct Share {
+    expert: usize,
+    tiles: std::ops::Range<usize>,
+    lists: std::ops::Range<usize>,
+}
+
+/// Runs `work(share, thread)` over all tiles of all experts that have lists.
+fn run(runtime: &Runtime, lists: &[(usize, std::ops::Range<usize>)], rows: usize, work: impl Fn(Share, usize) + Sync) {
+    let mut first = 0;
+    let experts: Vec<_> = lists
+        .chunk_by(|a, b| a.0 == b.0)
+        .map(|of_one| {
+            first += of_one.len();
+            (of_one[0].0, first - of_one.len()..first)
+        })
+        .collect();
+    let tiles = rows.div_ceil(TILE);
+    let shares = tiles.div_ceil(TILES);
+    runtime.pool.run(experts.len() * shares, &|task, thread| {
+        let ((expert, lists), share) = (experts[task / shares].clone(), task % shares);
+        let tiles = share * TILES..((share + 1) * TILES).min(tiles);
+        work(Share { expert, tiles, lists }, thread);
+    });
 }
 
 pub fn add_forward(runtime: &Runtime, t: &[f32], routes: &Routes, experts: &Experts, x: &mut [f32]) -> Result<()> {
@@ -72,20 +95,20 @@ fn mlp1(runtime: &Runtime, t: &[f32], k: usize, experts: &Experts, groups: &Grou
     let Expert { gate, .. } = &experts.experts[0];
     let (units, cols) = (gate.rows(), gate.cols());
     let input = Input::new(runtime, t, cols, gate.kind())?;
+    let (cut, tokens) = (groups.lists(), groups.pairs.iter().map(|pair| pair / k as u32).collect::<Vec<_>>());
+    let lists = Lists::new(runtime, &input, cols, cut.iter().map(|(_, range)| &tokens[range.clone()]).collect())?;
     let mut panels = Panels::new(&runtime.arena, runtime.pool.threads(), cols)?;
     let panels = panels.split();
     let act = Disjoint::new(act);
-    groups.run(runtime, units, |expert, pairs, tiles, thread| {
+    run(runtime, &cut, units, |Share { expert, tiles, lists: own }, thread| {
         let expert = &experts.experts[expert];
         let mut panel = panels[thread].lock().unwrap_or_else(|e| e.into_inner());
-        let (mut gate, mut up, mut tokens) = ([[0.0; TILE]; MOST_TOKENS], [[0.0; TILE]; MOST_TOKENS], [0; MOST_TOKENS]);
-        for pairs in pairs.chunks(MOST_TOKENS) {
-            let n = pairs.len();
-            tokens.iter_mut().zip(pairs).for_each(|(t, pair)| *t = pair / k as u32);
-            let mut picked = Picked::new(runtime.isa, &input, &tokens[..n], &mut panel);
+        let (mut gate, mut up) = ([[0.0; TILE]; MOST_TOKENS], [[0.0; TILE]; MOST_TOKENS]);
+        for list in own {
+            let pairs = &groups.pairs[cut[list].1.clone()];
             for tile in tiles.clone() {
-                picked.tile(&expert.gate, tile * TILE, &mut gate[..n]);
-                picked.tile(&expert.up, tile * TILE, &mut up[..n]);
+                lists.tile(list, &expert.gate, tile * TILE, &mut panel, &mut gate[..pairs.len()]);
+                lists.tile(list, &expert.up, tile * TILE, &mut panel, &mut up[..pairs.len()]);
                 let rows = tile * TILE..((tile + 1) * TILE).min(units);
                 for (i, &pair) in pairs.iter().enumerate() {
                     add_bias(&mut gate[i], &expert.gate_bias[rows.clone()]);
@@ -106,18 +129,20 @@ fn mlp2(runtime: &Runtime, act: &[f32], experts: &Experts, groups: &Groups, out:
     let Expert { down, .. } = &experts.experts[0];
     let (width, cols) = (down.rows(), down.cols());
     let input = Input::new(runtime, act, cols, down.kind())?;
+    let cut = groups.lists();
+    let lists = Lists::new(runtime, &input, cols, cut.iter().map(|(_, range)| &groups.pairs[range.clone()]).collect())?;
     let mut panels = Panels::new(&runtime.arena, runtime.pool.threads(), cols)?;
     let panels = panels.split();
     let out = Disjoint::new(out);
-    groups.run(runtime, width, |expert, pairs, tiles, thread| {
+    run(runtime, &cut, width, |Share { expert, tiles, lists: own }, thread| {
         let expert = &experts.experts[expert];
         let mut panel = panels[thread].lock().unwrap_or_else(|e| e.into_inner());
         let mut values = [[0.0; TILE]; MOST_TOKENS];
-        for pairs in pairs.chunks(MOST_TOKENS) {
+        for list in own {
+            let pairs = lists.tokens(list);
             let values = &mut values[..pairs.len()];
-            let mut picked = Picked::new(runtime.isa, &input, pairs, &mut panel);
             for tile in tiles.clone() {
-                picked.tile(&expert.down, tile * TILE, values);
+                lists.tile(list, &expert.down, tile * TILE, &mut panel, values);
                 let rows = tile * TILE..((tile + 1) * TILE).min(width);
                 for (&pair, values) in pairs.iter().zip(&mut *values) {
                     add_bias(values, &expert.down_bias[rows.clone()]);

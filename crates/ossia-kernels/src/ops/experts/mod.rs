@@ -20,8 +20,8 @@ mod train;
 mod train_tests;
 
 use crate::arena::Arena;
-use crate::cpu::dot::Panels;
 use crate::cpu::dot::quantize;
+use crate::cpu::dot::{Lists, Panels};
 use crate::ops::router::Routes;
 use crate::{Matrix, Phase, Precision, Result, Step, Tensor};
 
@@ -78,10 +78,18 @@ pub fn add_forward_saving(
     Ok(hidden)
 }
 
-/// Bytes of scratch for `tokens` with `k` experts each.
-pub fn scratch_bytes(precision: Precision, threads: usize, tokens: usize, k: usize, d: usize, i: usize) -> usize {
+/// Bytes of scratch for `tokens` with `k` of `e` experts each.
+pub fn scratch_bytes(
+    precision: Precision,
+    threads: usize,
+    tokens: usize,
+    (e, k): (usize, usize),
+    d: usize,
+    i: usize,
+) -> usize {
     let pairs = tokens * k;
-    let int8 = |rows, cols| if precision == Precision::Fast { quantize::scratch_bytes(rows, cols) } else { 0 };
+    let fast = |rows, cols| quantize::scratch_bytes(rows, cols) + Lists::scratch_bytes(e, pairs, cols);
+    let int8 = |rows, cols| if precision == Precision::Fast { fast(rows, cols) } else { 0 };
     let first = int8(tokens, d) + Panels::scratch_bytes(threads, d);
     let second = int8(pairs, i) + Panels::scratch_bytes(threads, i) + Arena::size_of::<f32>(pairs * d);
     Arena::size_of::<f32>(pairs * i) + first.max(second)

@@ -2,7 +2,7 @@
 
 use super::{Linear, Part, Write};
 use crate::cpu::disjoint::Disjoint;
-use crate::cpu::dot::{Input, MOST_TOKENS, Panels, Picked, TILE};
+use crate::cpu::dot::{Input, Lists, MOST_TOKENS, Panels, TILE};
 use crate::{Result, Runtime};
 
 /// Bytes of weights of a task. A tile's kernel asks for the tile after it, which another thread would have where tasks
@@ -19,6 +19,7 @@ pub fn forward(runtime: &Runtime, x: &[f32], linear: &Linear, y: &mut [f32], wri
     let (cols, stride) = (linear.cols(), linear.rows());
     let tokens: Vec<u32> = (0..(x.len() / cols) as u32).collect();
     let input = Input::new(runtime, x, cols, linear.parts()[0].weight.kind())?;
+    let lists = Lists::new(runtime, &input, cols, tokens.chunks(MOST_TOKENS).collect())?;
     let mut panels = Panels::new(&runtime.arena, runtime.pool.threads(), cols)?;
     let panels = panels.split();
     let y = Disjoint::new(y);
@@ -30,12 +31,11 @@ pub fn forward(runtime: &Runtime, x: &[f32], linear: &Linear, y: &mut [f32], wri
         let per_task = wanted.min(tiles / (SHARES * runtime.pool.threads())).max(least);
         runtime.pool.run_ranges(tiles, per_task, |range, thread| {
             let mut panel = panels[thread].lock().unwrap_or_else(|e| e.into_inner());
-            for tokens in tokens.chunks(MOST_TOKENS) {
+            for (list, tokens) in tokens.chunks(MOST_TOKENS).enumerate() {
                 let mut out = [[0.0; TILE]; MOST_TOKENS];
                 let out = &mut out[..tokens.len()];
-                let mut picked = Picked::new(runtime.isa, &input, tokens, &mut panel);
                 for tile in range.clone() {
-                    picked.tile(&part.weight, tile * TILE, out);
+                    lists.tile(list, &part.weight, tile * TILE, &mut panel, out);
                     // SAFETY: a tile's rows of the output belong to this task.
                     unsafe { store(part, tile * TILE, first, stride, tokens, out, &y, write) };
                 }

@@ -10,8 +10,8 @@ pub(crate) mod reference;
 #[cfg(test)]
 mod tests;
 
-use crate::cpu::dot::Panels;
 use crate::cpu::dot::quantize;
+use crate::cpu::dot::{Lists, Panels};
 use crate::{Matrix, Phase, Precision, Result, Step, Tensor};
 
 pub use backward::{LinearGrad, Write, backward};
@@ -84,7 +84,8 @@ pub fn add_forward(step: &mut Step, x: &Tensor, linear: &Linear, y: &mut Tensor)
 
 /// Bytes of scratch for an input of `tokens` rows of `cols`, besides the output.
 pub fn scratch_bytes(precision: Precision, threads: usize, tokens: usize, cols: usize) -> usize {
-    let quantized = if precision == Precision::Fast { quantize::scratch_bytes(tokens, cols) } else { 0 };
+    let fast = || quantize::scratch_bytes(tokens, cols) + Lists::scratch_bytes(1, tokens, cols);
+    let quantized = if precision == Precision::Fast { fast() } else { 0 };
     quantized + Panels::scratch_bytes(threads, cols)
 }
 

@@ -70,7 +70,10 @@ fn scratch_is_as_planned() {
     for runtime in runtimes() {
         run(&runtime, &x, &linear);
         let planned = scratch_bytes(runtime.precision, runtime.pool.threads(), 33, 96);
-        assert_eq!(runtime.arena.peak(), planned);
+        // Only AMX takes what its lists of tokens may need.
+        let spare = Lists::scratch_bytes(1, 33, 96);
+        let peak = runtime.arena.peak();
+        assert!(peak <= planned && peak + spare >= planned, "{peak} of {planned}, {:?}", runtime.isa);
     }
 }
 
