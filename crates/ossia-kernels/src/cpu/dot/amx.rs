@@ -20,7 +20,7 @@ use crate::mxfp4::GROUP;
 pub const TOKENS: usize = 16;
 
 /// From this many tokens on, filling a tile register is worth it.
-pub const LEAST_TOKENS: usize = 5;
+pub const LEAST_TOKENS: usize = 10;
 
 /// Bytes of a group in a tile register: of A, and of B.
 const PLANE: usize = TOKENS * GROUP;
@@ -150,6 +150,7 @@ pub unsafe fn tile_int16(m: &Matrix, row: usize, tokens: (&[u8], &[f32]), panel:
 unsafe fn unpack_bytes(rows: &Span, groups: usize, panel: &mut Panel) {
     assert!(panel.codes.len() >= PLANE * groups);
     for g in 0..groups {
+        rows.prefetch(g, 0);
         for part in 0..2 {
             // SAFETY: group g of every row; the panel holds 512 bytes for each group.
             unsafe {
@@ -227,7 +228,7 @@ unsafe fn sixteen_tokens<const PLANES: usize>(
             }
             for (g, sums) in (first..groups).zip(sums.0.chunks_exact(PLANES)) {
                 if let Some(rows) = ahead {
-                    rows.prefetch(g);
+                    rows.prefetch(g, 1);
                 }
                 let scale = _mm512_loadu_ps(panel.scales.as_ptr().add(g * TILE));
                 for n in 0..TOKENS {

@@ -109,6 +109,7 @@ unsafe fn direct(rows: &Span, groups: usize, x: &Int16Rows, token: usize) -> __m
 unsafe fn unpack(rows: &Span, groups: usize, panel: &mut Panel) {
     assert!(panel.codes.len() >= PANEL_GROUP * groups && panel.scales.len() >= TILE * groups);
     for g in 0..groups {
+        rows.prefetch(g, 0);
         for (part, half) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
             // SAFETY: group g of every row; the panel holds 1024 bytes for each group.
             unsafe {
@@ -142,7 +143,7 @@ unsafe fn panel_tokens<const N: usize>(
     let mut acc = [_mm512_setzero_ps(); N];
     for g in 0..groups {
         if let Some(rows) = ahead {
-            rows.prefetch(g);
+            rows.prefetch(g, 1);
         }
         // SAFETY: group g of the panel and of every token.
         unsafe {

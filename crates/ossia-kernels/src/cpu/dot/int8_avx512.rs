@@ -144,6 +144,7 @@ pub unsafe fn unpack<const ADDED: i32>(rows: &Span, groups: usize, panel: &mut P
     let (table, mask) = (code_table(ADDED), _mm512_set1_epi8(15));
     assert!(panel.codes.len() >= PANEL_GROUP * groups && panel.scales.len() >= TILE * groups);
     for g in 0..groups {
+        rows.prefetch(g, 0);
         // SAFETY: group g of every row; the panel holds 512 bytes for each group.
         unsafe {
             let words = words_of_sixteen(rows.elements.add(g * rows.group), rows.row);
@@ -178,7 +179,7 @@ unsafe fn panel_tokens<const N: usize>(
     let mut acc = [_mm512_setzero_ps(); N];
     for g in 0..groups {
         if let Some(rows) = ahead {
-            rows.prefetch(g);
+            rows.prefetch(g, 1);
         }
         // SAFETY: group g of the panel and of every token.
         unsafe {

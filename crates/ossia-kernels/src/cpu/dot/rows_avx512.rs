@@ -49,12 +49,13 @@ impl Span {
         }
     }
 
-    /// Asks for group `g`'s share of the next tile, in the order of addresses. Sixteen short rows side by side are no
-    /// stream that the hardware would follow by itself.
+    /// Asks for group `g`'s share of a half of the next tile, in the order of addresses: the first half while this tile is
+    /// unpacked, the second while it is used. Sixteen short rows side by side are no stream that the hardware would
+    /// follow by itself.
     #[inline(always)]
-    pub fn prefetch(&self, g: usize) {
-        let share = TILE * self.row / self.groups;
-        let from = self.elements.wrapping_add(TILE * self.row + g * share);
+    pub fn prefetch(&self, g: usize, half: usize) {
+        let share = TILE * self.row / self.groups / 2;
+        let from = self.elements.wrapping_add(TILE * self.row + (half * self.groups + g) * share);
         for line in (0..share).step_by(64) {
             // SAFETY: a prefetch touches no memory and may point anywhere.
             unsafe { _mm_prefetch::<_MM_HINT_T1>(from.wrapping_add(line).cast()) };
