@@ -11,8 +11,8 @@ use std::arch::asm;
 use std::arch::x86_64::*;
 
 use super::quantize::{Int8Rows, Int16Rows};
-use super::rows_avx512::{Span, with_whole_tile, words_of_sixteen};
-use super::{Panel, TILE, int8_avx512, int16_avx512};
+use super::rows_avx512::{FEW, Scales, Span, with_whole_tile, words_of_sixteen};
+use super::{Panel, TILE, int8_avx512};
 use crate::matrix::Matrix;
 use crate::mxfp4::GROUP;
 
@@ -20,7 +20,10 @@ use crate::mxfp4::GROUP;
 pub const TOKENS: usize = 16;
 
 /// From this many tokens on, filling a tile register is worth it.
-pub const LEAST_TOKENS: usize = 10;
+pub const LEAST_TOKENS: usize = 5;
+
+/// Tokens of half a tile register, which takes half of the time.
+const HALF: usize = TOKENS / 2;
 
 /// Bytes of a group in a tile register: of A, and of B.
 const PLANE: usize = TOKENS * GROUP;
@@ -35,24 +38,32 @@ struct Shapes {
     rows: [u8; 16],
 }
 
-/// 0 to 3 are C, 4 and 5 A, 6 and 7 B.
-const SHAPES: Shapes = Shapes {
-    palette: 1,
-    start_row: 0,
-    reserved: [0; 14],
-    row_bytes: [64, 64, 64, 64, 32, 32, 64, 64, 0, 0, 0, 0, 0, 0, 0, 0],
-    rows: [16, 16, 16, 16, 16, 16, 8, 8, 0, 0, 0, 0, 0, 0, 0, 0],
-};
+impl Shapes {
+    /// 0 to 3 are C, 4 and 5 A, both with a row for each token, 6 and 7 B.
+    const fn of(tokens: u8) -> Self {
+        let t = tokens;
+        Self {
+            palette: 1,
+            start_row: 0,
+            reserved: [0; 14],
+            row_bytes: [64, 64, 64, 64, 32, 32, 64, 64, 0, 0, 0, 0, 0, 0, 0, 0],
+            rows: [t, t, t, t, t, t, 8, 8, 0, 0, 0, 0, 0, 0, 0, 0],
+        }
+    }
+}
 
 /// This thread's tile registers, until it is dropped.
 struct Registers;
 
 impl Registers {
+    /// Registers for M tokens.
+    ///
     /// # Safety
     /// The machine has AMX, and the process may use it.
-    unsafe fn shape() -> Self {
+    unsafe fn shape<const M: usize>() -> Self {
+        let shapes = const { Shapes::of(M as u8) };
         // SAFETY: promised by the caller; 64 bytes are read.
-        unsafe { asm!("ldtilecfg [{}]", in(reg) &SHAPES, options(nostack, readonly)) };
+        unsafe { asm!("ldtilecfg [{}]", in(reg) &shapes, options(nostack, readonly)) };
         Self
     }
 }
@@ -118,8 +129,7 @@ pub unsafe fn tile_int8(m: &Matrix, row: usize, tokens: (&[u8], &[f32]), panel: 
         let (rows, groups) = (Span::new(m, row), m.groups());
         // SAFETY: a Matrix holds all its groups; the panel is unpacked before it is used.
         unsafe {
-            int8_avx512::unpack_scales(&rows, groups, panel);
-            int8_avx512::unpack::<0>(&rows, groups, panel);
+            int8_avx512::unpack::<0>(&rows, groups, out.len() <= FEW, panel);
             all_tokens::<1>(&rows, groups, tokens, panel, out);
         }
     });
@@ -135,22 +145,30 @@ pub unsafe fn tile_int16(m: &Matrix, row: usize, tokens: (&[u8], &[f32]), panel:
         let (rows, groups) = (Span::new(m, row), m.groups());
         // SAFETY: a Matrix holds all its groups; the panel is unpacked before it is used.
         unsafe {
-            int16_avx512::unpack_scales(&rows, groups, panel);
-            unpack_bytes(&rows, groups, panel);
+            unpack_bytes(&rows, groups, out.len() <= FEW, panel);
             all_tokens::<2>(&rows, groups, tokens, panel, out);
         }
     });
 }
 
-/// Brings the bytes of Q8 side by side, four elements of each row.
+/// Scales of Q8 to f32, and its bytes side by side, four elements of each row.
 ///
 /// # Safety
 /// `groups` groups lie at every row.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-unsafe fn unpack_bytes(rows: &Span, groups: usize, panel: &mut Panel) {
-    assert!(panel.codes.len() >= PLANE * groups);
+unsafe fn unpack_bytes(rows: &Span, groups: usize, few: bool, panel: &mut Panel) {
+    assert!(panel.codes.len() >= PLANE * groups && panel.scales.len() >= TILE * groups);
+    // SAFETY: promised by the caller; two bytes are a scale.
+    let mut scales = unsafe { Scales::<[u8; 2]>::new(rows, groups) };
     for g in 0..groups {
-        rows.prefetch(g, 0);
+        if few {
+            rows.prefetch_near(g);
+        }
+        // SAFETY: group g of every row; the panel holds sixteen scales for each group.
+        unsafe {
+            let halves = _mm256_loadu_si256(scales.of(rows, groups, g).as_ptr().cast());
+            _mm512_storeu_ps(panel.scales.as_mut_ptr().add(g * TILE), _mm512_cvtph_ps(halves));
+        }
         for part in 0..2 {
             // SAFETY: group g of every row; the panel holds 512 bytes for each group.
             unsafe {
@@ -178,17 +196,19 @@ unsafe fn all_tokens<const PLANES: usize>(
     let tiles = out.len().div_ceil(TOKENS);
     assert!(planes.len() >= tiles * per_tile.0 + READ_FURTHER && token_scales.len() >= tiles * per_tile.1);
     assert!(panel.codes.len() >= PLANE * groups + READ_FURTHER && panel.scales.len() >= TILE * groups);
-    // SAFETY: promised by the caller.
-    let _registers = unsafe { Registers::shape() };
+    let few = out.len() <= FEW;
     for (tile, out) in out.chunks_mut(TOKENS).enumerate() {
         let (planes, scales) = (&planes[tile * per_tile.0..], &token_scales[tile * per_tile.1..]);
         // The first tokens ask for the next tile of rows, which then comes while they are computed.
-        let ahead = (tile == 0).then_some(rows);
+        let ahead = (tile == 0).then_some((rows, !few));
+        let (planes, scales) = (planes.as_ptr(), scales.as_ptr());
         // SAFETY: both hold `groups` groups.
-        let acc = unsafe { sixteen_tokens::<PLANES>(groups, panel, ahead, planes.as_ptr(), scales.as_ptr()) };
-        for (out, acc) in out.iter_mut().zip(acc) {
-            // SAFETY: sixteen floats.
-            unsafe { _mm512_storeu_ps(out.as_mut_ptr(), acc) };
+        unsafe {
+            if out.len() <= HALF {
+                one_tile::<PLANES, HALF>(groups, panel, ahead, planes, scales, out);
+            } else {
+                one_tile::<PLANES, TOKENS>(groups, panel, ahead, planes, scales, out);
+            }
         }
     }
 }
@@ -200,20 +220,25 @@ struct Sums([[[i32; TILE]; TOKENS]; PRODUCTS]);
 /// Products are made in fours: each takes far longer than it keeps the unit busy.
 const PRODUCTS: usize = 4;
 
+/// Up to M tokens.
+///
 /// # Safety
-/// The registers are shaped; `planes`, `scales` and the panel hold `groups` groups and can be read a little further.
+/// AMX and AVX-512 are present; `planes`, `scales` and the panel hold `groups` groups and can be read a little further.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-unsafe fn sixteen_tokens<const PLANES: usize>(
+unsafe fn one_tile<const PLANES: usize, const M: usize>(
     groups: usize,
     panel: &Panel,
-    ahead: Option<&Span>,
+    ahead: Option<(&Span, bool)>,
     planes: *const u8,
     scales: *const f32,
-) -> [__m512; TOKENS] {
+    out: &mut [[f32; TILE]],
+) {
+    // SAFETY: promised by the caller.
+    let _registers = unsafe { Registers::shape::<M>() };
     let at_once = PRODUCTS / PLANES;
     let mut sums = const { Sums([[[0; TILE]; TOKENS]; PRODUCTS]) };
-    let mut acc = [_mm512_setzero_ps(); TOKENS];
+    let mut acc = [_mm512_setzero_ps(); M];
     // SAFETY: groups of the panel and of the tokens; what lies past the last group is multiplied but not added.
     unsafe {
         let start = |g: usize| {
@@ -227,11 +252,11 @@ unsafe fn sixteen_tokens<const PLANES: usize>(
                 start(first + at_once);
             }
             for (g, sums) in (first..groups).zip(sums.0.chunks_exact(PLANES)) {
-                if let Some(rows) = ahead {
-                    rows.prefetch(g, 1);
+                if let Some((rows, all)) = ahead {
+                    rows.prefetch_next(g, all);
                 }
                 let scale = _mm512_loadu_ps(panel.scales.as_ptr().add(g * TILE));
-                for n in 0..TOKENS {
+                for n in 0..M {
                     let mut sum = _mm512_load_si512(sums[0][n].as_ptr().cast());
                     if PLANES == 2 {
                         let high = _mm512_load_si512(sums[1][n].as_ptr().cast());
@@ -243,7 +268,10 @@ unsafe fn sixteen_tokens<const PLANES: usize>(
             }
         }
     }
-    acc
+    for (out, acc) in out.iter_mut().zip(acc) {
+        // SAFETY: sixteen floats.
+        unsafe { _mm512_storeu_ps(out.as_mut_ptr(), acc) };
+    }
 }
 
 /// Four products into registers 0 to 3: of four groups, or of both planes of two.

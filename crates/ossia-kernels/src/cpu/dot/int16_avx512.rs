@@ -5,7 +5,7 @@ use std::cell::Cell;
 
 use super::quantize::Int16Rows;
 use super::rows_avx2::{HALF, store_transposed};
-use super::rows_avx512::{SCALES_AHEAD, Span, add_fours, fold_halves, fold_neighbours, in_eights, with_whole_tile};
+use super::rows_avx512::{FEW, Scales, Span, add_fours, fold_halves, fold_neighbours, in_eights, with_whole_tile};
 use super::{PANEL_TOKENS, Panel, TILE};
 use crate::matrix::Matrix;
 use crate::mxfp4::GROUP;
@@ -31,10 +31,9 @@ pub unsafe fn tile(m: &Matrix, row: usize, x: &Int16Rows, tokens: &[u32], panel:
                 }
                 return;
             }
-            unpack_scales(&rows, groups, panel);
-            unpack(&rows, groups, panel);
+            unpack(&rows, groups, tokens.len() <= FEW, panel);
             // The first tokens ask for the next tile, which then comes while they are computed.
-            let ahead = Cell::new(Some(&rows));
+            let ahead = Cell::new(Some((&rows, tokens.len() > FEW)));
             in_eights(
                 tokens,
                 out,
@@ -46,22 +45,6 @@ pub unsafe fn tile(m: &Matrix, row: usize, x: &Int16Rows, tokens: &[u32], panel:
     });
 }
 
-/// The scales of a tile as f32, [groups, rows].
-///
-/// # Safety
-/// `groups` groups lie at every row.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-pub unsafe fn unpack_scales(rows: &Span, groups: usize, panel: &mut Panel) {
-    let bytes = &mut panel.codes[..2 * TILE * groups];
-    // SAFETY: promised by the caller; two bytes are a scale.
-    unsafe { rows.gather_scales::<[u8; 2]>(bytes.as_chunks_mut().0) };
-    for (bytes, out) in bytes.chunks_exact(2 * TILE).zip(panel.scales.chunks_exact_mut(TILE)) {
-        // SAFETY: sixteen of both.
-        unsafe { _mm512_storeu_ps(out.as_mut_ptr(), _mm512_cvtph_ps(_mm256_loadu_si256(bytes.as_ptr().cast()))) };
-    }
-}
-
 /// One token, straight from the weights.
 ///
 /// # Safety
@@ -71,18 +54,12 @@ unsafe fn direct(rows: &Span, groups: usize, x: &Int16Rows, token: usize) -> __m
     let (q, d) = (x.values(token).as_ptr(), x.scales(token).as_ptr());
     let zero = _mm512_setzero_si512();
     let mut acc = _mm512_setzero_ps();
-    let mut scales = [[[0u8; 2]; TILE]; 2 * SCALES_AHEAD];
-    for g in 0..SCALES_AHEAD.min(groups) {
-        // SAFETY: promised by the caller.
-        unsafe { rows.scales_of(g, &mut scales[g]) };
-    }
+    // SAFETY: promised by the caller; two bytes are a scale.
+    let mut scales = unsafe { Scales::<[u8; 2]>::new(rows, groups) };
     for g in 0..groups {
         rows.prefetch_near(g);
         // SAFETY: group g of every row and of the token.
         unsafe {
-            if g + SCALES_AHEAD < groups {
-                rows.scales_of(g + SCALES_AHEAD, &mut scales[(g + SCALES_AHEAD) % (2 * SCALES_AHEAD)]);
-            }
             let x = _mm512_loadu_si512(q.add(g * GROUP).cast());
             let four = |j: usize| {
                 let p = rows.elements.add(4 * j * rows.row + g * rows.group);
@@ -93,7 +70,7 @@ unsafe fn direct(rows: &Span, groups: usize, x: &Int16Rows, token: usize) -> __m
                 fold_neighbours(fold_halves(row(0), row(1)), fold_halves(row(2), row(3)))
             };
             let sum = _mm512_cvtepi32_ps(add_fours([four(0), four(1), four(2), four(3)]));
-            let halves = &scales[g % (2 * SCALES_AHEAD)];
+            let halves = scales.of(rows, groups, g);
             let scale = _mm512_cvtph_ps(_mm256_loadu_si256(halves.as_ptr().cast()));
             acc = _mm512_fmadd_ps(sum, _mm512_mul_ps(scale, _mm512_set1_ps(*d.add(g))), acc);
         }
@@ -101,15 +78,24 @@ unsafe fn direct(rows: &Span, groups: usize, x: &Int16Rows, token: usize) -> __m
     acc
 }
 
-/// Widens the rows, two elements of each row side by side.
+/// Scales to f32, and the rows widened, two elements of each row side by side.
 ///
 /// # Safety
 /// `groups` groups lie at every row.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-unsafe fn unpack(rows: &Span, groups: usize, panel: &mut Panel) {
+unsafe fn unpack(rows: &Span, groups: usize, few: bool, panel: &mut Panel) {
     assert!(panel.codes.len() >= PANEL_GROUP * groups && panel.scales.len() >= TILE * groups);
+    // SAFETY: promised by the caller; two bytes are a scale.
+    let mut scales = unsafe { Scales::<[u8; 2]>::new(rows, groups) };
     for g in 0..groups {
-        rows.prefetch(g, 0);
+        if few {
+            rows.prefetch_near(g);
+        }
+        // SAFETY: group g of every row; the panel holds sixteen scales for each group.
+        unsafe {
+            let halves = _mm256_loadu_si256(scales.of(rows, groups, g).as_ptr().cast());
+            _mm512_storeu_ps(panel.scales.as_mut_ptr().add(g * TILE), _mm512_cvtph_ps(halves));
+        }
         for (part, half) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
             // SAFETY: group g of every row; the panel holds 1024 bytes for each group.
             unsafe {
@@ -133,7 +119,7 @@ unsafe fn unpack(rows: &Span, groups: usize, panel: &mut Panel) {
 unsafe fn panel_tokens<const N: usize>(
     groups: usize,
     panel: &Panel,
-    ahead: Option<&Span>,
+    ahead: Option<(&Span, bool)>,
     x: &Int16Rows,
     tokens: [u32; N],
     out: &mut [[f32; TILE]],
@@ -142,8 +128,8 @@ unsafe fn panel_tokens<const N: usize>(
     let d = tokens.map(|t| x.scales(t as usize).as_ptr());
     let mut acc = [_mm512_setzero_ps(); N];
     for g in 0..groups {
-        if let Some(rows) = ahead {
-            rows.prefetch(g, 1);
+        if let Some((rows, all)) = ahead {
+            rows.prefetch_next(g, all);
         }
         // SAFETY: group g of the panel and of every token.
         unsafe {

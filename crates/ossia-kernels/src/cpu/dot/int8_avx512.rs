@@ -7,8 +7,8 @@ use std::arch::x86_64::*;
 use std::cell::Cell;
 
 use super::quantize::Int8Rows;
-use super::rows_avx512::{SCALES_AHEAD, Span, add_fours, in_eights, load_four, with_whole_tile, words_of_sixteen};
-use super::{PANEL_TOKENS, Panel, TILE};
+use super::rows_avx512::{FEW, Scales, Span, add_fours, in_eights, load_four, with_whole_tile, words_of_sixteen};
+use super::{Panel, TILE};
 use crate::matrix::Matrix;
 use crate::mxfp4::GROUP;
 
@@ -30,16 +30,16 @@ pub unsafe fn tile(m: &Matrix, row: usize, x: &Int8Rows, tokens: &[u32], panel: 
         // SAFETY: a Matrix holds all its groups, the token's rows hold `groups` entries each, the panel is unpacked
         // before it is used.
         unsafe {
-            if tokens.len() < PANEL_TOKENS {
-                for (&token, out) in tokens.iter().zip(out) {
-                    _mm512_storeu_ps(out.as_mut_ptr(), direct(&rows, groups, x, token as usize));
-                }
-                return;
+            match *tokens {
+                [a] => return direct(&rows, groups, x, [a], out),
+                [a, b] => return direct(&rows, groups, x, [a, b], out),
+                [a, b, c] => return direct(&rows, groups, x, [a, b, c], out),
+                [a, b, c, d] => return direct(&rows, groups, x, [a, b, c, d], out),
+                _ => {}
             }
-            unpack_scales(&rows, groups, panel);
-            unpack::<OFFSET>(&rows, groups, panel);
+            unpack::<OFFSET>(&rows, groups, tokens.len() <= FEW, panel);
             // The first tokens ask for the next tile, which then comes while they are computed.
-            let ahead = Cell::new(Some(&rows));
+            let ahead = Cell::new(Some((&rows, tokens.len() > FEW)));
             in_eights(
                 tokens,
                 out,
@@ -73,22 +73,6 @@ unsafe fn unpack_four(p: *const u8, row: usize, table: __m512i) -> (__m512i, __m
     (_mm512_shuffle_epi8(table, _mm512_and_si512(bytes, mask)), _mm512_shuffle_epi8(table, high))
 }
 
-/// The scales of a tile as f32, [groups, rows].
-///
-/// # Safety
-/// `groups` groups lie at every row.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-pub unsafe fn unpack_scales(rows: &Span, groups: usize, panel: &mut Panel) {
-    let bytes = &mut panel.codes[..TILE * groups];
-    // SAFETY: promised by the caller.
-    unsafe { rows.gather_scales::<u8>(bytes) };
-    for (bytes, out) in bytes.chunks_exact(TILE).zip(panel.scales.chunks_exact_mut(TILE)) {
-        // SAFETY: sixteen of both.
-        unsafe { _mm512_storeu_ps(out.as_mut_ptr(), scales(_mm_loadu_si128(bytes.as_ptr().cast()))) };
-    }
-}
-
 /// Exponents to floats. Exponent 0 is 2^-127, which is subnormal; every other scale is larger.
 #[inline]
 #[target_feature(enable = "avx512f")]
@@ -97,56 +81,68 @@ fn scales(exponents: __m128i) -> __m512 {
     _mm512_castsi512_ps(_mm512_max_epi32(bits, _mm512_set1_epi32(0x0040_0000)))
 }
 
-/// One token, straight from the weights.
+/// A few tokens, straight from the weights: as long as memory is slower than this, nothing needs to be unpacked first.
 ///
 /// # Safety
 /// `groups` groups lie at every row and in the activations.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-unsafe fn direct(rows: &Span, groups: usize, x: &Int8Rows, token: usize) -> __m512 {
-    let (q, d, sums) = (x.values(token).as_ptr(), x.scales(token).as_ptr(), x.sums(token).as_ptr());
+unsafe fn direct<const N: usize>(rows: &Span, groups: usize, x: &Int8Rows, tokens: [u32; N], out: &mut [[f32; TILE]]) {
+    let q = tokens.map(|t| x.values(t as usize).as_ptr());
+    let d = tokens.map(|t| x.scales(t as usize).as_ptr());
+    let s = tokens.map(|t| x.sums(t as usize).as_ptr());
     let (table, zero) = (code_table(OFFSET), _mm512_setzero_si512());
-    let mut acc = _mm512_setzero_ps();
-    let mut exponents = [[0u8; TILE]; 2 * SCALES_AHEAD];
-    for g in 0..SCALES_AHEAD.min(groups) {
-        // SAFETY: promised by the caller.
-        unsafe { rows.scales_of(g, &mut exponents[g]) };
-    }
+    let mut acc = [_mm512_setzero_ps(); N];
+    // SAFETY: promised by the caller.
+    let mut exponents = unsafe { Scales::<u8>::new(rows, groups) };
     for g in 0..groups {
         rows.prefetch_near(g);
         // SAFETY: group g of every row and of the token.
         unsafe {
-            if g + SCALES_AHEAD < groups {
-                rows.scales_of(g + SCALES_AHEAD, &mut exponents[(g + SCALES_AHEAD) % (2 * SCALES_AHEAD)]);
+            let exponents = exponents.of(rows, groups, g);
+            let half =
+                |n: usize, i: usize| _mm512_broadcast_i32x4(_mm_loadu_si128(q[n].add(g * GROUP + 16 * i).cast()));
+            let x: [_; N] = std::array::from_fn(|n| [half(n, 0), half(n, 1)]);
+            let mut fours = [[zero; 4]; N];
+            for j in 0..4 {
+                let from = rows.elements.add(4 * j * rows.row + g * rows.group);
+                let (low, high) = unpack_four(from, rows.row, table);
+                for n in 0..N {
+                    fours[n][j] = _mm512_dpbusd_epi32(_mm512_dpbusd_epi32(zero, low, x[n][0]), high, x[n][1]);
+                }
             }
-            let low = _mm512_broadcast_i32x4(_mm_loadu_si128(q.add(g * GROUP).cast()));
-            let high = _mm512_broadcast_i32x4(_mm_loadu_si128(q.add(g * GROUP + 16).cast()));
-            let four = |j: usize| {
-                let p = rows.elements.add(4 * j * rows.row + g * rows.group);
-                let (w_low, w_high) = unpack_four(p, rows.row, table);
-                _mm512_dpbusd_epi32(_mm512_dpbusd_epi32(zero, w_low, low), w_high, high)
-            };
-            let sum = add_fours([four(0), four(1), four(2), four(3)]);
-            let sum = _mm512_cvtepi32_ps(_mm512_sub_epi32(sum, _mm512_set1_epi32(OFFSET * *sums.add(g))));
-            let scale = scales(_mm_loadu_si128(exponents[g % (2 * SCALES_AHEAD)].as_ptr().cast()));
-            acc = _mm512_fmadd_ps(sum, _mm512_mul_ps(scale, _mm512_set1_ps(0.5 * *d.add(g))), acc);
+            let scale = scales(_mm_loadu_si128(exponents.as_ptr().cast()));
+            for n in 0..N {
+                let offset = _mm512_set1_epi32(OFFSET * *s[n].add(g));
+                let sum = _mm512_cvtepi32_ps(_mm512_sub_epi32(add_fours(fours[n]), offset));
+                acc[n] = _mm512_fmadd_ps(sum, _mm512_mul_ps(scale, _mm512_set1_ps(0.5 * *d[n].add(g))), acc[n]);
+            }
         }
     }
-    acc
+    for (acc, out) in acc.iter().zip(out) {
+        // SAFETY: sixteen floats.
+        unsafe { _mm512_storeu_ps(out.as_mut_ptr(), *acc) };
+    }
 }
 
-/// Looks the rows' codes up, as value * 2 + ADDED, four elements of each row side by side. Rows are brought side by side while two codes are
+/// Scales to f32, and the rows' codes looked up, as value * 2 + ADDED, four elements of each row side by side. Rows are brought side by side while two codes are
 /// still in a byte, which is half of the work.
 ///
 /// # Safety
 /// `groups` groups lie at every row.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-pub unsafe fn unpack<const ADDED: i32>(rows: &Span, groups: usize, panel: &mut Panel) {
+pub unsafe fn unpack<const ADDED: i32>(rows: &Span, groups: usize, few: bool, panel: &mut Panel) {
     let (table, mask) = (code_table(ADDED), _mm512_set1_epi8(15));
     assert!(panel.codes.len() >= PANEL_GROUP * groups && panel.scales.len() >= TILE * groups);
+    // SAFETY: promised by the caller.
+    let mut exponents = unsafe { Scales::<u8>::new(rows, groups) };
     for g in 0..groups {
-        rows.prefetch(g, 0);
-        // SAFETY: group g of every row; the panel holds 512 bytes for each group.
+        if few {
+            rows.prefetch_near(g);
+        }
+        // SAFETY: group g of every row; the panel holds 512 bytes and sixteen scales for each group.
         unsafe {
+            let scales = scales(_mm_loadu_si128(exponents.of(rows, groups, g).as_ptr().cast()));
+            _mm512_storeu_ps(panel.scales.as_mut_ptr().add(g * TILE), scales);
             let words = words_of_sixteen(rows.elements.add(g * rows.group), rows.row);
             let out = panel.codes.as_mut_ptr().add(g * PANEL_GROUP);
             for (quad, word) in words.into_iter().enumerate() {
@@ -168,7 +164,7 @@ pub unsafe fn unpack<const ADDED: i32>(rows: &Span, groups: usize, panel: &mut P
 unsafe fn panel_tokens<const N: usize>(
     groups: usize,
     panel: &Panel,
-    ahead: Option<&Span>,
+    ahead: Option<(&Span, bool)>,
     x: &Int8Rows,
     tokens: [u32; N],
     out: &mut [[f32; TILE]],
@@ -178,8 +174,8 @@ unsafe fn panel_tokens<const N: usize>(
     let s = tokens.map(|t| x.sums(t as usize).as_ptr());
     let mut acc = [_mm512_setzero_ps(); N];
     for g in 0..groups {
-        if let Some(rows) = ahead {
-            rows.prefetch(g, 1);
+        if let Some((rows, all)) = ahead {
+            rows.prefetch_next(g, all);
         }
         // SAFETY: group g of the panel and of every token.
         unsafe {

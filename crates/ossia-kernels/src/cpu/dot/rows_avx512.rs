@@ -28,7 +28,10 @@ pub struct Span {
 }
 
 /// Groups between the gathering of their scales and their use: time for small writes to become one read.
-pub const SCALES_AHEAD: usize = 4;
+const SCALES_AHEAD: usize = 4;
+
+/// Up to so many tokens, memory is slower than the products of a tile, so it must be busy while the tile is unpacked too.
+pub const FEW: usize = 8;
 
 /// How far ahead of each row memory is asked for.
 const NEAR: usize = 512;
@@ -49,16 +52,15 @@ impl Span {
         }
     }
 
-    /// Asks for group `g`'s share of a half of the next tile, in the order of addresses: the first half while this tile is
-    /// unpacked, the second while it is used. Sixteen short rows side by side are no stream that the hardware would
-    /// follow by itself.
+    /// Asks for group `g`'s share of the next tile, into the second cache: all of it, or, where there is little time, the
+    /// first half of its rows.
     #[inline(always)]
-    pub fn prefetch(&self, g: usize, half: usize) {
-        let share = TILE * self.row / self.groups / 2;
-        let from = self.elements.wrapping_add(TILE * self.row + (half * self.groups + g) * share);
-        for line in (0..share).step_by(64) {
+    pub fn prefetch_next(&self, g: usize, all: bool) {
+        let (lines, at) = if all { (self.near, g) } else { (self.near.div_ceil(2), g / 2) };
+        for i in 0..lines {
+            let from = self.elements.wrapping_add((TILE + (g * lines + i) % TILE) * self.row + at * self.group);
             // SAFETY: a prefetch touches no memory and may point anywhere.
-            unsafe { _mm_prefetch::<_MM_HINT_T1>(from.wrapping_add(line).cast()) };
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(from.cast()) };
         }
     }
 
@@ -94,20 +96,35 @@ impl Span {
             out[r] = unsafe { from.add(r * self.scale_row).cast::<T>().read_unaligned() };
         }
     }
+}
 
-    /// The scales' bits, [groups, rows], read row by row: where scales lie among the elements, that brings the tile in.
+/// The scales' bits of one group after the other, gathered some groups before they are used.
+pub struct Scales<T>([[T; TILE]; 2 * SCALES_AHEAD]);
+
+impl<T: Copy + Default> Scales<T> {
+    /// # Safety
+    /// The rows hold `groups` groups, whose scales are numbers of T's size.
+    #[inline(always)]
+    pub unsafe fn new(rows: &Span, groups: usize) -> Self {
+        let mut scales = Self([[T::default(); TILE]; 2 * SCALES_AHEAD]);
+        for g in 0..SCALES_AHEAD.min(groups) {
+            // SAFETY: promised by the caller.
+            unsafe { rows.scales_of(g, &mut scales.0[g]) };
+        }
+        scales
+    }
+
+    /// Those of group `g`, which follows the one before.
     ///
     /// # Safety
-    /// The rows hold `out.len() / 16` groups, whose scales are numbers of T's size.
+    /// As for `new`.
     #[inline(always)]
-    pub unsafe fn gather_scales<T: Copy>(&self, out: &mut [T]) {
-        for r in 0..TILE {
-            for (g, out) in out.chunks_exact_mut(TILE).enumerate() {
-                let at = r * self.scale_row + g * self.scale_group;
-                // SAFETY: promised by the caller.
-                out[r] = unsafe { self.scales.add(at).cast::<T>().read_unaligned() };
-            }
+    pub unsafe fn of(&mut self, rows: &Span, groups: usize, g: usize) -> &[T; TILE] {
+        if g + SCALES_AHEAD < groups {
+            // SAFETY: promised by the caller.
+            unsafe { rows.scales_of(g + SCALES_AHEAD, &mut self.0[(g + SCALES_AHEAD) % (2 * SCALES_AHEAD)]) };
         }
+        &self.0[g % (2 * SCALES_AHEAD)]
     }
 }
 

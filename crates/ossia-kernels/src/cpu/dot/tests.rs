@@ -66,9 +66,20 @@ fn quantized_values_are_within_half_a_step() {
 fn integer_dots_have_the_same_bits_everywhere() {
     let mut numbers = Numbers(11);
     for kind in KINDS.into_iter().filter(|k| k.is_quantized()) {
-        for (rows, cols, tokens) in
-            [(1, 32, 1), (9, 64, 2), (13, 96, 3), (8, 320, 4), (20, 2880, 11), (5, 160, 9), (17, 64, 21), (40, 96, 14)]
-        {
+        for (rows, cols, tokens) in [
+            (1, 32, 1),
+            (9, 64, 2),
+            (13, 96, 3),
+            (8, 320, 4),
+            (33, 64, 2),
+            (34, 96, 3),
+            (35, 64, 4),
+            (36, 96, 7),
+            (20, 2880, 11),
+            (5, 160, 9),
+            (17, 64, 21),
+            (40, 96, 14),
+        ] {
             let m = numbers.matrix(kind, rows, cols);
             let x = numbers.vec(tokens * cols);
             let picked: Vec<u32> = (0..tokens as u32).rev().collect();
