@@ -21,9 +21,10 @@ const WEIGHTS: &[u8] = include_bytes!("../../../models/nano/model.safetensors");
 /// Its tokenizer.json.
 pub const TOKENIZER: &str = include_str!("../../../models/nano/tokenizer.json");
 
-/// Whether the command line means the carried model: a file or folder of that name goes first.
+/// Whether the command line means the carried model: a file or folder of that name goes first. An empty name is an
+/// OSSIA_MODEL that was emptied.
 pub fn is_meant(model: &str) -> bool {
-    model == NAME && !Path::new(NAME).exists()
+    model.is_empty() || model == NAME && !Path::new(NAME).exists()
 }
 
 /// Whether `checkpoint` is the carried one.

@@ -51,7 +51,10 @@ pub fn run(mut args: VerifyArgs) -> Result<(), Failure> {
         let layers = model.config().num_layers;
         return output::line(json!({ "ok": true, "tensors": tensors, "layers": layers, "files": files }));
     }
-    let published = format!("{known} of {} files have the hash they were published with", hashes.len());
+    let published = match known {
+        0 => "no published hash to compare with (only models in the Hugging Face cache have one)".to_owned(),
+        _ => format!("{known} of {} files have the hash they were published with", hashes.len()),
+    };
     let mut lines = vec![format!("{tensors} tensors are whole, {published}")];
     lines.extend(hashes.iter().map(|(file, _, hash)| format!("  {hash}  {file}")));
     if let Err(failure) = tokenizer {

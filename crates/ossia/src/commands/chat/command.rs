@@ -12,7 +12,7 @@ pub const HELP: &str = "\
 /system TEXT              what the model is told to be; without TEXT: nothing
 /think show|brief|hide    thinking: all of it, one line, nothing
 /last                     the last thinking, all of it
-/reset                    forget what was said
+/reset (or /clear)        forget what was said
 /save FILE                write the conversation as JSON; /save! FILE replaces a file
 /load FILE                go on from a saved conversation
 /exit                     leave (or Ctrl-D)
@@ -108,9 +108,9 @@ fn command_of(typed: &str) -> Result<Command, String> {
     match (name, rest) {
         ("help", "") => Ok(Command::Help),
         ("last", "") => Ok(Command::Last),
-        ("reset", "") => Ok(Command::Reset),
+        ("reset" | "clear", "") => Ok(Command::Reset),
         ("exit" | "quit", "") => Ok(Command::Exit),
-        ("help" | "last" | "reset" | "exit" | "quit", _) => Err(format!("/{name} takes nothing after it")),
+        ("help" | "last" | "reset" | "clear" | "exit" | "quit", _) => Err(format!("/{name} takes nothing after it")),
         ("effort", "low") => Ok(Command::Effort(Effort::Low)),
         ("effort", "medium") => Ok(Command::Effort(Effort::Medium)),
         ("effort", "high") => Ok(Command::Effort(Effort::High)),
