@@ -21,10 +21,11 @@ const WEIGHTS: &[u8] = include_bytes!("../../../models/nano/model.safetensors");
 /// Its tokenizer.json.
 pub const TOKENIZER: &str = include_str!("../../../models/nano/tokenizer.json");
 
-/// Whether the command line means the carried model: a file or folder of that name goes first. An empty name is an
-/// OSSIA_MODEL that was emptied.
+/// Whether the command line means the carried model: a file or folder of that name goes first. An OSSIA_MODEL that was
+/// emptied counts as none.
 pub fn is_meant(model: &str) -> bool {
-    model.is_empty() || model == NAME && !Path::new(NAME).exists()
+    let emptied = || std::env::var_os("OSSIA_MODEL").is_some_and(|name| name.is_empty());
+    model == NAME && !Path::new(NAME).exists() || model.is_empty() && emptied()
 }
 
 /// Whether `checkpoint` is the carried one.

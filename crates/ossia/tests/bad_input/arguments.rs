@@ -86,6 +86,12 @@ fn models_that_are_none() {
     }
 }
 
+#[test]
+fn an_emptied_variable_names_no_model() {
+    let output = command("OSSIA_MODEL=; export OSSIA_MODEL;", &["inspect"]).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+}
+
 /// A safetensors file with one tensor.
 fn tokens_file(name: &str, dtype: &str, shape: &[u64], values: &[i32]) -> PathBuf {
     let file = scratch("tokens").join("tokens.safetensors");
