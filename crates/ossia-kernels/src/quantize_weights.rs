@@ -23,10 +23,10 @@ pub fn to_q8(pool: &Pool, isa: Isa, m: &Matrix) -> Result<Matrix> {
             // SAFETY: rows of one run do not overlap.
             let (e, s) =
                 unsafe { (e.part(row * cols..(row + 1) * cols), s.part(row * groups * 2..(row + 1) * groups * 2)) };
-            match isa {
+            match isa.without_amx() {
                 #[cfg(target_arch = "x86_64")]
                 // SAFETY: these are only made where the features were detected.
-                Isa::Avx2 | Isa::Avx512 | Isa::Amx => unsafe { row_avx2(m, row, e, s) },
+                Isa::Avx2 | Isa::Avx512 => unsafe { row_avx2(m, row, e, s) },
                 _ => quantize_row(m, row, e, s),
             }
         }

@@ -73,7 +73,7 @@ pub struct Batch<'a> {
     pub rows: &'a [u32],
     /// What they are to predict, and how much each counts [R].
     pub targets: Targets<'a>,
-    /// Whether blocks are computed twice rather than kept: a third of the memory, a fifth slower, the same bits.
+    /// Whether blocks are computed twice rather than kept: three fifths of nano's memory, a tenth slower, the same bits.
     pub recompute: bool,
 }
 

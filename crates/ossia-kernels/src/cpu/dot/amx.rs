@@ -11,8 +11,8 @@ use std::arch::asm;
 use std::arch::x86_64::*;
 
 use super::quantize::{Int8Rows, Int16Rows};
-use super::rows_avx512::{FEW, Scales, Span, with_whole_tile, words_of_sixteen};
-use super::{Panel, TILE, int8_avx512};
+use super::rows_avx512::{FEW, Span, each_group, with_whole_tile, words_of_sixteen};
+use super::{Panel, TILE, int8_avx512, int16_avx512};
 use crate::matrix::Matrix;
 use crate::mxfp4::GROUP;
 
@@ -119,7 +119,8 @@ pub unsafe fn pack_int16(x: &Int16Rows, tokens: &[u32], planes: &mut [u8], scale
     }
 }
 
-/// out[i] = the sixteen rows from `row` on times token i, for MXFP4 and the planes and scales of tokens laid out by [`pack_int8`].
+/// out[i] = the sixteen rows from `row` on times token i, for MXFP4 and the planes and scales of tokens that
+/// [`pack_int8`] has laid out.
 ///
 /// # Safety
 /// AMX, AVX-512 (F, BW, DQ, VL, VNNI), AVX2, FMA and F16C are present.
@@ -158,20 +159,11 @@ pub unsafe fn tile_int16(m: &Matrix, row: usize, tokens: (&[u8], &[f32]), panel:
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
 unsafe fn unpack_bytes(rows: &Span, groups: usize, few: bool, panel: &mut Panel) {
     assert!(panel.codes.len() >= PLANE * groups && panel.scales.len() >= TILE * groups);
-    // SAFETY: promised by the caller; two bytes are a scale.
-    let mut scales = unsafe { Scales::<[u8; 2]>::new(rows, groups) };
-    for g in 0..groups {
-        if few {
-            rows.prefetch_near(g);
-        }
-        // SAFETY: group g of every row; the panel holds sixteen scales for each group.
+    let unpack_one = |g: usize, halves: &[[u8; 2]; TILE]| {
+        // SAFETY: group g of every row; the panel holds 512 bytes and sixteen scales for each group.
         unsafe {
-            let halves = _mm256_loadu_si256(scales.of(rows, groups, g).as_ptr().cast());
-            _mm512_storeu_ps(panel.scales.as_mut_ptr().add(g * TILE), _mm512_cvtph_ps(halves));
-        }
-        for part in 0..2 {
-            // SAFETY: group g of every row; the panel holds 512 bytes for each group.
-            unsafe {
+            _mm512_storeu_ps(panel.scales.as_mut_ptr().add(g * TILE), int16_avx512::widened(halves));
+            for part in 0..2 {
                 let words = words_of_sixteen(rows.elements.add(g * rows.group + 16 * part), rows.row);
                 let out = panel.codes.as_mut_ptr().add(g * PLANE + part * PLANE / 2);
                 for (quad, word) in words.into_iter().enumerate() {
@@ -179,9 +171,13 @@ unsafe fn unpack_bytes(rows: &Span, groups: usize, few: bool, panel: &mut Panel)
                 }
             }
         }
-    }
+    };
+    // SAFETY: promised by the caller; two bytes are a scale.
+    unsafe { each_group(rows, groups, few, unpack_one) };
 }
 
+/// All tokens, a tile register's at a time.
+///
 /// # Safety
 /// AMX and AVX-512 are present, panel and tokens are unpacked and packed.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]

@@ -5,7 +5,9 @@ use std::cell::Cell;
 
 use super::quantize::Int16Rows;
 use super::rows_avx2::{HALF, store_transposed};
-use super::rows_avx512::{FEW, Scales, Span, add_fours, fold_halves, fold_neighbours, in_eights, with_whole_tile};
+use super::rows_avx512::{
+    FEW, Scales, Span, add_fours, each_group, fold_halves, fold_neighbours, in_eights, with_whole_tile,
+};
 use super::{PANEL_TOKENS, Panel, TILE};
 use crate::matrix::Matrix;
 use crate::mxfp4::GROUP;
@@ -71,7 +73,7 @@ unsafe fn direct(rows: &Span, groups: usize, x: &Int16Rows, token: usize) -> __m
             };
             let sum = _mm512_cvtepi32_ps(add_fours([four(0), four(1), four(2), four(3)]));
             let halves = scales.of(rows, groups, g);
-            let scale = _mm512_cvtph_ps(_mm256_loadu_si256(halves.as_ptr().cast()));
+            let scale = widened(halves);
             acc = _mm512_fmadd_ps(sum, _mm512_mul_ps(scale, _mm512_set1_ps(*d.add(g))), acc);
         }
     }
@@ -85,20 +87,11 @@ unsafe fn direct(rows: &Span, groups: usize, x: &Int16Rows, token: usize) -> __m
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
 unsafe fn unpack(rows: &Span, groups: usize, few: bool, panel: &mut Panel) {
     assert!(panel.codes.len() >= PANEL_GROUP * groups && panel.scales.len() >= TILE * groups);
-    // SAFETY: promised by the caller; two bytes are a scale.
-    let mut scales = unsafe { Scales::<[u8; 2]>::new(rows, groups) };
-    for g in 0..groups {
-        if few {
-            rows.prefetch_near(g);
-        }
-        // SAFETY: group g of every row; the panel holds sixteen scales for each group.
+    let unpack_one = |g: usize, halves: &[[u8; 2]; TILE]| {
+        // SAFETY: group g of every row; the panel holds 1024 bytes and sixteen scales for each group.
         unsafe {
-            let halves = _mm256_loadu_si256(scales.of(rows, groups, g).as_ptr().cast());
-            _mm512_storeu_ps(panel.scales.as_mut_ptr().add(g * TILE), _mm512_cvtph_ps(halves));
-        }
-        for (part, half) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
-            // SAFETY: group g of every row; the panel holds 1024 bytes for each group.
-            unsafe {
+            _mm512_storeu_ps(panel.scales.as_mut_ptr().add(g * TILE), widened(halves));
+            for (part, half) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
                 let w: [__m256i; HALF] = std::array::from_fn(|r| {
                     let p = rows.elements.add((half * HALF + r) * rows.row + g * rows.group + 16 * part);
                     _mm256_cvtepi8_epi16(_mm_loadu_si128(p.cast()))
@@ -107,7 +100,17 @@ unsafe fn unpack(rows: &Span, groups: usize, few: bool, panel: &mut Panel) {
                 store_transposed(w, out, 64);
             }
         }
-    }
+    };
+    // SAFETY: promised by the caller; two bytes are a scale.
+    unsafe { each_group(rows, groups, few, unpack_one) };
+}
+
+/// Scales to f32.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub fn widened(halves: &[[u8; 2]; TILE]) -> __m512 {
+    // SAFETY: 32 bytes.
+    _mm512_cvtph_ps(unsafe { _mm256_loadu_si256(halves.as_ptr().cast()) })
 }
 
 /// The unpacked rows with some tokens.

@@ -7,7 +7,9 @@ use std::arch::x86_64::*;
 use std::cell::Cell;
 
 use super::quantize::Int8Rows;
-use super::rows_avx512::{FEW, Scales, Span, add_fours, in_eights, load_four, with_whole_tile, words_of_sixteen};
+use super::rows_avx512::{
+    FEW, Scales, Span, add_fours, each_group, in_eights, load_four, with_whole_tile, words_of_sixteen,
+};
 use super::{Panel, TILE};
 use crate::matrix::Matrix;
 use crate::mxfp4::GROUP;
@@ -133,15 +135,10 @@ unsafe fn direct<const N: usize>(rows: &Span, groups: usize, x: &Int8Rows, token
 pub unsafe fn unpack<const ADDED: i32>(rows: &Span, groups: usize, few: bool, panel: &mut Panel) {
     let (table, mask) = (code_table(ADDED), _mm512_set1_epi8(15));
     assert!(panel.codes.len() >= PANEL_GROUP * groups && panel.scales.len() >= TILE * groups);
-    // SAFETY: promised by the caller.
-    let mut exponents = unsafe { Scales::<u8>::new(rows, groups) };
-    for g in 0..groups {
-        if few {
-            rows.prefetch_near(g);
-        }
+    let unpack_one = |g: usize, exponents: &[u8; TILE]| {
         // SAFETY: group g of every row; the panel holds 512 bytes and sixteen scales for each group.
         unsafe {
-            let scales = scales(_mm_loadu_si128(exponents.of(rows, groups, g).as_ptr().cast()));
+            let scales = scales(_mm_loadu_si128(exponents.as_ptr().cast()));
             _mm512_storeu_ps(panel.scales.as_mut_ptr().add(g * TILE), scales);
             let words = words_of_sixteen(rows.elements.add(g * rows.group), rows.row);
             let out = panel.codes.as_mut_ptr().add(g * PANEL_GROUP);
@@ -152,7 +149,9 @@ pub unsafe fn unpack<const ADDED: i32>(rows: &Span, groups: usize, few: bool, pa
                 _mm512_storeu_si512(out.add(64 * (quad + 4)).cast(), high);
             }
         }
-    }
+    };
+    // SAFETY: promised by the caller; a byte is a scale.
+    unsafe { each_group(rows, groups, few, unpack_one) };
 }
 
 /// The unpacked rows with some tokens.

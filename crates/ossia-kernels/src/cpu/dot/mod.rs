@@ -31,9 +31,8 @@ mod scalar;
 #[cfg(test)]
 mod tests;
 
-#[cfg(target_arch = "x86_64")]
-pub use float_avx2::add_lanes;
 pub use lists::{Lists, MOST_TOKENS};
+pub use scalar::add_lanes;
 
 use crate::arena::{Arena, Slice};
 use crate::cpu::isa::Isa;

@@ -113,10 +113,10 @@ pub fn quantize(isa: Isa, x: &[f32], order: Order, q: &mut [i8], scales: &mut [f
     assert!(x.len() == q.len() && scales.len() * GROUP == x.len() && sums.len() == scales.len());
     let groups = x.chunks_exact(GROUP).zip(q.chunks_exact_mut(GROUP)).zip(scales.iter_mut().zip(sums));
     for ((x, q), (scale, sum)) in groups {
-        (*scale, *sum) = match isa {
+        (*scale, *sum) = match isa.without_amx() {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: these are only made where the features were detected; x and q hold 32 elements.
-            Isa::Avx2 | Isa::Avx512 | Isa::Amx => unsafe { group_avx2(x, order, q) },
+            Isa::Avx2 | Isa::Avx512 => unsafe { group_avx2(x, order, q) },
             _ => group_scalar(x, order, q),
         };
     }
@@ -126,10 +126,10 @@ pub fn quantize(isa: Isa, x: &[f32], order: Order, q: &mut [i8], scales: &mut [f
 pub fn quantize16(isa: Isa, x: &[f32], q: &mut [i16], scales: &mut [f32]) {
     assert!(x.len() == q.len() && scales.len() * GROUP == x.len());
     for ((x, q), scale) in x.chunks_exact(GROUP).zip(q.chunks_exact_mut(GROUP)).zip(scales) {
-        *scale = match isa {
+        *scale = match isa.without_amx() {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: these are only made where the features were detected.
-            Isa::Avx2 | Isa::Avx512 | Isa::Amx => unsafe { group16_avx2(x, q) },
+            Isa::Avx2 | Isa::Avx512 => unsafe { group16_avx2(x, q) },
             _ => group16(x, q),
         };
     }

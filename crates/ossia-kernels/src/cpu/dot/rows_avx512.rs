@@ -128,6 +128,29 @@ impl<T: Copy + Default> Scales<T> {
     }
 }
 
+/// Unpacks a tile: calls `work` with the scales of each group, while memory brings what comes next where `few` tokens are
+/// waiting.
+///
+/// # Safety
+/// As for [`Scales::new`].
+#[inline(always)]
+pub unsafe fn each_group<T: Copy + Default>(
+    rows: &Span,
+    groups: usize,
+    few: bool,
+    mut work: impl FnMut(usize, &[T; TILE]),
+) {
+    // SAFETY: promised by the caller.
+    let mut scales = unsafe { Scales::<T>::new(rows, groups) };
+    for g in 0..groups {
+        if few {
+            rows.prefetch_near(g);
+        }
+        // SAFETY: promised by the caller.
+        work(g, unsafe { scales.of(rows, groups, g) });
+    }
+}
+
 /// Runs `whole` on sixteen rows of `m` that include those from `row` on, and moves their results to the front of `out`.
 /// A matrix's last tile reaches back into the one before it.
 #[inline(always)]

@@ -130,13 +130,13 @@ impl Block<'_> {
         let [at, next] = [page, next].map(|page| self.kv.offset(pages.page_of(page * PAGE), self.head));
         // Slots past the newest position hold nothing of this sequence.
         let written = (self.sequence.start + self.sequence.rows.len()).saturating_sub(page * PAGE).min(PAGE);
-        match self.isa {
+        match self.isa.without_amx() {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: these are only made where the features were detected.
             Isa::Avx2 => unsafe { vector::load_avx2(self.kv, at, next, tile) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
-            Isa::Avx512 | Isa::Amx => unsafe { vector::load_avx512(self.kv, at, next, tile) },
+            Isa::Avx512 => unsafe { vector::load_avx512(self.kv, at, next, tile) },
             _ => scalar::load(self.kv, at, tile),
         }
         tile.values[written * self.shape.heads.dim..].fill(0.0);
@@ -145,15 +145,15 @@ impl Block<'_> {
 
 /// Adds the page's visible `slots` to the state of one query's heads, q [heads, d].
 fn add_page(isa: Isa, q: &[f32], dim: usize, tile: &Tile, slots: std::ops::Range<usize>, state: State) {
-    match isa {
+    match isa.without_amx() {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: these are only made where the features were detected.
-        Isa::Avx512 | Isa::Amx if dim.is_multiple_of(16) => unsafe {
+        Isa::Avx512 if dim.is_multiple_of(16) => unsafe {
             vector::add_page_avx512(q, dim, tile, slots, state);
         },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
-        Isa::Avx2 | Isa::Avx512 | Isa::Amx if dim.is_multiple_of(8) => unsafe {
+        Isa::Avx2 | Isa::Avx512 if dim.is_multiple_of(8) => unsafe {
             vector::add_page_avx2(q, dim, tile, slots, state);
         },
         _ => scalar::add_page(q, dim, tile, slots, state),

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::cpu::{State, Tile};
+use crate::cpu::dot::add_lanes;
 use crate::kv::{KvLayer, PAGE, Store};
 
 /// Converts a page's keys and values to f32.
@@ -39,9 +40,8 @@ fn add_head(q: &[f32], tile: &Tile, slots: Range<usize>, max: &mut f32, sum: &mu
     p.iter_mut().for_each(|s| *s = (*s - new).exp());
     let mut lanes = [0.0f32; 8];
     p.as_chunks::<8>().0.iter().for_each(|eight| (0..8).for_each(|j| lanes[j] += eight[j]));
-    let four: [f32; 4] = std::array::from_fn(|j| lanes[j] + lanes[j + 4]);
     *max = new;
-    *sum = *sum * correction + ((four[0] + four[2]) + (four[1] + four[3]));
+    *sum = *sum * correction + add_lanes(&lanes);
     out.iter_mut().for_each(|o| *o *= correction);
     for (&p, values) in p.iter().zip(tile.values.chunks_exact(q.len())) {
         out.iter_mut().zip(values).for_each(|(o, v)| *o += p * v);

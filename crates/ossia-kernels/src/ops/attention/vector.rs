@@ -7,6 +7,7 @@ use std::arch::x86_64::*;
 use std::ops::Range;
 
 use super::cpu::{State, Tile};
+use crate::cpu::dot::add_lanes;
 use crate::cpu::vector::{Eight, Lanes, Sixteen};
 use crate::kv::{KvLayer, PAGE, Store};
 
@@ -204,9 +205,8 @@ unsafe fn softmax<L: Lanes, const V: usize>(
                 lanes[j] += eight[j];
             }
         }
-        let four = [lanes[0] + lanes[4], lanes[1] + lanes[5], lanes[2] + lanes[6], lanes[3] + lanes[7]];
         *max = new;
-        *sum = *sum * correction + ((four[0] + four[2]) + (four[1] + four[3]));
+        *sum = *sum * correction + add_lanes(&lanes);
         correction
     }
 }

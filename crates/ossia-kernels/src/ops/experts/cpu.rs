@@ -198,10 +198,10 @@ pub fn combine_weighted(
 
 /// A tile's units. Comparisons are written so that not-a-number stays.
 fn swiglu(isa: Isa, gate: &[f32; TILE], up: &[f32; TILE], alpha: f32, limit: f32) -> [f32; TILE] {
-    match isa {
+    match isa.without_amx() {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: these are only made where the features were detected.
-        Isa::Avx2 | Isa::Avx512 | Isa::Amx => unsafe { swiglu_avx2(gate, up, alpha, limit) },
+        Isa::Avx2 | Isa::Avx512 => unsafe { swiglu_avx2(gate, up, alpha, limit) },
         _ => std::array::from_fn(|i| {
             let g = if gate[i] > limit { limit } else { gate[i] };
             g / (1.0 + (-alpha * g).exp()) * (up[i].clamp(-limit, limit) + 1.0)

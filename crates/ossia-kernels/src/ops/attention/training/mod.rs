@@ -146,11 +146,11 @@ unsafe fn forward_on(isa: Isa, document: &Document, tiles: Tiles, outputs: Outpu
     let dim = document.dim;
     // SAFETY: promised by the caller; the instruction sets are only chosen where they were detected.
     unsafe {
-        match isa {
+        match isa.without_amx() {
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 | Isa::Amx if dim.is_multiple_of(16) => forward_avx512(document, tiles, outputs),
+            Isa::Avx512 if dim.is_multiple_of(16) => forward_avx512(document, tiles, outputs),
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 | Isa::Avx512 | Isa::Amx if dim.is_multiple_of(8) => forward_avx2(document, tiles, outputs),
+            Isa::Avx2 | Isa::Avx512 if dim.is_multiple_of(8) => forward_avx2(document, tiles, outputs),
             _ if dim.is_multiple_of(4) => forward::run::<[f32; 4]>(document, tiles, outputs),
             _ => forward::run::<[f32; 1]>(document, tiles, outputs),
         }
@@ -165,13 +165,11 @@ unsafe fn backward_on(isa: Isa, document: &Document, tiles: Tiles, gradients: Gr
     let dim = document.dim;
     // SAFETY: promised by the caller; the instruction sets are only chosen where they were detected.
     unsafe {
-        match isa {
+        match isa.without_amx() {
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 | Isa::Amx if dim.is_multiple_of(16) => backward_avx512(document, tiles, gradients, share),
+            Isa::Avx512 if dim.is_multiple_of(16) => backward_avx512(document, tiles, gradients, share),
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 | Isa::Avx512 | Isa::Amx if dim.is_multiple_of(8) => {
-                backward_avx2(document, tiles, gradients, share)
-            }
+            Isa::Avx2 | Isa::Avx512 if dim.is_multiple_of(8) => backward_avx2(document, tiles, gradients, share),
             _ if dim.is_multiple_of(4) => backward::run::<[f32; 4]>(document, tiles, gradients, share),
             _ => backward::run::<[f32; 1]>(document, tiles, gradients, share),
         }
