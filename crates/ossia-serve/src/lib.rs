@@ -1,0 +1,13 @@
+//! Ossia's server: OpenAI's API over one model, for many users at once.
+//!
+//! A request becomes a [`turn::TurnRequest`] (a conversation, rules for the answer, sampling parameters), a turn becomes
+//! a stream of [`turn::TurnEvent`]s, and every API (chat, completions, responses, Ollama's) only translates at both ends.
+//! What a client sends is untrusted: it gives an answer or one [`error::ApiError`], never a panic, and no error tells
+//! anything about the machine.
+#![forbid(unsafe_code)]
+
+pub mod app;
+pub mod auth;
+pub mod error;
+pub mod routes;
+pub mod turn;
