@@ -23,6 +23,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod constrain;
 mod error;
 pub mod harmony;
 pub mod tokenizer;

@@ -28,20 +28,20 @@ use crate::{TextError, Tokenizer};
 #[derive(Debug, Clone)]
 pub struct Harmony {
     tokenizer: Arc<Tokenizer>,
-    marks: Marks,
+    pub(crate) marks: Marks,
 }
 
 /// The ids of the special tokens that give messages their form.
 #[derive(Debug, Clone, Copy)]
-struct Marks {
-    start: u32,
-    channel: u32,
-    constrain: u32,
-    message: u32,
-    end: u32,
-    call: u32,
-    return_: u32,
-    end_of_text: Option<u32>,
+pub(crate) struct Marks {
+    pub start: u32,
+    pub channel: u32,
+    pub constrain: u32,
+    pub message: u32,
+    pub end: u32,
+    pub call: u32,
+    pub return_: u32,
+    pub end_of_text: Option<u32>,
 }
 
 impl Harmony {
