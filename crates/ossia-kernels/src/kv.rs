@@ -105,6 +105,20 @@ impl KvLayer {
         &self.values
     }
 
+    /// Copies keys and values of page `from` to page `to`, bit by bit.
+    ///
+    /// # Panics
+    /// Where there is no such page.
+    pub fn copy_page(&mut self, from: usize, to: usize) {
+        let len = self.kv_heads * self.head_dim * PAGE;
+        for store in [&mut self.keys, &mut self.values] {
+            match store {
+                Store::F32(v) => v.copy_within(from * len..(from + 1) * len, to * len),
+                Store::F16(v) => v.copy_within(from * len..(from + 1) * len, to * len),
+            }
+        }
+    }
+
     /// A way to write different slots from different threads.
     pub fn writer(&mut self) -> KvWriter<'_> {
         KvWriter {
@@ -165,6 +179,43 @@ impl KvWriter<'_> {
             unsafe {
                 self.keys.put(head + channel * PAGE + slot, k);
                 self.values.put(head + slot * self.head_dim + channel, v);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A copy has the original's bits, in both kinds of store, and its neighbours keep theirs.
+    #[test]
+    fn a_page_is_copied_whole() {
+        let numbers = |page: usize, slot: usize| -> Vec<f32> {
+            (0..6).map(|i| (page * 1000 + slot * 7 + i) as f32 / 8.0 - 40.0).collect()
+        };
+        for kind in [KvType::F32, KvType::F16] {
+            let mut layer = KvLayer::new(kind, 3, 2, 3);
+            let write = |layer: &mut KvLayer, page: usize| {
+                let writer = layer.writer();
+                for slot in 0..PAGE {
+                    // SAFETY: there is one thread.
+                    unsafe { writer.write(page, slot, &numbers(page, slot), &numbers(page + 5, slot)) };
+                }
+            };
+            (0..3).for_each(|page| write(&mut layer, page));
+            layer.copy_page(0, 2);
+            let len = 2 * 3 * PAGE;
+            let bits = |store: &Store| -> Vec<u32> {
+                match store {
+                    Store::F32(v) => v.iter().map(|x| x.to_bits()).collect(),
+                    Store::F16(v) => v.iter().map(|&x| u32::from(x)).collect(),
+                }
+            };
+            for store in [&layer.keys, &layer.values] {
+                let bits = bits(store);
+                assert_eq!(bits[2 * len..], bits[..len], "{kind:?}");
+                assert_ne!(bits[len..2 * len], bits[..len], "{kind:?}");
             }
         }
     }

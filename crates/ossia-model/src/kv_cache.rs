@@ -33,6 +33,15 @@ impl PageCounts {
         Self { full: sequences * full, sliding: sequences * seen.min(full) }
     }
 
+    /// Enough for `sequences` that together hold `tokens` positions, with at most `chunk` new tokens of all of them in a
+    /// step. Layers with a window get three pages more for every 512 positions, which a prefix cache can keep.
+    pub fn shared(config: &Config, sequences: usize, tokens: usize, chunk: usize) -> Self {
+        let full = tokens.div_ceil(PAGE);
+        // The window, one position before it and one after, wherever they lie against the page borders.
+        let seen = config.sliding_window.div_ceil(PAGE) + 2;
+        Self { full, sliding: sequences * seen + chunk.div_ceil(PAGE) + (3 * tokens).div_ceil(512) }
+    }
+
     /// Bytes of keys and values.
     pub fn bytes(&self, config: &Config, kind: KvType) -> usize {
         let page = 2 * PAGE * config.kv_size() * kind.bytes();

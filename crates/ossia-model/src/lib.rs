@@ -9,5 +9,5 @@ pub mod kv_cache;
 mod model;
 mod plan;
 
-pub use model::{Error, Fault, Logits, Model, Options, Work};
+pub use model::{Error, Fault, Logits, Model, Options, Paged, Work};
 pub use plan::{DoesNotFit, Plan};

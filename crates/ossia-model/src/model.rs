@@ -4,11 +4,12 @@ use std::ops::ControlFlow;
 
 use ossia_kernels::arena::Arena;
 use ossia_kernels::cpu::isa::Isa;
+use ossia_kernels::kv::PageTable;
 use ossia_kernels::pool::Pool;
 use ossia_kernels::{Phase, Precision, Runtime, Sequence, Step, Tap, Tensor};
 
 use crate::checkpoint::{self, Checkpoint};
-use crate::gpt_oss::config::Config;
+use crate::gpt_oss::config::{Config, LayerKind};
 use crate::gpt_oss::forward::Transformer;
 use crate::gpt_oss::tensors::{Dense, Reading};
 use crate::kv_cache::{Full, Held, KvCache};
@@ -77,6 +78,8 @@ pub struct Options {
     pub context: usize,
     /// Sequences at once.
     pub sequences: usize,
+    /// Positions of all sequences together, at least a context; nothing means that each has a whole context of its own.
+    pub kv_tokens: Option<usize>,
     /// New tokens of a step.
     pub chunk: usize,
     /// Rows of logits of a step.
@@ -92,6 +95,7 @@ impl Default for Options {
             isa: Isa::detect(),
             context: 8192,
             sequences: 1,
+            kv_tokens: None,
             chunk: 512,
             logits_rows: 1,
         }
@@ -119,7 +123,30 @@ pub struct Work<'a> {
     pub logits: Logits,
 }
 
-/// A model ready to run.
+impl Work<'_> {
+    fn paged(&self) -> Paged<'_> {
+        let Held { full, sliding, len } = &*self.held;
+        Paged { full, sliding, start: *len, tokens: self.tokens, logits: self.logits }
+    }
+}
+
+/// One sequence's share of a step where the caller gives out the pages: [`Model::step_paged`].
+#[derive(Clone, Copy)]
+pub struct Paged<'a> {
+    /// Pages of layers that see everything; they cover positions 0 to the last new token.
+    pub full: &'a PageTable,
+    /// Pages of layers with a window; they cover the window before the first new token to the last new token.
+    pub sliding: &'a PageTable,
+    /// Position of the first new token.
+    pub start: usize,
+    /// Its new tokens, at least one.
+    pub tokens: &'a [u32],
+    /// Which of them want logits.
+    pub logits: Logits,
+}
+
+/// A model ready to run. Its pages are given out either by itself ([`Held`]) or by the caller ([`Model::step_paged`]);
+/// one model is not used both ways.
 pub struct Model {
     config: Config,
     transformer: Transformer,
@@ -200,6 +227,15 @@ impl Model {
     /// A step that is only looked at: no token counts as read until [`Model::keep`]. What is not kept is written over.
     pub fn look_ahead(&mut self, work: &mut [Work]) -> Result<Tensor, Error> {
         self.reserve(work)?;
+        self.step_paged(&work.iter().map(Work::paged).collect::<Vec<_>>())
+    }
+
+    /// One step over pages that the caller gives out: logits [R, V], rows in the order of the work. Positions may be
+    /// written again: the same tokens behind the same tokens leave the same bits.
+    ///
+    /// # Panics
+    /// Where a table does not cover what its sequence sees.
+    pub fn step_paged(&mut self, work: &[Paged]) -> Result<Tensor, Error> {
         let mut watch = Watch { left: self.config.num_layers, finite: true };
         let logits = self.forward(work, Some(&mut watch))?;
         if !watch.finite || logits.host().iter().any(|v| !v.is_finite()) {
@@ -207,6 +243,15 @@ impl Model {
             return Err(self.find_fault(work)?.into());
         }
         Ok(logits)
+    }
+
+    /// Copies keys and values of page `from` to page `to`, in all layers of a kind.
+    ///
+    /// # Panics
+    /// Where there is no such page.
+    pub fn copy_page(&mut self, kind: LayerKind, from: u32, to: u32) {
+        let layers = self.kv.layers().iter_mut().zip(&self.config.layer_types);
+        layers.filter(|(_, k)| **k == kind).for_each(|(layer, _)| layer.copy_page(from as usize, to as usize));
     }
 
     /// Counts the next `tokens` tokens of the last [`Model::look_ahead`] as read.
@@ -217,7 +262,7 @@ impl Model {
     /// The same, with every op's result shown to `tap`.
     pub fn step_tapped(&mut self, work: &mut [Work], tap: &mut dyn Tap) -> Result<Tensor, Error> {
         self.reserve(work)?;
-        let logits = self.forward(work, Some(tap))?;
+        let logits = self.forward(&work.iter().map(Work::paged).collect::<Vec<_>>(), Some(tap))?;
         work.iter_mut().for_each(|w| self.kv.advance(w.held, w.tokens.len()));
         Ok(logits)
     }
@@ -249,7 +294,7 @@ impl Model {
         }
     }
 
-    fn forward<'a>(&'a mut self, work: &'a [Work], tap: Option<&'a mut (dyn Tap + 'a)>) -> Result<Tensor, Error> {
+    fn forward<'a>(&'a mut self, work: &'a [Paged], tap: Option<&'a mut (dyn Tap + 'a)>) -> Result<Tensor, Error> {
         let (mut tokens, mut sequences, mut logits_rows) = (Vec::new(), Vec::new(), Vec::new());
         for w in work {
             let rows = tokens.len()..tokens.len() + w.tokens.len();
@@ -259,7 +304,7 @@ impl Model {
                 Logits::All => logits_rows.extend(rows.clone().map(|r| r as u32)),
             }
             tokens.extend_from_slice(w.tokens);
-            sequences.push(Sequence { rows, start: w.held.len, full: &w.held.full, sliding: &w.held.sliding });
+            sequences.push(Sequence { rows, start: w.start, full: w.full, sliding: w.sliding });
         }
         let mut step =
             Step { runtime: &self.runtime, phase: Phase::Inference, sequences, kv: self.kv.layers(), logits_rows, tap };
@@ -267,7 +312,7 @@ impl Model {
     }
 
     /// Runs a broken step again and looks at every op's result.
-    fn find_fault(&mut self, work: &[Work]) -> Result<Fault, Error> {
+    fn find_fault(&mut self, work: &[Paged]) -> Result<Fault, Error> {
         let mut finder = FaultFinder { layer: 0, num_layers: self.config.num_layers, found: None };
         self.forward(work, Some(&mut finder))?;
         let unembedding = Fault { layer: self.config.num_layers, op: "unembedding", row: 0 };

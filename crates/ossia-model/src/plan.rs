@@ -21,16 +21,18 @@ pub struct Plan {
     pub kv: u64,
     /// Scratch of the largest step.
     pub scratch: u64,
-    /// Positions that `kv` is for.
+    /// Positions of a sequence.
     pub context: usize,
     /// Sequences that `kv` is for.
     pub sequences: usize,
+    /// Positions of all sequences together that `kv` is for.
+    pub kv_tokens: usize,
 }
 
 /// The machine has too little memory.
 #[derive(Debug, thiserror::Error)]
 #[error("the model needs {} (weights {}, KV cache {} at {} tokens, scratch {}), the machine has {} free; {advice}",
-    gib(plan.total()), gib(plan.weights()), gib(plan.kv), plan.context, gib(plan.scratch), gib(*available))]
+    gib(plan.total()), gib(plan.weights()), gib(plan.kv), plan.kv_tokens, gib(plan.scratch), gib(*available))]
 pub struct DoesNotFit {
     /// What was asked for.
     pub plan: Plan,
@@ -62,6 +64,7 @@ impl Plan {
             scratch: scratch::bytes(config, largest) as u64,
             context: options.context,
             sequences: options.sequences,
+            kv_tokens: options.all_tokens(),
         }
     }
 
@@ -93,6 +96,9 @@ impl Plan {
 
 fn advice(plan: Plan, checkpoint: &Checkpoint, config: &Config, options: &Options, available: u64) -> String {
     let fits = |options: &Options| Plan::new(checkpoint, config, options).total() <= available;
+    if let Some(tokens) = options.kv_tokens.and_then(|asked| largest_share(options, asked, &fits)) {
+        return format!("{tokens} tokens of all sequences together fit: --kv-tokens {tokens}");
+    }
     if let Some(context) = largest_context(options, &fits) {
         return format!("a context of {context} tokens fits: --ctx {context}");
     }
@@ -114,8 +120,21 @@ fn advice(plan: Plan, checkpoint: &Checkpoint, config: &Config, options: &Option
 fn largest_context(options: &Options, fits: &dyn Fn(&Options) -> bool) -> Option<usize> {
     let contexts = (8..=17).rev().map(|bits| 1 << bits).filter(|&c| c <= options.context);
     // A chunk is never longer than the context.
-    let within = |context: usize| Options { context, chunk: options.chunk.min(context), ..options.clone() };
+    let kv_tokens = |context| options.kv_tokens.map(|_| context);
+    let within = |context: usize| Options {
+        context,
+        kv_tokens: kv_tokens(context),
+        chunk: options.chunk.min(context),
+        ..options.clone()
+    };
     contexts.into_iter().find(|&context| fits(&within(context)))
+}
+
+/// The largest number of positions of all sequences together, halved again and again but at least a context, that fits.
+fn largest_share(options: &Options, asked: usize, fits: &dyn Fn(&Options) -> bool) -> Option<usize> {
+    let halves = std::iter::successors(Some(asked / 2), |tokens| Some(tokens / 2));
+    let mut shares = halves.take_while(|&tokens| tokens >= options.context);
+    shares.find(|&tokens| fits(&Options { kv_tokens: Some(tokens), ..options.clone() }))
 }
 
 /// Bytes of one tensor: (used in place, owned).
@@ -167,6 +186,14 @@ impl Options {
 
     /// Pages of keys and values.
     pub fn pages(&self, config: &Config) -> PageCounts {
-        PageCounts::new(config, self.sequences, self.context, self.chunk)
+        match self.kv_tokens {
+            Some(_) => PageCounts::shared(config, self.sequences, self.all_tokens(), self.batch_tokens()),
+            None => PageCounts::new(config, self.sequences, self.context, self.chunk),
+        }
+    }
+
+    /// Positions of all sequences together.
+    pub fn all_tokens(&self) -> usize {
+        self.kv_tokens.map_or(self.sequences * self.context, |tokens| tokens.max(self.context))
     }
 }

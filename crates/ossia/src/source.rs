@@ -134,6 +134,7 @@ impl ModelArgs {
             isa: isa()?,
             context,
             sequences: need.sequences,
+            kv_tokens: None,
             chunk: (self.chunk as usize).min(context),
             logits_rows: need.logits_rows,
         })
@@ -322,7 +323,7 @@ pub fn plan_line(plan: &Plan, available: Option<u64>) -> String {
         size(plan.weights()),
         size(plan.mapped),
         size(plan.kv),
-        plan.context,
+        plan.kv_tokens,
         size(plan.scratch),
         size(plan.total()),
     )

@@ -203,6 +203,19 @@ pub fn first_broken(logits: &[f32]) -> Option<usize> {
     logits[first..].iter().position(|&l| broken(l)).map(|i| first + i)
 }
 
+/// Sets logits to -infinity whose bits in `allowed` (32 a word, low bit first) are clear.
+pub fn mask(row: &mut [f32], allowed: &[u32]) -> Result<(), super::NoChoice> {
+    if allowed.len() < row.len().div_ceil(32) {
+        return Err(super::NoChoice::Mask { wanted: row.len(), found: allowed.len() * 32 });
+    }
+    for (logits, &word) in row.chunks_mut(32).zip(allowed).filter(|(_, word)| **word != u32::MAX) {
+        for (_, l) in logits.iter_mut().enumerate().filter(|(bit, _)| word >> bit & 1 == 0) {
+            *l = f32::NEG_INFINITY;
+        }
+    }
+    Ok(())
+}
+
 /// The largest logit; -infinity if there is none.
 pub fn largest(row: &[f32]) -> f32 {
     let larger = |a: f32, b: f32| if a > b { a } else { b };

@@ -6,11 +6,13 @@
 //! 2. seen tokens: l = l / repetition_penalty where l > 0, else l * repetition_penalty.
 //! 3. generated tokens: l = l - presence_penalty - frequency_penalty * count.
 //! 4. l = l + logit_bias; then forbidden ids get -infinity.
-//! 5. logprobs: ln softmax(l). They know penalties, bias and forbidden ids, but neither temperature nor the cuts below.
-//! 6. temperature 0: the largest l, the lowest id where they tie. Otherwise w = exp((l - max l) / temperature).
-//! 7. top_k: the k largest l. min_p: w >= min_p (the best w is 1). top_p: the largest l until their share of the
+//! 5. logprobs: ln softmax(l). They know penalties, bias and forbidden ids, but neither a mask, temperature nor the cuts
+//!    below: they tell how likely the model itself found the token, not how little choice a grammar left it.
+//! 6. ids that the mask does not allow get -infinity ([`Sampler::sample_allowed`]).
+//! 7. temperature 0: the largest l, the lowest id where they tie. Otherwise w = exp((l - max l) / temperature).
+//! 8. top_k: the k largest l. min_p: w >= min_p (the best w is 1). top_p: the largest l until their share of the
 //!    remaining w reaches top_p, at least one. Where l ties, lower ids are kept first.
-//! 8. Draw one id with probability w / sum w.
+//! 9. Draw one id with probability w / sum w.
 //!
 //! The same seed, parameters and logits give the same tokens on every machine: weights use only +, - and * in a fixed
 //! order (see `cpu.rs`), one thread does the work, and the n-th draw is a function of the seed and n alone.
@@ -96,8 +98,16 @@ pub enum NoChoice {
         /// Its logit.
         value: f32,
     },
+    /// The mask has too few bits.
+    #[error("mask: wanted {wanted} bits (the vocabulary), found {found}")]
+    Mask {
+        /// The vocabulary the sampler was made for.
+        wanted: usize,
+        /// Bits in the mask.
+        found: usize,
+    },
     /// Nothing is left to choose from.
-    #[error("logits: every token is forbidden or at minus infinity; allow at least one")]
+    #[error("logits: every token is forbidden, masked or at minus infinity; allow at least one")]
     Nothing,
 }
 
@@ -189,31 +199,53 @@ impl Sampler {
 
     /// Chooses a token from `logits` [V] and counts it as generated.
     pub fn sample(&mut self, logits: &[f32]) -> Result<Sampled, NoChoice> {
+        self.sample_allowed(logits, None)
+    }
+
+    /// The same among the ids whose bits are set in `allowed`: 32 ids a word, the lowest id in the lowest bit, at least
+    /// V bits.
+    pub fn sample_allowed(&mut self, logits: &[f32], allowed: Option<&[u32]>) -> Result<Sampled, NoChoice> {
         self.adjust(logits)?;
-        let best = cpu::largest(&self.scratch.row);
+        let mut best = cpu::largest(&self.scratch.row);
         if best == f32::NEG_INFINITY {
             return Err(NoChoice::Nothing);
         }
-        let norm = self.params.top_logprobs.map(|_| self.scratch.log_sum_exp(best));
+        let model = self.params.top_logprobs.map(|n| Logprobs::of(&mut self.scratch, best, n));
+        if let Some(allowed) = allowed {
+            cpu::mask(&mut self.scratch.row, allowed)?;
+            best = cpu::largest(&self.scratch.row);
+            if best == f32::NEG_INFINITY {
+                return Err(NoChoice::Nothing);
+            }
+        }
         let token = match self.params.temperature > 0.0 {
             true => self.draw(best),
             false => cpu::argmax(&self.scratch.row),
         };
         let token = token.ok_or(NoChoice::Nothing)?;
         self.generated(token);
-        Ok(self.report(token, norm))
+        // What the mask allows has the logit that it had without one.
+        let logprob = model.as_ref().map(|model| model.logprob(self.scratch.row[token as usize]));
+        Ok(Sampled { token, logprob, top: model.map_or_else(Vec::new, |model| model.top) })
+    }
+
+    /// How likely the model finds `token`, which somebody else chose, and the `n` best: ln softmax of the bare logits [V],
+    /// without penalties, bias and forbidden ids. Nothing is counted as generated.
+    pub fn score(&mut self, logits: &[f32], token: u32, n: usize) -> Result<Sampled, NoChoice> {
+        let row = &mut self.scratch.row;
+        check_row(logits, row.len())?;
+        row.copy_from_slice(logits);
+        let best = cpu::largest(row);
+        let l = row.get(token as usize).copied().filter(|_| best > f32::NEG_INFINITY).ok_or(NoChoice::Nothing)?;
+        let model = Logprobs::of(&mut self.scratch, best, n);
+        Ok(Sampled { token, logprob: Some(model.logprob(l)), top: model.top })
     }
 
     /// Steps 1 to 4 of the module's list: the row that everything else reads.
     fn adjust(&mut self, logits: &[f32]) -> Result<(), NoChoice> {
         let Self { params, scratch, .. } = self;
         let row = &mut scratch.row;
-        if logits.len() != row.len() {
-            return Err(NoChoice::Length { wanted: row.len(), found: logits.len() });
-        }
-        if let Some(id) = cpu::first_broken(logits) {
-            return Err(NoChoice::Broken { id: id as u32, value: logits[id] });
-        }
+        check_row(logits, row.len())?;
         row.copy_from_slice(logits);
         for &(id, count) in &self.seen {
             let l = &mut row[id as usize];
@@ -239,7 +271,7 @@ impl Sampler {
         Ok(())
     }
 
-    /// Steps 6 to 8.
+    /// Steps 7 to 9.
     fn draw(&mut self, best: f32) -> Option<u32> {
         self.weigh(best);
         let draw = self.draws;
@@ -247,7 +279,7 @@ impl Sampler {
         self.scratch.draw(cpu::unit(self.params.seed, draw))
     }
 
-    /// Steps 6 and 7: leaves the weights of the tokens to draw from in the scratch, 0 for all others.
+    /// Steps 7 and 8: leaves the weights of the tokens to draw from in the scratch, 0 for all others.
     fn weigh(&mut self, best: f32) {
         let Self { params, scratch, .. } = self;
         scratch.weigh(best, params.temperature);
@@ -271,17 +303,38 @@ impl Sampler {
             Err(i) => self.seen.insert(i, (token, 1)),
         }
     }
+}
 
-    /// `norm` is ln sum exp of the row.
-    fn report(&mut self, token: u32, norm: Option<f64>) -> Sampled {
-        let Some(norm) = norm else {
-            return Sampled { token, logprob: None, top: Vec::new() };
-        };
-        let n = self.params.top_logprobs.unwrap_or(0);
-        let best = self.scratch.best(n);
-        let row = &self.scratch.row;
-        let logprob = |id: u32| (f64::from(row[id as usize]) - norm) as f32;
-        Sampled { token, logprob: Some(logprob(token)), top: best.into_iter().map(|id| (id, logprob(id))).collect() }
+/// ln softmax of a row.
+struct Logprobs {
+    /// ln sum exp of the row.
+    norm: f64,
+    /// The best ids, best first.
+    top: Vec<(u32, f32)>,
+}
+
+impl Logprobs {
+    /// Of the row in `scratch`, whose largest logit is `best`, with the `n` best ids.
+    fn of(scratch: &mut cpu::Scratch, best: f32, n: usize) -> Self {
+        let norm = scratch.log_sum_exp(best);
+        let ids = scratch.best(n);
+        let top = ids.into_iter().map(|id| (id, (f64::from(scratch.row[id as usize]) - norm) as f32)).collect();
+        Self { norm, top }
+    }
+
+    fn logprob(&self, logit: f32) -> f32 {
+        (f64::from(logit) - self.norm) as f32
+    }
+}
+
+/// Step 1.
+fn check_row(logits: &[f32], vocab: usize) -> Result<(), NoChoice> {
+    if logits.len() != vocab {
+        return Err(NoChoice::Length { wanted: vocab, found: logits.len() });
+    }
+    match cpu::first_broken(logits) {
+        Some(id) => Err(NoChoice::Broken { id: id as u32, value: logits[id] }),
+        None => Ok(()),
     }
 }
 

@@ -8,6 +8,8 @@ pub struct Past<'a> {
     pub prompt: &'a [u32],
     pub output: &'a [u32],
     pub forbidden: &'a [u32],
+    /// The ids that a mask leaves; nothing: all of them.
+    pub allowed: Option<&'a [u32]>,
 }
 
 /// Steps 1 to 4.
@@ -45,9 +47,12 @@ fn normalize(all: &mut [(u32, f64)]) {
     all.iter_mut().for_each(|x| x.1 /= sum);
 }
 
-/// The probability of each id in steps 6 to 8 (temperature above 0).
+/// The probability of each id in steps 6 to 9 (temperature above 0).
 pub fn distribution(params: &Params, past: &Past, logits: &[f32]) -> Vec<f64> {
-    let mut all = softmax(&adjusted(params, past, logits), f64::from(params.temperature));
+    let mut row = adjusted(params, past, logits);
+    let masked = |id: u32| past.allowed.is_some_and(|allowed| !allowed.contains(&id));
+    (0..).zip(&mut row).filter(|(id, _)| masked(*id)).for_each(|(_, l)| *l = f64::NEG_INFINITY);
+    let mut all = softmax(&row, f64::from(params.temperature));
     if params.top_k > 0 {
         all.truncate(params.top_k);
     }

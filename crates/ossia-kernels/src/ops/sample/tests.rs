@@ -68,7 +68,7 @@ fn check_row(params: &Params, numbers: &mut Numbers, vocab: usize, mix: usize) {
     let ids = |n: &mut Numbers, count: usize| (0..count).map(|_| n.below(vocab) as u32).collect::<Vec<_>>();
     let (prompt, output) = (ids(numbers, 5), [ids(numbers, 3), vec![0, 0]].concat());
     let forbidden = if vocab > 2 { vec![1, vocab as u32 / 2] } else { vec![] };
-    let past = Past { prompt: &prompt, output: &output, forbidden: &forbidden };
+    let past = Past { prompt: &prompt, output: &output, forbidden: &forbidden, allowed: None };
     let want = distribution(params, &past, &logits);
     let mut sampler = sampler(params, &forbidden, vocab);
     sampler.see_prompt(&prompt);
@@ -106,6 +106,67 @@ fn logprobs_equal_the_reference() {
     }
     let plain = sampler(&Params::default(), &[], 2).sample(&[0.0, 0.0]).unwrap();
     assert!(plain.logprob.is_none() && plain.top.is_empty());
+}
+
+fn words(vocab: usize, allowed: &[u32]) -> Vec<u32> {
+    let mut words = vec![0; vocab.div_ceil(32)];
+    allowed.iter().for_each(|&id| words[id as usize / 32] |= 1 << (id % 32));
+    words
+}
+
+/// Under a mask the draws follow the reference's masked distribution, and the logprobs are those without a mask.
+#[test]
+fn a_mask_leaves_what_it_allows_and_no_trace_in_logprobs() {
+    let mut numbers = Numbers(8);
+    for (vocab, limit) in [(7, 30.0), (65, 120.0), (512, 660.0)] {
+        for params in
+            [Params::default(), Params { top_k: 3, ..Params::default() }, Params { top_p: 0.6, ..Params::default() }]
+        {
+            let params = Params { top_logprobs: Some(3), ..params };
+            let logits: Vec<f32> = (0..vocab).map(|_| 2.0 * numbers.unit()).collect();
+            let allowed: Vec<u32> = (0..vocab as u32).filter(|id| id % 3 == 1).collect();
+            let past = Past { allowed: Some(&allowed), ..Past::default() };
+            let want = distribution(&params, &past, &logits);
+            let (draws, mut masked, mut free) = (20_000, sampler(&params, &[], vocab), sampler(&params, &[], vocab));
+            let mut counts = vec![0u32; vocab];
+            for _ in 0..draws {
+                let sampled = masked.sample_allowed(&logits, Some(&words(vocab, &allowed))).unwrap();
+                let scored = free.score(&logits, sampled.token, 3).unwrap();
+                assert_eq!(sampled, scored);
+                counts[sampled.token as usize] += 1;
+            }
+            assert!(counts.iter().zip(&want).all(|(&n, &p)| n == 0 || p > 0.0));
+            let cells = counts.iter().zip(&want).filter(|(_, p)| **p > 0.0);
+            let chi: f64 = cells.map(|(&n, p)| (f64::from(n) - p * draws as f64).powi(2) / (p * draws as f64)).sum();
+            assert!(chi < limit, "vocabulary {vocab}: {chi}");
+        }
+    }
+}
+
+#[test]
+fn a_mask_can_be_wrong() {
+    for temperature in [0.0, 1.0] {
+        let mut sampler = sampler(&Params { temperature, ..Params::default() }, &[33], 40);
+        let logits = [1.0; 40];
+        assert_eq!(sampler.sample_allowed(&logits, Some(&words(40, &[]))), Err(NoChoice::Nothing));
+        assert_eq!(sampler.sample_allowed(&logits, Some(&words(40, &[33]))), Err(NoChoice::Nothing));
+        assert_eq!(sampler.sample_allowed(&logits, Some(&words(40, &[33, 39]))).unwrap().token, 39);
+        let short = sampler.sample_allowed(&logits, Some(&[u32::MAX]));
+        assert_eq!(short, Err(NoChoice::Mask { wanted: 40, found: 32 }));
+        assert_eq!(sampler.score(&logits, 40, 1), Err(NoChoice::Nothing));
+        assert!(matches!(sampler.score(&[f32::NAN; 40], 0, 1), Err(NoChoice::Broken { id: 0, .. })));
+    }
+}
+
+/// A mask that allows everything changes no draw.
+#[test]
+fn a_full_mask_is_no_mask() {
+    let logits: Vec<f32> = (0..100u32).map(|i| (i * 37 % 101) as f32 / 16.0).collect();
+    let params = Params { seed: 3, top_p: 0.9, frequency_penalty: 0.3, ..Params::default() };
+    let (mut one, mut other) = (sampler(&params, &[5], 100), sampler(&params, &[5], 100));
+    for _ in 0..200 {
+        assert_eq!(one.sample(&logits), other.sample_allowed(&logits, Some(&[u32::MAX; 4])));
+    }
 }
 
 #[test]

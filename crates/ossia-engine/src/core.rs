@@ -1,0 +1,362 @@
+//! The engine without its thread: requests in, one step after the other, events out.
+//!
+//! A step, in this order: requests whose clients went away end; waiting requests are admitted; tokens are shared out;
+//! pages are found for them, from the cache and, if need be, from the sequence that can best wait; the model computes;
+//! tokens are chosen and told. Whatever breaks ends the request that it belongs to and no other.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use ossia_kernels::kv::PAGE;
+use ossia_model::{Logits, Paged};
+
+use crate::pages::Pages;
+use crate::request::{Event, Finish, Request, Sink, TokenMask};
+use crate::runner::{Rows, Runner, Shape, StepError};
+use crate::scheduler::{OUTPUT_WEIGHT, PROMPT_WEIGHT, Room, Scheduler, Share, plan};
+use crate::sequence::{Sequence, tell_end};
+use crate::stats::{Stats, page_stats};
+
+/// How the engine shares the model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EngineOptions {
+    /// Requests that may wait.
+    pub queue: usize,
+    /// Requests of one client that may wait.
+    pub queue_per_client: usize,
+    /// Prompt tokens of a step while other sequences decode.
+    pub prompt_tokens: usize,
+}
+
+impl Default for EngineOptions {
+    fn default() -> Self {
+        Self { queue: 256, queue_per_client: 192, prompt_tokens: 128 }
+    }
+}
+
+/// A request on its way in.
+pub struct Arrival {
+    /// Its number; later requests have higher ones.
+    pub id: u64,
+    /// What is asked for; it was checked.
+    pub request: Request,
+    /// Who is told.
+    pub sink: Sink,
+    /// Set when the client goes away.
+    pub cancelled: Arc<AtomicBool>,
+}
+
+enum Waiting {
+    New(Box<Arrival>),
+    Preempted(Box<Sequence>),
+}
+
+impl Waiting {
+    fn client(&self) -> u64 {
+        match self {
+            Waiting::New(arrival) => arrival.request.client,
+            Waiting::Preempted(sequence) => sequence.client,
+        }
+    }
+
+    fn cancelled(&self) -> bool {
+        match self {
+            Waiting::New(arrival) => arrival.cancelled.load(Ordering::Relaxed),
+            Waiting::Preempted(sequence) => sequence.cancelled(),
+        }
+    }
+}
+
+/// Requests, pages and the model.
+pub struct Core<R: Runner> {
+    runner: R,
+    shape: Shape,
+    options: EngineOptions,
+    pages: Pages,
+    scheduler: Scheduler,
+    waiting: BTreeMap<u64, Waiting>,
+    running: BTreeMap<u64, Sequence>,
+    mask: TokenMask,
+    stats: Stats,
+}
+
+/// How sequences came out of a step: those that end.
+type Ends = Vec<(u64, Finish)>;
+
+impl<R: Runner> Core<R> {
+    /// Nothing runs yet.
+    pub fn new(runner: R, options: EngineOptions) -> Self {
+        let shape = runner.shape();
+        Self {
+            runner,
+            shape,
+            options,
+            pages: Pages::new(shape.pages),
+            scheduler: Scheduler::default(),
+            waiting: BTreeMap::new(),
+            running: BTreeMap::new(),
+            mask: TokenMask::new(shape.vocab),
+            stats: Stats::default(),
+        }
+    }
+
+    /// A request joins the queue.
+    pub fn enqueue(&mut self, arrival: Arrival) {
+        self.stats.requests += 1;
+        self.scheduler.enqueue(arrival.request.client, arrival.id);
+        self.waiting.insert(arrival.id, Waiting::New(Box::new(arrival)));
+    }
+
+    /// True where nobody waits or runs.
+    pub fn is_idle(&self) -> bool {
+        self.waiting.is_empty() && self.running.is_empty()
+    }
+
+    /// What was counted.
+    pub fn stats(&self) -> Stats {
+        let (full_pages, sliding_pages) = page_stats(self.pages.free(), self.pages.used(), self.pages.cached());
+        Stats { waiting: self.waiting.len(), running: self.running.len(), full_pages, sliding_pages, ..self.stats }
+    }
+
+    /// Counts the time of a step.
+    pub fn took(&mut self, time: Duration) {
+        self.stats.last_step_s = time.as_secs_f64();
+        self.stats.step_s += self.stats.last_step_s;
+    }
+
+    /// Requests of each client that wait and never ran.
+    pub fn queued(&self) -> HashMap<u64, usize> {
+        let mut queued = HashMap::new();
+        for waiting in self.waiting.values().filter(|w| matches!(w, Waiting::New(_))) {
+            *queued.entry(waiting.client()).or_default() += 1;
+        }
+        queued
+    }
+
+    /// Ends everything.
+    pub fn cancel_all(&mut self) {
+        let ids: Vec<u64> = self.waiting.keys().chain(self.running.keys()).copied().collect();
+        ids.into_iter().for_each(|id| self.end(id, Finish::Cancelled));
+    }
+
+    /// One step. Returns the tokens that were computed.
+    pub fn step(&mut self) -> usize {
+        self.sweep();
+        self.admit();
+        self.stats.steps += 1;
+        let shares = self.share_out();
+        let shares = self.find_pages(shares);
+        let tokens = shares.iter().map(|s| s.tokens).sum();
+        self.compute(shares);
+        tokens
+    }
+
+    /// Ends what was cancelled.
+    fn sweep(&mut self) {
+        let waiting = self.waiting.iter().filter(|(_, w)| w.cancelled()).map(|(&id, _)| id);
+        let running = self.running.iter().filter(|(_, s)| s.cancelled()).map(|(&id, _)| id);
+        let gone: Vec<u64> = waiting.chain(running).collect();
+        gone.into_iter().for_each(|id| self.end(id, Finish::Cancelled));
+    }
+
+    /// Ends a request, wherever it is: its pages are back before its sink is told.
+    fn end(&mut self, id: u64, finish: Finish) {
+        match finish {
+            Finish::Cancelled => self.stats.cancelled += 1,
+            Finish::Failed(_) => self.stats.failed += 1,
+            Finish::Stop | Finish::Length | Finish::ContextFull => self.stats.answered += 1,
+        }
+        if let Some(mut sequence) = self.running.remove(&id) {
+            self.pages.release(&mut sequence.tables);
+            self.scheduler.ended(sequence.client);
+            sequence.finish(finish);
+        } else if let Some(waiting) = self.waiting.remove(&id) {
+            self.scheduler.dequeue(waiting.client(), id, false);
+            match waiting {
+                Waiting::New(arrival) => drop(tell_end(arrival.sink, finish)),
+                Waiting::Preempted(sequence) => sequence.finish(finish),
+            }
+        }
+    }
+
+    /// Lets waiting requests run while there is room for them.
+    fn admit(&mut self) {
+        while self.running.len() < self.shape.sequences {
+            let Some((client, id)) = self.scheduler.next() else { return };
+            let Some(waiting) = self.waiting.get(&id) else { return };
+            let tokens = match waiting {
+                Waiting::New(arrival) => arrival.request.prompt.len(),
+                Waiting::Preempted(sequence) => sequence.tokens.len(),
+            };
+            if !self.fits(tokens.div_ceil(PAGE)) {
+                return;
+            }
+            self.start(client, id);
+        }
+    }
+
+    /// Whether a sequence that lacks `full` pages can run besides the others: what these will need for the tokens that
+    /// they have is theirs, and one page more for each, so that they do not fall out at the next step.
+    fn fits(&self, full: usize) -> bool {
+        let promised: usize = self.running.values().map(|s| s.tables.missing(s.tokens.len()).full + 1).sum();
+        full + promised <= self.pages.available().full
+    }
+
+    fn start(&mut self, client: u64, id: u64) {
+        self.scheduler.dequeue(client, id, true);
+        let sequence = match self.waiting.remove(&id) {
+            Some(Waiting::New(arrival)) => {
+                let Arrival { request, sink, cancelled, .. } = *arrival;
+                Sequence::new(id, request, self.shape.vocab, sink, cancelled)
+            }
+            Some(Waiting::Preempted(sequence)) => Ok(*sequence),
+            None => return self.scheduler.ended(client),
+        };
+        let mut sequence = match sequence {
+            Ok(sequence) => sequence,
+            Err(_) => {
+                self.stats.failed += 1;
+                return self.scheduler.ended(client);
+            }
+        };
+        let told = if sequence.started { Ok(()) } else { sequence.tell(Event::Started { cached: 0 }) };
+        if !sequence.started {
+            sequence.started = true;
+            self.stats.prompt_tokens += sequence.prompt as u64;
+        }
+        self.running.insert(id, sequence);
+        if let Err(finish) = told {
+            self.end(id, finish);
+        }
+    }
+
+    fn share_out(&self) -> Vec<Share> {
+        let sequences = self.running.values().map(|s| s.runnable(self.scheduler.served(s.client))).collect();
+        let Shape { tokens, logits_rows, .. } = self.shape;
+        plan(sequences, Room { tokens, rows: logits_rows, prompt_tokens: self.options.prompt_tokens })
+    }
+
+    /// Pages for every share. Where there are too few, sequences give theirs up and their shares are dropped.
+    fn find_pages(&mut self, mut shares: Vec<Share>) -> Vec<Share> {
+        let mut at = 0;
+        while at < shares.len() {
+            let Share { id, tokens, .. } = shares[at];
+            let extended = self.running.get_mut(&id).is_some_and(|s| self.pages.extend(&mut s.tables, s.len + tokens));
+            if extended {
+                at += 1;
+                continue;
+            }
+            let Some(victim) = self.victim() else { break };
+            if self.running.len() == 1 {
+                let message = "the sequence needs more pages than there are: start with more KV tokens";
+                self.end(victim, Finish::Failed(message.into()));
+            } else {
+                self.preempt(victim);
+            }
+            let before = shares[..at].iter().filter(|s| s.id == victim).count();
+            shares.retain(|s| s.id != victim);
+            at -= before;
+        }
+        shares.truncate(at);
+        shares
+    }
+
+    /// The youngest sequence of the client that has had most.
+    fn victim(&self) -> Option<u64> {
+        self.running.values().map(|s| (self.scheduler.served(s.client), s.id)).max().map(|(_, id)| id)
+    }
+
+    /// A sequence gives up its pages and waits; its tokens will be computed again.
+    fn preempt(&mut self, id: u64) {
+        let Some(mut sequence) = self.running.remove(&id) else { return };
+        self.stats.preemptions += 1;
+        self.pages.release(&mut sequence.tables);
+        (sequence.len, sequence.last_point) = (0, 0);
+        self.scheduler.requeue(sequence.client, id);
+        self.waiting.insert(id, Waiting::Preempted(Box::new(sequence)));
+    }
+
+    /// Computes the shares. A step that breaks as a whole is taken apart, so that only those fail who break it.
+    fn compute(&mut self, mut shares: Vec<Share>) {
+        while !shares.is_empty() {
+            match self.run(&shares) {
+                Ok(logits) => return self.take_in(&shares, &logits),
+                Err(StepError::Row { row, message }) => {
+                    let mut rows = 0;
+                    let hit = shares.iter().position(|s| {
+                        rows += s.tokens;
+                        row < rows
+                    });
+                    let id = shares.remove(hit.unwrap_or(0)).id;
+                    self.end(id, Finish::Failed(message));
+                }
+                Err(StepError::Whole(message)) if shares.len() == 1 => {
+                    return self.end(shares[0].id, Finish::Failed(message));
+                }
+                Err(StepError::Whole(_)) => return shares.into_iter().for_each(|share| self.compute(vec![share])),
+            }
+        }
+    }
+
+    fn run(&mut self, shares: &[Share]) -> Result<R::Logits, StepError> {
+        let paged = |share: &Share| {
+            self.running.get(&share.id).map(|s| Paged {
+                full: &s.tables.full,
+                sliding: &s.tables.sliding,
+                start: s.len,
+                tokens: &s.tokens[s.len..s.len + share.tokens],
+                logits: share.logits,
+            })
+        };
+        let work: Vec<Paged> = shares.iter().filter_map(paged).collect();
+        self.runner.step(&work)
+    }
+
+    /// What came of a step.
+    fn take_in(&mut self, shares: &[Share], logits: &R::Logits) {
+        let (mut ends, mut row): (Ends, usize) = (Vec::new(), 0);
+        for share in shares {
+            let rows = match share.logits {
+                Logits::None => row..row,
+                Logits::Last => row..row + 1,
+                Logits::All => row..row + share.tokens,
+            };
+            row = rows.end;
+            if let Err(finish) = self.advance(*share, rows, logits) {
+                ends.push((share.id, finish));
+            }
+        }
+        ends.into_iter().for_each(|(id, finish)| self.end(id, finish));
+    }
+
+    /// Counts a share as computed and chooses the next token where the sequence has come to its end.
+    fn advance(&mut self, share: Share, rows: std::ops::Range<usize>, logits: &R::Logits) -> Result<(), Finish> {
+        let Some(sequence) = self.running.get_mut(&share.id) else { return Ok(()) };
+        sequence.len += share.tokens;
+        sequence.last_step = self.stats.steps;
+        self.stats.computed_tokens += share.tokens as u64;
+        let fresh = sequence.len.saturating_sub(sequence.charged) as u64;
+        sequence.charged = sequence.charged.max(sequence.len);
+        self.scheduler.charge(sequence.client, fresh * PROMPT_WEIGHT);
+        // One position more than the window sees, so that the prefix can be used again with one token less.
+        self.pages.trim(&mut sequence.tables, sequence.len.saturating_sub(self.shape.window));
+        if share.logits == Logits::All {
+            let first = sequence.len - share.tokens;
+            for (i, row) in rows.clone().enumerate() {
+                sequence.score(first + i + 1, logits.row(row))?;
+            }
+        }
+        if sequence.len < sequence.tokens.len() || rows.is_empty() {
+            return Ok(());
+        }
+        let made = sequence.made();
+        let result = sequence.next_token(logits.row(rows.end - 1), &mut self.mask, self.shape.context);
+        let made = (sequence.made() - made) as u64;
+        self.stats.generated_tokens += made;
+        // Its own computation, one step later, is counted as a token of a prompt is.
+        self.scheduler.charge(sequence.client, made * (OUTPUT_WEIGHT - PROMPT_WEIGHT));
+        result
+    }
+}

@@ -1,0 +1,98 @@
+//! What the engine needs of a model. The real one is `ossia_model::Model`; tests have one that sees which pages it is given.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use ossia_kernels::Tensor;
+use ossia_model::gpt_oss::config::LayerKind;
+use ossia_model::kv_cache::PageCounts;
+use ossia_model::{Error, Model, Paged};
+
+/// A model that computes steps over pages that the engine gives out.
+pub trait Runner: Send + 'static {
+    /// Rows of logits.
+    type Logits: Rows;
+
+    /// What it can do.
+    fn shape(&self) -> Shape;
+
+    /// One step. May be called again with the same work, whole or in parts, when it failed.
+    fn step(&mut self, work: &[Paged]) -> Result<Self::Logits, StepError>;
+
+    /// Copies a page in all layers of a kind.
+    fn copy_page(&mut self, kind: LayerKind, from: u32, to: u32);
+}
+
+/// Rows of logits.
+pub trait Rows {
+    /// The logits [V] of a row.
+    fn row(&self, row: usize) -> &[f32];
+}
+
+/// What a model can do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// Tokens of the vocabulary.
+    pub vocab: usize,
+    /// Positions of a sequence.
+    pub context: usize,
+    /// Sequences at once.
+    pub sequences: usize,
+    /// New tokens of a step.
+    pub tokens: usize,
+    /// Rows of logits of a step.
+    pub logits_rows: usize,
+    /// Positions that a layer with a window sees.
+    pub window: usize,
+    /// Pages.
+    pub pages: PageCounts,
+}
+
+/// A step that failed. Nothing counts as computed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StepError {
+    /// The numbers of one row are broken.
+    Row {
+        /// The row in the batch.
+        row: usize,
+        /// What is told to its client.
+        message: String,
+    },
+    /// The whole step broke.
+    Whole(String),
+}
+
+impl Rows for Tensor {
+    fn row(&self, row: usize) -> &[f32] {
+        Tensor::row(self, row)
+    }
+}
+
+impl Runner for Model {
+    type Logits = Tensor;
+
+    fn shape(&self) -> Shape {
+        let options = self.options();
+        Shape {
+            vocab: self.config().vocab_size,
+            context: options.context,
+            sequences: options.sequences,
+            tokens: options.batch_tokens(),
+            logits_rows: options.logits_rows,
+            window: self.config().sliding_window,
+            pages: options.pages(self.config()),
+        }
+    }
+
+    fn step(&mut self, work: &[Paged]) -> Result<Tensor, StepError> {
+        match catch_unwind(AssertUnwindSafe(|| self.step_paged(work))) {
+            Ok(Ok(logits)) => Ok(logits),
+            Ok(Err(Error::Fault(fault))) => Err(StepError::Row { row: fault.row, message: fault.to_string() }),
+            Ok(Err(error)) => Err(StepError::Whole(error.to_string())),
+            Err(_) => Err(StepError::Whole("the model's step panicked; its message is in the server's log".into())),
+        }
+    }
+
+    fn copy_page(&mut self, kind: LayerKind, from: u32, to: u32) {
+        Model::copy_page(self, kind, from, to);
+    }
+}

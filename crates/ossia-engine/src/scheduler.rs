@@ -1,0 +1,203 @@
+//! Who runs next, and what a step computes. Numbers in, numbers out: no model, no pages, no clock.
+//!
+//! Between clients service is fair by virtual counters (after Sheng et al., "Fairness in Serving Large Language Models",
+//! OSDI 2024): a client's counter rises with each token that is computed for it, and the waiting request of the client
+//! with the lowest counter goes first. Who comes back after a pause starts at the lowest counter of those who are there,
+//! so nobody saves up service. Within a client requests go in the order in which they came.
+//!
+//! A step has room for so many tokens. Every sequence that decodes gets one; what is left goes to prompts, the least
+//! served client's first, but while others decode only a part of it, so that a long prompt does not hold them up.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use ossia_model::Logits;
+
+/// What a computed prompt token counts.
+pub const PROMPT_WEIGHT: u64 = 1;
+/// What a generated token counts: it takes a place in a step of its own.
+pub const OUTPUT_WEIGHT: u64 = 2;
+/// Clients without requests whose counters are remembered.
+const MOST_ABSENT: usize = 4096;
+
+/// Counters and waiting requests of all clients.
+#[derive(Default)]
+pub struct Scheduler {
+    clients: BTreeMap<u64, Client>,
+    /// No counter of a present client is below; never falls.
+    floor: u64,
+}
+
+#[derive(Default)]
+struct Client {
+    served: u64,
+    /// Requests by number, the next one first.
+    waiting: VecDeque<u64>,
+    running: usize,
+}
+
+impl Client {
+    fn present(&self) -> bool {
+        self.running > 0 || !self.waiting.is_empty()
+    }
+}
+
+impl Scheduler {
+    fn client(&mut self, client: u64) -> &mut Client {
+        let floor = self.floor;
+        let entry = self.clients.entry(client).or_default();
+        if !entry.present() {
+            entry.served = entry.served.max(floor);
+        }
+        entry
+    }
+
+    /// A request came: it waits behind its client's others.
+    pub fn enqueue(&mut self, client: u64, id: u64) {
+        self.client(client).waiting.push_back(id);
+    }
+
+    /// A running request must wait again: before its client's others.
+    pub fn requeue(&mut self, client: u64, id: u64) {
+        let entry = self.client(client);
+        entry.waiting.push_front(id);
+        entry.running -= 1;
+    }
+
+    /// The request that is to run next, with its client.
+    pub fn next(&self) -> Option<(u64, u64)> {
+        let waiting =
+            self.clients.iter().filter_map(|(&client, c)| c.waiting.front().map(|&id| (c.served, id, client)));
+        waiting.min().map(|(_, id, client)| (client, id))
+    }
+
+    /// `id` waits no longer; it runs now where `runs`.
+    pub fn dequeue(&mut self, client: u64, id: u64, runs: bool) {
+        let entry = self.client(client);
+        entry.waiting.retain(|&waiting| waiting != id);
+        entry.running += usize::from(runs);
+        self.update();
+    }
+
+    /// A running request of `client` is over.
+    pub fn ended(&mut self, client: u64) {
+        self.client(client).running -= 1;
+        self.update();
+    }
+
+    /// Counts tokens that were computed for `client`.
+    pub fn charge(&mut self, client: u64, tokens: u64) {
+        self.client(client).served += tokens;
+        self.update();
+    }
+
+    /// What `client` has had.
+    pub fn served(&self, client: u64) -> u64 {
+        self.clients.get(&client).map_or(self.floor, |c| c.served)
+    }
+
+    /// Running requests of `client`.
+    pub fn running(&self, client: u64) -> usize {
+        self.clients.get(&client).map_or(0, |c| c.running)
+    }
+
+
+    /// Raises the floor and forgets absent clients who would start at it anyway.
+    fn update(&mut self) {
+        let lowest = self.clients.values().filter(|c| c.present()).map(|c| c.served).min();
+        self.floor = self.floor.max(lowest.unwrap_or(0));
+        let floor = self.floor;
+        self.clients.retain(|_, c| c.present() || c.served > floor);
+        let absent = self.clients.values().filter(|c| !c.present()).count();
+        if absent > MOST_ABSENT {
+            self.clients.retain(|_, c| c.present());
+        }
+    }
+}
+
+/// A running sequence, as the plan of a step sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Runnable {
+    /// Its number.
+    pub id: u64,
+    /// What its client has had.
+    pub served: u64,
+    /// Tokens that are known and not computed, at least one.
+    pub pending: usize,
+    /// True where the one pending token was generated just now.
+    pub decodes: bool,
+    /// True where every position wants logits.
+    pub all_logits: bool,
+    /// The step in which it last took part.
+    pub last_step: u64,
+}
+
+/// What a step has room for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// Tokens.
+    pub tokens: usize,
+    /// Rows of logits.
+    pub rows: usize,
+    /// Prompt tokens while others decode.
+    pub prompt_tokens: usize,
+}
+
+/// A sequence's part in a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Share {
+    /// Its number.
+    pub id: u64,
+    /// Its next tokens.
+    pub tokens: usize,
+    /// Which of them want logits.
+    pub logits: Logits,
+}
+
+/// Fills a step. Something is computed whenever there is something to compute and room.
+pub fn plan(sequences: Vec<Runnable>, mut room: Room) -> Vec<Share> {
+    let (mut decoding, mut prompts): (Vec<_>, Vec<_>) = sequences.into_iter().partition(|s| s.decodes);
+    // Where not all can decode, those who waited longest do.
+    decoding.sort_by_key(|s| (s.last_step, s.id));
+    prompts.sort_by_key(|s| (s.served, s.id));
+    let mut shares = Vec::new();
+    add(&mut shares, &decoding, &mut room);
+    if !shares.is_empty() {
+        room.tokens = room.tokens.min(room.prompt_tokens);
+    }
+    add(&mut shares, &prompts, &mut room);
+    shares
+}
+
+fn add(shares: &mut Vec<Share>, sequences: &[Runnable], room: &mut Room) {
+    for sequence in sequences {
+        let share = share(sequence, *room);
+        if share.tokens > 0 {
+            room.tokens -= share.tokens;
+            room.rows -= rows(&share);
+            shares.push(share);
+        }
+    }
+}
+
+/// Rows of logits that a share takes.
+fn rows(share: &Share) -> usize {
+    match share.logits {
+        Logits::None => 0,
+        Logits::Last => 1,
+        Logits::All => share.tokens,
+    }
+}
+
+fn share(sequence: &Runnable, room: Room) -> Share {
+    let Runnable { id, pending, .. } = *sequence;
+    let most = pending.min(room.tokens);
+    if sequence.all_logits {
+        return Share { id, tokens: most.min(room.rows), logits: Logits::All };
+    }
+    match (most == pending, room.rows) {
+        // The last token waits for a row; those before it need none.
+        (true, 0) => Share { id, tokens: pending - 1, logits: Logits::None },
+        (true, _) => Share { id, tokens: pending, logits: Logits::Last },
+        (false, _) => Share { id, tokens: most, logits: Logits::None },
+    }
+}
