@@ -30,7 +30,7 @@ impl std::fmt::Display for Place {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ConstrainError {
     /// A schema that is malformed or uses what is not supported.
-    #[error("{place}: schema at {}: {problem}", shown_pointer(.pointer))]
+    #[error("{place}: schema at {}: {problem}", shown(.pointer))]
     Schema {
         /// Whose schema.
         place: Place,
@@ -74,6 +74,12 @@ pub enum ConstrainError {
     Exhausted(String),
 }
 
-fn shown_pointer(pointer: &str) -> &str {
-    if pointer.is_empty() { "its root" } else { pointer }
+/// A pointer as it stands in a message: its end, where it is long.
+pub(super) fn shown(pointer: &str) -> String {
+    const MOST: usize = 100;
+    match pointer.chars().count() {
+        0 => "its root".to_owned(),
+        num if num > MOST => "…".chars().chain(pointer.chars().skip(num - MOST)).collect(),
+        _ => pointer.to_owned(),
+    }
 }

@@ -7,7 +7,7 @@
 use llguidance::toktrie::TrieNode;
 
 use super::rules::{Choice, Format, ToolRule};
-use super::vocab::{Vocab, allow, child};
+use super::vocab::{Vocab, allow};
 use crate::harmony::Marks;
 
 /// What a header's message is.
@@ -161,30 +161,26 @@ impl Headers {
         }
     }
 
-    /// Sets the tokens that may come here.
-    pub fn allow(&self, vocab: &Vocab, at: u32, words: &mut [u32]) {
+    /// The tokens that may come here.
+    pub fn allowed(&self, vocab: &Vocab, at: u32) -> Vec<u32> {
+        let mut words = vec![0; vocab.text.len()];
         for &(symbol, _) in &self.nodes[at as usize].next {
             if let Symbol::Special(id) = symbol {
-                allow(words, id);
+                allow(&mut words, id);
             }
         }
         let mut open: Vec<(u32, &TrieNode)> = vec![(at, vocab.trie().root())];
         while let Some((at, trie_at)) = open.pop() {
             for &(symbol, next) in &self.nodes[at as usize].next {
                 let Symbol::Byte(byte) = symbol else { continue };
-                let Some(below) = child(vocab.trie(), trie_at, byte) else { continue };
+                let Some(below) = vocab.trie().child_at_byte(trie_at, byte) else { continue };
                 if let Some(id) = below.token_id() {
-                    allow(words, id);
+                    allow(&mut words, id);
                 }
                 open.push((next, below));
             }
         }
-    }
-
-    /// Memory held, in bytes.
-    pub fn num_bytes(&self) -> usize {
-        let edges: usize = self.nodes.iter().map(|node| node.next.capacity()).sum();
-        self.nodes.capacity() * size_of::<Node>() + edges * size_of::<(Symbol, u32)>()
+        words
     }
 }
 

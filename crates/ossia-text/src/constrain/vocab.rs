@@ -5,13 +5,15 @@
 
 use std::sync::Arc;
 
-use llguidance::toktrie::{ApproximateTokEnv, TokEnv, TokRxInfo, TokTrie, TrieNode};
+use llguidance::toktrie::{ApproximateTokEnv, TokEnv, TokRxInfo, TokTrie};
 
 use crate::harmony::Marks;
 use crate::{Harmony, TextError};
 
 /// The longest token that the trie holds, in bytes; longer ones never come up where there is a grammar.
 const MAX_TOKEN: usize = 512;
+/// Most bytes of all tokens: the trie counts its nodes in 22 bits.
+const MAX_BYTES: usize = 4_000_000;
 /// The trie keeps this byte for itself. It is no part of UTF-8.
 const TRIE_MARKER: u8 = 0xff;
 
@@ -31,6 +33,7 @@ impl Vocab {
         let size = tokenizer.vocab_size();
         let (marks, mut text) = (harmony.marks, vec![0; size.div_ceil(32)]);
         let forbidden = tokenizer.unsampleable_ids(size);
+        let mut num_bytes = 0;
         let mut words = vec![Vec::new(); size];
         for id in 0..size as u32 {
             let Some(bytes) = tokenizer.token_bytes(id).filter(|bytes| !bytes.is_empty()) else { continue };
@@ -39,8 +42,13 @@ impl Vocab {
             }
             allow(&mut text, id);
             if bytes.len() <= MAX_TOKEN && !bytes.contains(&TRIE_MARKER) {
+                num_bytes += bytes.len();
                 words[id as usize] = bytes.to_vec();
             }
+        }
+        if num_bytes > MAX_BYTES {
+            let (origin, what) = ("tokenizer".to_owned(), "the length of all tokens in bytes");
+            return Err(TextError::TooLarge { origin, what, found: num_bytes, limit: MAX_BYTES });
         }
         let trie = TokTrie::from(&TokRxInfo::new(size as u32, marks.return_), &words);
         Ok(Self { env: Arc::new(ApproximateTokEnv::new(trie)), text, marks })
@@ -59,11 +67,6 @@ impl Vocab {
     pub fn text_of(&self, id: u32) -> Option<&[u8]> {
         is_allowed(&self.text, id).then(|| self.trie().token(id))
     }
-}
-
-/// The child of a trie's node.
-pub(super) fn child<'t>(trie: &'t TokTrie, node: &'t TrieNode, byte: u8) -> Option<&'t TrieNode> {
-    trie.child_at_byte(node, byte)
 }
 
 /// Sets an id's bit; nothing if the mask has none for it.

@@ -1,6 +1,9 @@
 //! What several tests need: seeded random numbers, mixed text, texts with special tokens as ids, the vectors.
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
+pub mod sampler;
+pub mod schemas;
+
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
@@ -170,4 +173,25 @@ pub fn mixed_text(rng: &mut Rng, num_bytes: usize) -> String {
         stretch(rng, &mut out);
     }
     out
+}
+
+/// The tokenizer of the model in this repository: about a thousand tokens, not all bytes among them.
+pub fn nano() -> &'static Harmony {
+    static HARMONY: OnceLock<Harmony> = OnceLock::new();
+    HARMONY.get_or_init(|| {
+        let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../models/nano/tokenizer.json");
+        Harmony::new(Arc::new(Tokenizer::from_json_file(&path).unwrap())).unwrap()
+    })
+}
+
+/// Compiles for o200k; made once.
+pub fn constrainer() -> &'static ossia_text::constrain::Constrainer {
+    static CONSTRAINER: OnceLock<ossia_text::constrain::Constrainer> = OnceLock::new();
+    CONSTRAINER.get_or_init(|| ossia_text::constrain::Constrainer::new(harmony()).unwrap())
+}
+
+/// Compiles for nano; made once.
+pub fn nano_constrainer() -> &'static ossia_text::constrain::Constrainer {
+    static CONSTRAINER: OnceLock<ossia_text::constrain::Constrainer> = OnceLock::new();
+    CONSTRAINER.get_or_init(|| ossia_text::constrain::Constrainer::new(nano()).unwrap())
 }
