@@ -2,13 +2,23 @@
 //! forgets to say something is closed.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::middleware::from_fn_with_state;
 use axum::routing::MethodRouter;
 
-use crate::auth::Scope;
+use crate::auth::{Auth, Scope};
+use crate::counters::Counters;
 use crate::error::ApiError;
+use crate::guard::{self, Accounts, Doors};
+use crate::keeping::Keeping;
+use crate::models::ServedModel;
+use crate::reasoning::ReasoningMemory;
 use crate::routes;
+use crate::turn::Turns;
+use crate::types::body::MOST_BYTES;
 
 /// Who may use a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,10 +32,44 @@ pub enum Access {
 }
 
 /// What all handlers share; they get it as `State<Shared>`.
-pub struct App {}
+pub struct App {
+    /// The engine and the model's text.
+    pub turns: Arc<Turns>,
+    /// The model's names and numbers.
+    pub model: ServedModel,
+    /// Changes with the program and the model: the same one, the same seed, the same answer.
+    pub fingerprint: String,
+    /// Chain of thought before calls.
+    pub memory: ReasoningMemory,
+    /// What lasts: the database, and the responses that are being made.
+    pub keeping: Keeping,
+    /// The keys.
+    pub auth: Auth,
+    /// Quotas and counters of generations; the ledger of `turns`.
+    pub accounts: Arc<Accounts>,
+    /// Counters of requests.
+    pub counters: Arc<Counters>,
+    /// Hosts and origins.
+    pub doors: Doors,
+    /// Set when the server is going down.
+    pub draining: AtomicBool,
+}
 
 /// See [`App`].
 pub type Shared = Arc<App>;
+
+impl App {
+    /// Takes no new work from now on.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+        self.turns.engine().drain();
+    }
+
+    /// Whether new work is taken.
+    pub fn is_ready(&self) -> bool {
+        !self.draining.load(Ordering::Relaxed)
+    }
+}
 
 /// One line of the table.
 pub struct Route {
@@ -47,34 +91,21 @@ impl Route {
 
 /// Every route of the server.
 pub fn table() -> Vec<Route> {
-    [routes::health::routes()].into_iter().flatten().collect()
+    let parts = [routes::chat::routes(), routes::health::routes(), routes::metrics::routes(), routes::models::routes(), routes::responses::routes()];
+    parts.into_iter().flatten().collect()
 }
 
 /// The router over the whole table.
 pub fn router(app: Shared) -> Router {
-    let router = table().into_iter().fold(Router::new(), |router, route| router.route(route.path, route.handler));
-    router.fallback(async || ApiError::NoRoute).method_not_allowed_fallback(async || ApiError::Method).with_state(app)
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use axum::body::Body;
-    use axum::http::{Request, StatusCode};
-    use tower::ServiceExt;
-
-    use super::{App, router};
-
-    async fn status(method: &str, path: &str) -> StatusCode {
-        let request = Request::builder().method(method).uri(path).body(Body::empty()).unwrap();
-        router(Arc::new(App {})).oneshot(request).await.unwrap().status()
+    let mut router = Router::new();
+    for Route { path, access, handler, .. } in table() {
+        let guarded = handler.layer(from_fn_with_state((Arc::clone(&app), access), guard::keyed));
+        router = router.route(path, guarded);
     }
-
-    #[tokio::test]
-    async fn known_and_unknown() {
-        assert_eq!(status("GET", "/health").await, StatusCode::OK);
-        assert_eq!(status("POST", "/health").await, StatusCode::METHOD_NOT_ALLOWED);
-        assert_eq!(status("GET", "/v1/nothing").await, StatusCode::NOT_FOUND);
-    }
+    router
+        .fallback(async || ApiError::NoRoute)
+        .method_not_allowed_fallback(async || ApiError::Method)
+        .layer(DefaultBodyLimit::max(MOST_BYTES))
+        .layer(from_fn_with_state(Arc::clone(&app), guard::outer))
+        .with_state(app)
 }

@@ -8,6 +8,19 @@
 
 pub mod app;
 pub mod auth;
+pub mod clock;
+pub mod counters;
 pub mod error;
+pub mod guard;
+pub mod ids;
+pub mod keeping;
+pub mod keys;
+pub mod listener;
+pub mod models;
+pub mod quota;
+pub mod reasoning;
 pub mod routes;
+pub mod store;
+pub mod tls;
 pub mod turn;
+pub mod types;

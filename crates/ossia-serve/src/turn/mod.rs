@@ -3,7 +3,20 @@
 //! [`Turns::begin`] renders a conversation, hands the tokens to the engine and gives a [`TurnStream`] of messages as the
 //! model says them. A malformed generation is never an error and never loses text; dropping the stream cancels it.
 
+mod ledger;
+mod opening;
+mod reader;
+mod stops;
+#[cfg(test)]
+mod tests;
+mod turns;
+
+pub use ledger::{Ledger, NoLedger};
+pub use opening::{Opening, ShownFormat, later_instructions};
+pub use turns::{RawRequest, RawStream, TurnStream, Turns};
+
 use ossia_kernels::ops::sample::Params;
+use ossia_text::constrain::AnswerRules;
 use ossia_text::harmony::Header;
 use ossia_text::{Conversation, ParsedMessage};
 
@@ -13,6 +26,8 @@ use crate::auth::Identity;
 pub struct TurnRequest {
     /// Harmony messages, system and developer included. Earlier analysis is dropped by the documented rule.
     pub conversation: Conversation,
+    /// Tools, their choice, the final message's format.
+    pub rules: AnswerRules,
     /// How tokens are chosen.
     pub params: Params,
     /// New tokens at most; None: as many as the context holds.

@@ -1,0 +1,130 @@
+//! A request's body as a type: read whole, up to a length, within a time, and without any encoding; then as JSON, where
+//! an error names the field.
+
+use std::time::Duration;
+
+use axum::body::{Body, to_bytes};
+use axum::extract::{FromRequest, Request};
+use axum::http::header::CONTENT_ENCODING;
+use serde::de::DeserializeOwned;
+
+use crate::error::ApiError;
+
+/// The longest body, in bytes.
+pub const MOST_BYTES: usize = 8 << 20;
+/// A body must have arrived after this.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The body, read as JSON.
+pub struct JsonBody<T>(pub T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for JsonBody<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
+        read_json(&read(request, MOST_BYTES).await?).map(JsonBody)
+    }
+}
+
+/// The bytes of a request's body, at most `most`.
+pub async fn read(request: Request<Body>, most: usize) -> Result<Vec<u8>, ApiError> {
+    let encoded = request.headers().get(CONTENT_ENCODING).is_some_and(|value| value.as_bytes() != b"identity");
+    if encoded {
+        // A small body could unfold to a very long one.
+        return Err(ApiError::MediaType("Bodies with a Content-Encoding are not accepted. Send plain JSON."));
+    }
+    let read = tokio::time::timeout(PATIENCE, to_bytes(request.into_body(), most)).await;
+    // Both a body that is too long and a broken connection end here; the latter will not read the answer.
+    Ok(read.map_err(|_| ApiError::Timeout)?.map_err(|_| ApiError::TooLarge(most))?.to_vec())
+}
+
+/// Reads JSON of at most 128 levels (what is not read may have more); wrong types are errors that name the field, unknown fields are passed over.
+pub fn read_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
+    let mut json = serde_json::Deserializer::from_slice(bytes);
+    let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
+        let path = error.path().to_string();
+        let inner = error.into_inner();
+        match inner.classify() {
+            serde_json::error::Category::Data => {
+                let problem = inner.to_string();
+                let param = Some(blamed(&path, &problem)).filter(|param| !param.is_empty());
+                ApiError::Invalid { param, problem: without_place(&problem).into() }
+            }
+            _ => not_json(&inner),
+        }
+    })?;
+    json.end().map_err(|error| not_json(&error))?;
+    Ok(value)
+}
+
+fn not_json(error: &serde_json::Error) -> ApiError {
+    let problem = format!("The body is not valid JSON (line {}, column {}): {error}", error.line(), error.column());
+    ApiError::Invalid { param: None, problem: without_place(&problem).into() }
+}
+
+/// serde's message without its " at line 1 column 20", which says little about a body that a program wrote.
+fn without_place(message: &str) -> &str {
+    message.rfind(" at line ").map_or(message, |at| &message[..at])
+}
+
+/// The field that is to blame. Where one is missing, the path ends at the object that lacks it.
+fn blamed(path: &str, problem: &str) -> String {
+    let missing = problem.strip_prefix("missing field `").and_then(|rest| rest.split_once('`'));
+    match (if path == "." { "" } else { path }, missing) {
+        ("", Some((field, _))) => field.to_owned(),
+        (path, Some((field, _))) => format!("{path}.{field}"),
+        (path, None) => path.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+
+    use super::read_json;
+
+    #[derive(Debug, Deserialize)]
+    struct Outer {
+        #[allow(dead_code)]
+        list: Vec<Inner>,
+        #[allow(dead_code)]
+        any: Option<serde_json::Value>,
+    }
+
+    #[derive(Debug, Deserialize)]
+    struct Inner {
+        #[allow(dead_code)]
+        number: f64,
+    }
+
+    #[test]
+    fn errors_name_the_field() {
+        for (text, param, part) in [
+            (r#"{"list":[{"number":1},{"number":"x"}]}"#, Some("list[1].number"), "wanted"),
+            (r#"{"list":[{}]}"#, Some("list[0].number"), "missing"),
+            ("{}", Some("list"), "missing"),
+            (r#"{"list":7}"#, Some("list"), "sequence"),
+            (r#"{"list":[],"list":[]}"#, None, "duplicate"),
+            ("", None, "not valid JSON"),
+            ("{", None, "not valid JSON"),
+            (r#"{"list":[]} x"#, None, "not valid JSON"),
+            (r#"{"list":[{"number":1e999}]}"#, None, "not valid JSON"),
+        ] {
+            let error = read_json::<Outer>(text.as_bytes()).unwrap_err();
+            if let Some(param) = param {
+                assert_eq!(error.param(), Some(param), "{text}");
+            }
+            assert_eq!(error.status(), 400, "{text}");
+            assert!(!error.to_string().contains(" at line"), "{error}");
+            if part != "wanted" {
+                assert!(error.to_string().contains(part), "{error}");
+            }
+        }
+        let deep = |field: &str, n: usize| format!(r#"{{"list":[],"{field}":{}{}}}"#, "[".repeat(n), "]".repeat(n));
+        assert!(read_json::<Outer>(deep("any", 100).as_bytes()).is_ok());
+        assert_eq!(read_json::<Outer>(deep("any", 200).as_bytes()).unwrap_err().status(), 400);
+        assert_eq!(read_json::<Outer>(deep("any", 1_000_000).as_bytes()).unwrap_err().status(), 400);
+        assert!(read_json::<Outer>(deep("unknown", 1_000_000).as_bytes()).is_ok(), "skipped without recursion");
+        assert!(read_json::<Outer>(br#"{"list":[],"unknown":{"a":[1]}}"#).is_ok());
+    }
+}
