@@ -1,8 +1,9 @@
-//! Text for Ossia: tokenizers and the harmony format.
+//! Text for Ossia: tokenizers, the harmony format, constrained answers.
 //!
 //! `tokenizer` turns text into token ids and back, `harmony` turns conversations into token ids and a model's token
-//! ids back into messages. Everything that arrives here (tokenizer files, GGUF metadata, a model's tokens, a user's
-//! text) is untrusted: it gives a value or one clear error, never a panic. Depends on nothing else of the project.
+//! ids back into messages, `constrain` says which tokens may come next. Everything that arrives here (tokenizer files,
+//! GGUF metadata, a model's tokens, a user's text and schemas) is untrusted: it gives a value or one clear error, never
+//! a panic. Depends on nothing else of the project.
 //!
 //! ```
 //! use ossia_text::harmony::{FINAL, MessageKind};

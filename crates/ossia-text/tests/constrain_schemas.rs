@@ -80,12 +80,34 @@ fn documents_of_schemas_that_libraries_write_are_valid() {
             "zip": {"type": "string", "pattern": "^\\d{5}(-\\d{4})?$"}, "free": {"type": "string", "format": "colour"}}}),
         json!({"type": "number", "minimum": -0.5, "maximum": 99.5}),
         json!({"type": "integer", "exclusiveMinimum": -3, "exclusiveMaximum": 1000}),
+        json!({"type": "integer", "minimum": i64::MIN, "maximum": u64::MAX}),
+        json!({"type": "number", "minimum": -1e300, "maximum": 1.7e308, "multipleOf": 0.25}),
+        json!({"type": "integer", "minimum": 0, "format": "uint64"}),
         json!({"enum": [null, true, 1, 2.5, "a", [1, {"b": []}]]}),
         json!({}),
         json!(true),
     ] {
         check_schema(nano(), nano_constrainer(), &schema, &mut Rng(3), 20);
         check_schema(harmony(), constrainer(), &schema, &mut Rng(4), 5);
+    }
+}
+
+#[test]
+fn a_string_of_many_counted_characters_is_followed_to_its_end() {
+    let schema = json!({"type": "object", "properties": {"a": {"type": "string", "maxLength": 10_000}, "b": {"type": "string", "maxLength": 2_047}},
+        "required": ["a", "b"]});
+    for part in ["It is 20 °C.", "abc defgh; ", "日本語 ", "a"] {
+        let mut matcher = constrainer().compile(&final_rules(&schema)).unwrap();
+        let text = part.repeat(2_047 / part.chars().count());
+        let turn = format!("<|channel|>final<|message|>{{\"a\":\"{text}\",\"b\":\"{text}\"}}<|return|>");
+        let mut mask = vec![0; harmony().tokenizer().vocab_size().div_ceil(32)];
+        for id in common::encode_with_specials(harmony().tokenizer(), &turn) {
+            mask.fill(u32::MAX);
+            matcher.mask(&mut mask).unwrap();
+            assert_eq!(mask[id as usize / 32] >> (id % 32) & 1, 1);
+            matcher.accept(id).unwrap();
+        }
+        assert!(matcher.is_finished());
     }
 }
 
@@ -129,8 +151,10 @@ fn what_is_not_supported_is_refused_by_its_place() {
         (json!({"type": "text"}), "/type", "wanted one of"),
         (json!({"type": "string", "pattern": "(?=a)"}), "/pattern", "look-around"),
         (json!({"type": "string", "pattern": "["}), "/pattern", "unclosed"),
-        (json!({"type": "string", "maxLength": 1_000_000}), "/maxLength", "at most"),
+        (json!({"type": "string", "minLength": 1_000_000}), "/minLength", "at most"),
         (json!({"type": "string", "minLength": -1}), "/minLength", "whole number"),
+        (json!({"type": "number", "multipleOf": 0}), "/multipleOf", "above 0"),
+        (json!({"type": "integer", "minimum": 1e30}), "/minimum", "between"),
         (json!({"minimum": "1"}), "/minimum", "a number"),
         (json!({"enum": []}), "/enum", "at least one"),
         (json!({"anyOf": []}), "/anyOf", "at least one"),

@@ -4,7 +4,7 @@
 //! A grammar is compiled on a thread of its own, whose stack is known, and a panic there is an error here. What a
 //! generation derives from it is its own copy, so that nobody's generation can use up another's bounds.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use llguidance::api::{ParserLimits, TopLevelGrammar};
@@ -116,6 +116,9 @@ impl Compiler {
     }
 }
 
+/// How often a generation may begin anew in a grammar that has outgrown its bounds.
+const MAX_REBUILDS: usize = 64;
+
 /// What a grammar takes besides its lexer, for each byte of its source and in any case.
 const PER_SOURCE_BYTE: usize = 32;
 const FIXED_BYTES: usize = 64 << 10;
@@ -127,7 +130,7 @@ fn limits() -> ParserLimits {
         initial_lexer_fuel: 1_000_000,
         step_lexer_fuel: 200_000,
         step_max_items: 50_000,
-        max_lexer_states: 30_000,
+        max_lexer_states: 16_000,
         max_grammar_size: 200_000,
         precompute_large_lexemes: true,
         verbose_errors: false,
@@ -141,25 +144,37 @@ pub(super) fn plain(error: &impl std::fmt::Display) -> String {
     if line.starts_with("panic") {
         return "the grammar's compiler failed on it".to_owned();
     }
-    line.trim().chars().take(300).collect()
+    match line.trim() {
+        "NoExtensionBias" | "NoExtension" => "no text satisfies it".to_owned(),
+        line => line.chars().take(300).collect(),
+    }
 }
 
 /// Where a generation stands in a grammar.
 pub(super) struct Progress {
+    grammar: Arc<Grammar>,
     matcher: Box<Matcher>,
+    tokens: Vec<u32>,
+    num_rebuilt: usize,
 }
 
 impl Progress {
-    pub fn new(grammar: &Grammar) -> Self {
-        Self { matcher: Box::new(grammar.matcher()) }
+    pub fn new(grammar: Arc<Grammar>) -> Self {
+        let matcher = Box::new(grammar.matcher());
+        Self { grammar, matcher, tokens: Vec::new(), num_rebuilt: 0 }
     }
 
     /// The tokens that may come next, and whether the content may end.
     pub fn mask(&mut self, vocab: &Vocab) -> Result<(SimpleVob, bool), ConstrainError> {
-        if self.matcher.is_stopped() && !self.matcher.is_error() {
+        if self.has_stopped() {
             return Ok((SimpleVob::new(), true));
         }
-        let mut mask = self.matcher.compute_mask().map_err(|error| ConstrainError::Exhausted(plain(&error)))?;
+        let mut found = self.matcher.compute_mask();
+        while found.is_err() && self.num_rebuilt < MAX_REBUILDS {
+            self.rebuild()?;
+            found = self.matcher.compute_mask();
+        }
+        let mut mask = found.map_err(exhausted)?;
         let may_end = is_allowed(mask.as_slice(), vocab.grammar_end());
         mask.disallow_token(vocab.grammar_end());
         Ok((mask, may_end))
@@ -167,18 +182,36 @@ impl Progress {
 
     /// True where the content may end.
     pub fn may_end(&mut self) -> Result<bool, ConstrainError> {
-        if self.matcher.is_stopped() && !self.matcher.is_error() {
-            return Ok(true);
-        }
-        self.matcher.is_accepting().map_err(|error| ConstrainError::Exhausted(plain(&error)))
+        Ok(self.has_stopped() || self.matcher.is_accepting().map_err(exhausted)?)
     }
 
-    /// Goes on by a token of text.
+    /// Goes on by a token of text. A token that does not fit is tried again from a new beginning: a grammar that has
+    /// just outgrown its bounds says the same of every token.
     pub fn accept(&mut self, token: u32) -> Result<(), ConstrainError> {
-        match self.matcher.try_consume_tokens(&[token]) {
-            Ok(1) => Ok(()),
-            Ok(_) => Err(ConstrainError::Token(token)),
-            Err(error) => Err(ConstrainError::Exhausted(plain(&error))),
+        let mut found = self.matcher.try_consume_tokens(&[token]);
+        if !matches!(found, Ok(1)) && self.num_rebuilt < MAX_REBUILDS {
+            self.rebuild()?;
+            found = self.matcher.try_consume_tokens(&[token]);
         }
+        if found.map_err(exhausted)? == 0 {
+            return Err(ConstrainError::Token(token));
+        }
+        self.tokens.push(token);
+        Ok(())
     }
+
+    fn has_stopped(&self) -> bool {
+        self.matcher.is_stopped() && !self.matcher.is_error()
+    }
+
+    /// Begins anew and comes back to the same place: states that were only looked at are forgotten.
+    fn rebuild(&mut self) -> Result<(), ConstrainError> {
+        self.num_rebuilt += 1;
+        *self.matcher = self.grammar.matcher();
+        self.matcher.consume_tokens(&self.tokens).map_err(exhausted)
+    }
+}
+
+fn exhausted(error: impl std::fmt::Display) -> ConstrainError {
+    ConstrainError::Exhausted(plain(&error))
 }

@@ -143,7 +143,7 @@ impl Matcher {
         let Some(target) = headers.target(next) else { return Ok(State::Header(next)) };
         let Some(grammar) = self.plan.grammar(target) else { return Ok(State::Text(target)) };
         let numbers = grammar.is_json.then(Numbers::default);
-        Ok(State::Grammar(target, Content { progress: Progress::new(grammar), numbers }))
+        Ok(State::Grammar(target, Content { progress: Progress::new(grammar.clone()), numbers }))
     }
 
     /// After the end of a message.

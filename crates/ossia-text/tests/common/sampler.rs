@@ -61,7 +61,7 @@ impl Sampler {
 
     fn pick(&self, allowed: &[u32], rng: &mut Rng, impatient: bool) -> u32 {
         let best = allowed.iter().map(|id| self.ranks[*id as usize]).min().unwrap();
-        if impatient || best < OTHER && rng.below(3) == 0 {
+        if (if impatient { rng.below(8) > 0 } else { rng.below(3) == 0 }) && best < OTHER {
             let near: Vec<u32> = allowed.iter().copied().filter(|id| self.ranks[*id as usize] == best).collect();
             return rng.pick(&near);
         }

@@ -1,6 +1,6 @@
 //! One keyword of a schema: enforced, an annotation, or refused by name.
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::super::error::{ConstrainError, shown};
 use super::super::pattern;
@@ -30,8 +30,15 @@ const REFUSED: [&str; 19] = [
     "minProperties",
     "maxProperties",
 ];
-/// The largest length that is enforced: each character of such a string is a state.
-const MAX_LENGTH: u64 = 1 << 14;
+/// The largest length that is counted, since each character of such a string is a state. A longer `maxLength` is read
+/// as this one, which is within it.
+const MAX_LENGTH: u64 = 2048;
+/// A `maxLength` above this means "long", and is left to the limit of tokens.
+const NO_LENGTH: f64 = 16_384.0;
+/// Numbers have at most eighteen digits (see `numbers`).
+const MAX_BOUND: f64 = 999_999_999_999_999_900.0;
+/// The largest `multipleOf`, its decimal point left out: each remainder is a state.
+const MAX_STEP: u32 = 1_000_000;
 
 impl<'s> Lowering<'s> {
     /// Lowers one keyword of `map` into `out`.
@@ -61,7 +68,9 @@ impl<'s> Lowering<'s> {
             "$ref" => self.reference(value, at)?,
             "const" | "enum" => self.literal(key, value, at)?,
             "required" => self.names(value, at)?,
-            "minimum" | "maximum" | "exclusiveMinimum" | "exclusiveMaximum" | "multipleOf" => self.number(value, at)?,
+            "minimum" | "maximum" | "exclusiveMinimum" | "exclusiveMaximum" => self.bound(key, value, at)?,
+            "multipleOf" => self.multiple_of(value, at)?,
+            "maxLength" if value.as_f64().is_some_and(|size| size > NO_LENGTH) => return Ok(()),
             "minLength" | "maxLength" | "minItems" | "maxItems" => self.size(key, value, at)?,
             "pattern" => self.pattern(value, at)?,
             "format" => {
@@ -129,8 +138,28 @@ impl<'s> Lowering<'s> {
         Ok(value.clone())
     }
 
-    fn number(&self, value: &Value, at: At<'_>) -> Result<Value, ConstrainError> {
-        if value.is_number() { Ok(value.clone()) } else { self.fail(at, "wanted a number") }
+    /// A bound that no number reaches that a model may write is moved to the last that it may.
+    fn bound(&self, key: &str, value: &Value, at: At<'_>) -> Result<Value, ConstrainError> {
+        let Some(bound) = value.as_f64() else { return self.fail(at, "wanted a number") };
+        let is_lower = key.ends_with("inimum");
+        let beyond = if is_lower { -bound } else { bound };
+        match () {
+            () if beyond >= MAX_BOUND => Ok(json!(if is_lower { -MAX_BOUND } else { MAX_BOUND } as i64)),
+            () if beyond <= -MAX_BOUND => {
+                self.fail(at, format!("wanted numbers between {MAX_BOUND:e} and -{MAX_BOUND:e}"))
+            }
+            () => Ok(value.clone()),
+        }
+    }
+
+    fn multiple_of(&self, value: &Value, at: At<'_>) -> Result<Value, ConstrainError> {
+        let digits = value.to_string().replace('.', "");
+        let fits = digits.parse::<u32>().is_ok_and(|digits| (1..=MAX_STEP).contains(&digits));
+        if fits {
+            Ok(value.clone())
+        } else {
+            self.fail(at, format!("wanted a number above 0 of digits up to {MAX_STEP}"))
+        }
     }
 
     fn size(&self, key: &str, value: &Value, at: At<'_>) -> Result<Value, ConstrainError> {
@@ -138,10 +167,11 @@ impl<'s> Lowering<'s> {
         let Some(size) = whole.map(|size| size as u64) else {
             return self.fail(at, format!("wanted a whole number from 0 to {}", u32::MAX));
         };
-        if key.ends_with("Length") && size > MAX_LENGTH {
-            return self.fail(at, format!("wanted at most {MAX_LENGTH}: longer texts are not counted"));
+        match key {
+            "minLength" if size > MAX_LENGTH => self.fail(at, format!("wanted at most {MAX_LENGTH}")),
+            "maxLength" => Ok(size.min(MAX_LENGTH).into()),
+            _ => Ok(size.into()),
         }
-        Ok(size.into())
     }
 
     fn pattern(&mut self, value: &Value, at: At<'_>) -> Result<Value, ConstrainError> {
