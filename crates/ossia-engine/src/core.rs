@@ -4,16 +4,21 @@
 //! pages are found for them, from the cache and, if need be, from the sequence that can best wait; the model computes;
 //! tokens are chosen and told. Whatever breaks ends the request that it belongs to and no other.
 
+mod admission;
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use ossia_kernels::kv::PAGE;
 use ossia_model::{Logits, Paged};
 
 use crate::pages::Pages;
-use crate::request::{Event, Finish, Request, Sink, TokenMask};
+use crate::prefix_cache::PrefixCache;
+use crate::request::{Finish, Request, Sink, TokenMask};
 use crate::runner::{Rows, Runner, Shape, StepError};
 use crate::scheduler::{OUTPUT_WEIGHT, PROMPT_WEIGHT, Room, Scheduler, Share, plan};
 use crate::sequence::{Sequence, tell_end};
@@ -28,11 +33,15 @@ pub struct EngineOptions {
     pub queue_per_client: usize,
     /// Prompt tokens of a step while other sequences decode.
     pub prompt_tokens: usize,
+    /// Keep prefixes for later requests.
+    pub cache: bool,
+    /// Tokens between points of the prefix cache in a long prompt.
+    pub point_every: usize,
 }
 
 impl Default for EngineOptions {
     fn default() -> Self {
-        Self { queue: 256, queue_per_client: 192, prompt_tokens: 128 }
+        Self { queue: 256, queue_per_client: 192, prompt_tokens: 128, cache: true, point_every: 512 }
     }
 }
 
@@ -61,6 +70,13 @@ impl Waiting {
         }
     }
 
+    fn finish(self, finish: Finish) {
+        match self {
+            Waiting::New(arrival) => tell_end(arrival.sink, finish),
+            Waiting::Preempted(sequence) => sequence.finish(finish),
+        }
+    }
+
     fn cancelled(&self) -> bool {
         match self {
             Waiting::New(arrival) => arrival.cancelled.load(Ordering::Relaxed),
@@ -75,6 +91,7 @@ pub struct Core<R: Runner> {
     shape: Shape,
     options: EngineOptions,
     pages: Pages,
+    cache: PrefixCache,
     scheduler: Scheduler,
     waiting: BTreeMap<u64, Waiting>,
     running: BTreeMap<u64, Sequence>,
@@ -94,6 +111,7 @@ impl<R: Runner> Core<R> {
             shape,
             options,
             pages: Pages::new(shape.pages),
+            cache: PrefixCache::new(shape.window),
             scheduler: Scheduler::default(),
             waiting: BTreeMap::new(),
             running: BTreeMap::new(),
@@ -117,7 +135,15 @@ impl<R: Runner> Core<R> {
     /// What was counted.
     pub fn stats(&self) -> Stats {
         let (full_pages, sliding_pages) = page_stats(self.pages.free(), self.pages.used(), self.pages.cached());
-        Stats { waiting: self.waiting.len(), running: self.running.len(), full_pages, sliding_pages, ..self.stats }
+        Stats {
+            waiting: self.waiting.len(),
+            running: self.running.len(),
+            full_pages,
+            sliding_pages,
+            cache_points: self.cache.points(),
+            evictions: self.cache.evictions(),
+            ..self.stats
+        }
     }
 
     /// Counts the time of a step.
@@ -136,19 +162,36 @@ impl<R: Runner> Core<R> {
     }
 
     /// Ends everything.
-    pub fn cancel_all(&mut self) {
+    pub fn end_all(&mut self, finish: &Finish) {
         let ids: Vec<u64> = self.waiting.keys().chain(self.running.keys()).copied().collect();
-        ids.into_iter().for_each(|id| self.end(id, Finish::Cancelled));
+        ids.into_iter().for_each(|id| self.end(id, finish.clone()));
     }
 
-    /// One step. Returns the tokens that were computed.
-    pub fn step(&mut self) -> usize {
+    /// After a panic in the middle of a step: everybody is told, and pages and queues begin anew.
+    pub fn reset(&mut self) {
+        let finish = Finish::Failed("the engine failed in the middle of a step and began anew".into());
+        let running = std::mem::take(&mut self.running).into_values();
+        let waiting = std::mem::take(&mut self.waiting).into_values();
+        self.stats.failed += (running.len() + waiting.len()) as u64;
+        running.for_each(|sequence| sequence.finish(finish.clone()));
+        waiting.for_each(|waiting| waiting.finish(finish.clone()));
+        self.pages = Pages::new(self.shape.pages);
+        self.cache = PrefixCache::new(self.shape.window);
+        self.scheduler = Scheduler::default();
+    }
+
+    /// The first half of a step: who went away ends, who waits and has room begins.
+    pub fn begin_step(&mut self) {
         self.sweep();
         self.admit();
-        self.stats.steps += 1;
+    }
+
+    /// The second half: tokens are computed and told. Returns how many were computed.
+    pub fn end_step(&mut self) -> usize {
         let shares = self.share_out();
         let shares = self.find_pages(shares);
         let tokens = shares.iter().map(|s| s.tokens).sum();
+        self.stats.steps += u64::from(tokens > 0);
         self.compute(shares);
         tokens
     }
@@ -169,66 +212,22 @@ impl<R: Runner> Core<R> {
             Finish::Stop | Finish::Length | Finish::ContextFull => self.stats.answered += 1,
         }
         if let Some(mut sequence) = self.running.remove(&id) {
+            if matches!(finish, Finish::Stop | Finish::Length | Finish::ContextFull) {
+                self.leave_point(&sequence, sequence.len);
+            }
             self.pages.release(&mut sequence.tables);
             self.scheduler.ended(sequence.client);
             sequence.finish(finish);
         } else if let Some(waiting) = self.waiting.remove(&id) {
             self.scheduler.dequeue(waiting.client(), id, false);
-            match waiting {
-                Waiting::New(arrival) => drop(tell_end(arrival.sink, finish)),
-                Waiting::Preempted(sequence) => sequence.finish(finish),
-            }
+            waiting.finish(finish);
         }
     }
 
-    /// Lets waiting requests run while there is room for them.
-    fn admit(&mut self) {
-        while self.running.len() < self.shape.sequences {
-            let Some((client, id)) = self.scheduler.next() else { return };
-            let Some(waiting) = self.waiting.get(&id) else { return };
-            let tokens = match waiting {
-                Waiting::New(arrival) => arrival.request.prompt.len(),
-                Waiting::Preempted(sequence) => sequence.tokens.len(),
-            };
-            if !self.fits(tokens.div_ceil(PAGE)) {
-                return;
-            }
-            self.start(client, id);
-        }
-    }
-
-    /// Whether a sequence that lacks `full` pages can run besides the others: what these will need for the tokens that
-    /// they have is theirs, and one page more for each, so that they do not fall out at the next step.
-    fn fits(&self, full: usize) -> bool {
-        let promised: usize = self.running.values().map(|s| s.tables.missing(s.tokens.len()).full + 1).sum();
-        full + promised <= self.pages.available().full
-    }
-
-    fn start(&mut self, client: u64, id: u64) {
-        self.scheduler.dequeue(client, id, true);
-        let sequence = match self.waiting.remove(&id) {
-            Some(Waiting::New(arrival)) => {
-                let Arrival { request, sink, cancelled, .. } = *arrival;
-                Sequence::new(id, request, self.shape.vocab, sink, cancelled)
-            }
-            Some(Waiting::Preempted(sequence)) => Ok(*sequence),
-            None => return self.scheduler.ended(client),
-        };
-        let mut sequence = match sequence {
-            Ok(sequence) => sequence,
-            Err(_) => {
-                self.stats.failed += 1;
-                return self.scheduler.ended(client);
-            }
-        };
-        let told = if sequence.started { Ok(()) } else { sequence.tell(Event::Started { cached: 0 }) };
-        if !sequence.started {
-            sequence.started = true;
-            self.stats.prompt_tokens += sequence.prompt as u64;
-        }
-        self.running.insert(id, sequence);
-        if let Err(finish) = told {
-            self.end(id, finish);
+    /// Remembers the first `len` computed tokens of a sequence.
+    fn leave_point(&mut self, sequence: &Sequence, len: usize) {
+        if self.options.cache {
+            self.cache.insert(&mut self.pages, sequence.salt, &sequence.tokens[..len], &sequence.tables);
         }
     }
 
@@ -243,8 +242,7 @@ impl<R: Runner> Core<R> {
         let mut at = 0;
         while at < shares.len() {
             let Share { id, tokens, .. } = shares[at];
-            let extended = self.running.get_mut(&id).is_some_and(|s| self.pages.extend(&mut s.tables, s.len + tokens));
-            if extended {
+            if self.extend(id, tokens) {
                 at += 1;
                 continue;
             }
@@ -263,15 +261,28 @@ impl<R: Runner> Core<R> {
         shares
     }
 
+    /// Pages for a sequence's next tokens, from the cache where no others are free.
+    fn extend(&mut self, id: u64, tokens: usize) -> bool {
+        let Some(sequence) = self.running.get_mut(&id) else { return false };
+        while !self.pages.extend(&mut sequence.tables, sequence.len + tokens) {
+            if !self.cache.evict(&mut self.pages) {
+                return false;
+            }
+        }
+        true
+    }
+
     /// The youngest sequence of the client that has had most.
     fn victim(&self) -> Option<u64> {
         self.running.values().map(|s| (self.scheduler.served(s.client), s.id)).max().map(|(_, id)| id)
     }
 
-    /// A sequence gives up its pages and waits; its tokens will be computed again.
+    /// A sequence gives up its pages and waits. The cache keeps them as long as nobody needs them; what is then gone is
+    /// computed again.
     fn preempt(&mut self, id: u64) {
         let Some(mut sequence) = self.running.remove(&id) else { return };
         self.stats.preemptions += 1;
+        self.leave_point(&sequence, sequence.len);
         self.pages.release(&mut sequence.tables);
         (sequence.len, sequence.last_point) = (0, 0);
         self.scheduler.requeue(sequence.client, id);
@@ -332,16 +343,9 @@ impl<R: Runner> Core<R> {
     }
 
     /// Counts a share as computed and chooses the next token where the sequence has come to its end.
-    fn advance(&mut self, share: Share, rows: std::ops::Range<usize>, logits: &R::Logits) -> Result<(), Finish> {
+    fn advance(&mut self, share: Share, rows: Range<usize>, logits: &R::Logits) -> Result<(), Finish> {
+        self.count(share);
         let Some(sequence) = self.running.get_mut(&share.id) else { return Ok(()) };
-        sequence.len += share.tokens;
-        sequence.last_step = self.stats.steps;
-        self.stats.computed_tokens += share.tokens as u64;
-        let fresh = sequence.len.saturating_sub(sequence.charged) as u64;
-        sequence.charged = sequence.charged.max(sequence.len);
-        self.scheduler.charge(sequence.client, fresh * PROMPT_WEIGHT);
-        // One position more than the window sees, so that the prefix can be used again with one token less.
-        self.pages.trim(&mut sequence.tables, sequence.len.saturating_sub(self.shape.window));
         if share.logits == Logits::All {
             let first = sequence.len - share.tokens;
             for (i, row) in rows.clone().enumerate() {
@@ -358,5 +362,22 @@ impl<R: Runner> Core<R> {
         // Its own computation, one step later, is counted as a token of a prompt is.
         self.scheduler.charge(sequence.client, made * (OUTPUT_WEIGHT - PROMPT_WEIGHT));
         result
+    }
+
+    /// A share is computed: its client pays, a point may be left, and window pages go back.
+    fn count(&mut self, share: Share) {
+        let Some(mut sequence) = self.running.remove(&share.id) else { return };
+        sequence.len += share.tokens;
+        sequence.last_step = self.stats.steps;
+        self.stats.computed_tokens += share.tokens as u64;
+        let fresh = sequence.len.saturating_sub(sequence.charged) as u64;
+        sequence.charged = sequence.charged.max(sequence.len);
+        self.scheduler.charge(sequence.client, fresh * PROMPT_WEIGHT);
+        for point in sequence.points_due(share.tokens, self.options.point_every) {
+            sequence.last_point = point;
+            self.leave_point(&sequence, point);
+        }
+        self.pages.trim(&mut sequence.tables, self.cache.first_kept(sequence.len));
+        self.running.insert(share.id, sequence);
     }
 }

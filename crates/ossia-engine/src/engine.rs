@@ -2,6 +2,7 @@
 //! threads see is a list of arrivals and the last counts. With nothing to do the thread sleeps.
 
 use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -11,7 +12,7 @@ use ossia_kernels::kv::PAGE;
 use ossia_model::Model;
 
 use crate::core::{Arrival, Core, EngineOptions};
-use crate::request::{Refused, Request, Sink};
+use crate::request::{Finish, Refused, Request, Sink};
 use crate::runner::Runner;
 use crate::stats::Stats;
 
@@ -62,6 +63,17 @@ struct Inbox {
     busy: bool,
     refused: u64,
     stats: Stats,
+}
+
+impl Inbox {
+    /// What other threads see of a step.
+    fn publish<R: Runner>(&mut self, core: &Core<R>) {
+        self.queued = core.queued();
+        for arrival in &self.arrivals {
+            *self.queued.entry(arrival.request.client).or_default() += 1;
+        }
+        self.stats = core.stats();
+    }
 }
 
 impl Shared {
@@ -183,35 +195,43 @@ fn retry_after_s(stats: &Stats, waiting: usize) -> u64 {
 
 /// The engine's thread.
 fn run<R: Runner>(core: &mut Core<R>, shared: &Shared) {
-    loop {
-        let mut inbox = shared.lock();
-        while core.is_idle() && inbox.arrivals.is_empty() && !inbox.stopping {
-            inbox.busy = false;
-            inbox.woken = false;
-            inbox.stats = core.stats();
-            shared.idle.notify_all();
-            inbox = shared.wake.wait_while(inbox, |inbox| !inbox.woken).unwrap_or_else(PoisonError::into_inner);
+    while let Some(arrivals) = next_arrivals(core, shared) {
+        let begun = Instant::now();
+        let step = AssertUnwindSafe(|| {
+            arrivals.into_iter().for_each(|arrival| core.enqueue(arrival));
+            core.begin_step();
+            shared.lock().publish(core);
+            core.end_step()
+        });
+        // What belongs to a request is caught where it is called; this is for faults of the engine's own.
+        match catch_unwind(step) {
+            Ok(0) => {}
+            Ok(_) => core.took(begun.elapsed()),
+            Err(_) => core.reset(),
         }
-        let (arrivals, stopping) = (std::mem::take(&mut inbox.arrivals), inbox.stopping);
+        shared.lock().publish(core);
+    }
+    core.end_all(&Finish::Cancelled);
+    let mut inbox = shared.lock();
+    inbox.publish(core);
+    inbox.busy = false;
+    shared.idle.notify_all();
+}
+
+/// What came since the last step; sleeps where nothing did and nothing is left to do. Nothing where the engine is to stop.
+fn next_arrivals<R: Runner>(core: &mut Core<R>, shared: &Shared) -> Option<Vec<Arrival>> {
+    let mut inbox = shared.lock();
+    while core.is_idle() && inbox.arrivals.is_empty() && !inbox.stopping {
+        inbox.busy = false;
+        inbox.woken = false;
+        shared.idle.notify_all();
+        inbox = shared.wake.wait_while(inbox, |inbox| !inbox.woken).unwrap_or_else(PoisonError::into_inner);
+    }
+    let arrivals = std::mem::take(&mut inbox.arrivals);
+    if inbox.stopping {
         drop(inbox);
         arrivals.into_iter().for_each(|arrival| core.enqueue(arrival));
-        if stopping {
-            core.cancel_all();
-            let mut inbox = shared.lock();
-            inbox.busy = false;
-            inbox.stats = core.stats();
-            shared.idle.notify_all();
-            return;
-        }
-        let begun = Instant::now();
-        core.step();
-        core.took(begun.elapsed());
-        let mut inbox = shared.lock();
-        inbox.queued = core.queued();
-        for arrival in 0..inbox.arrivals.len() {
-            let client = inbox.arrivals[arrival].request.client;
-            *inbox.queued.entry(client).or_default() += 1;
-        }
-        inbox.stats = core.stats();
+        return None;
     }
+    Some(arrivals)
 }

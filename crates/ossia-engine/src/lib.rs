@@ -7,6 +7,7 @@
 mod core;
 mod engine;
 mod pages;
+mod prefix_cache;
 mod request;
 mod runner;
 mod scheduler;

@@ -97,11 +97,6 @@ impl Pages {
         Self { full: Group::new(counts.full), sliding: Group::new(counts.sliding) }
     }
 
-    /// All pages.
-    pub fn all(&self) -> PageCounts {
-        PageCounts { full: self.full.holders.len(), sliding: self.sliding.holders.len() }
-    }
-
     /// Pages that nobody holds.
     pub fn free(&self) -> PageCounts {
         PageCounts { full: self.full.free.len(), sliding: self.sliding.free.len() }

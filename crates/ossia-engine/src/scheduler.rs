@@ -95,12 +95,6 @@ impl Scheduler {
         self.clients.get(&client).map_or(self.floor, |c| c.served)
     }
 
-    /// Running requests of `client`.
-    pub fn running(&self, client: u64) -> usize {
-        self.clients.get(&client).map_or(0, |c| c.running)
-    }
-
-
     /// Raises the floor and forgets absent clients who would start at it anyway.
     fn update(&mut self) {
         let lowest = self.clients.values().filter(|c| c.present()).map(|c| c.served).min();
@@ -201,3 +195,6 @@ fn share(sequence: &Runnable, room: Room) -> Share {
         (false, _) => Share { id, tokens: most, logits: Logits::None },
     }
 }
+
+#[cfg(test)]
+mod tests;

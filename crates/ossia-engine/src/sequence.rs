@@ -9,6 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use ossia_kernels::kv::PAGE;
 use ossia_kernels::ops::sample::{Sampled, Sampler};
 
 use crate::pages::Tables;
@@ -33,6 +34,8 @@ pub struct Sequence {
     pub tables: Tables,
     /// Positions that its client was charged for; what is computed again is not charged again.
     pub charged: usize,
+    /// So many of its tokens were known to the prefix cache when it began.
+    pub fork: usize,
     /// The last point that it left in the prefix cache.
     pub last_point: usize,
     /// The step in which it last took part.
@@ -58,24 +61,20 @@ struct Scores {
 }
 
 impl Sequence {
-    /// A request that was checked.
-    pub fn new(
-        id: u64,
-        request: Request,
-        vocab: usize,
-        sink: Sink,
-        cancelled: Arc<AtomicBool>,
-    ) -> Result<Self, Finish> {
+    /// A request that was checked. Nothing, and the sink was told, where it has no sampler all the same.
+    pub fn new(id: u64, request: Request, vocab: usize, sink: Sink, cancelled: Arc<AtomicBool>) -> Option<Self> {
         let Request { prompt, params, forbidden, stops, limit, constraint, client, salt, prompt_logprobs } = request;
-        let sampler = Sampler::new(params, forbidden, vocab).map_err(|error| Finish::Failed(error.to_string()));
-        let mut sampler = match sampler {
+        let mut sampler = match Sampler::new(params, forbidden, vocab) {
             Ok(sampler) => sampler,
-            Err(finish) => return Err(tell_end(sink, finish)),
+            Err(error) => {
+                tell_end(sink, Finish::Failed(error.to_string()));
+                return None;
+            }
         };
         sampler.see_prompt(&prompt);
         let first = PromptLogprob { token: prompt[0], logprob: None, top: Vec::new() };
         let scores = prompt_logprobs.map(|best| Scores { best, known: vec![first], told: false });
-        Ok(Self {
+        Some(Self {
             id,
             client,
             salt,
@@ -84,6 +83,7 @@ impl Sequence {
             len: 0,
             tables: Tables::default(),
             charged: 0,
+            fork: 0,
             last_point: 0,
             last_step: 0,
             started: false,
@@ -112,6 +112,16 @@ impl Sequence {
     pub fn reusable(&self) -> usize {
         let most = self.tokens.len() - 1;
         self.scores.as_ref().filter(|s| !s.told).map_or(most, |s| most.min(s.known.len() - 1))
+    }
+
+    /// Where points are to be left in the prefix cache after a step of `tokens`: where the prompt parted from what was
+    /// known, at its end, and in a long prompt at the last page border when `every` tokens have come since the last one.
+    pub fn points_due(&self, tokens: usize, every: usize) -> impl Iterator<Item = usize> + use<> {
+        let computed = self.len - tokens + 1..=self.len;
+        let fork = (computed.contains(&self.fork) && self.fork < self.prompt).then_some(self.fork);
+        let border = self.len / PAGE * PAGE;
+        let border = (self.len < self.prompt && border >= self.last_point + every).then_some(border);
+        fork.into_iter().chain(border).chain((self.len == self.prompt).then_some(self.len))
     }
 
     /// As the plan of a step sees it.
@@ -199,11 +209,10 @@ impl Sequence {
 }
 
 /// Tells a request that never ran, or runs no longer, how it ended.
-pub fn tell_end(mut sink: Sink, finish: Finish) -> Finish {
+pub fn tell_end(mut sink: Sink, finish: Finish) {
     // The request is over: its sink's wish or panic changes nothing.
-    let _ = catch_unwind(AssertUnwindSafe(|| sink(Event::Finished(finish.clone()))));
+    let _ = catch_unwind(AssertUnwindSafe(|| sink(Event::Finished(finish))));
     discard(sink);
-    finish
 }
 
 /// Drops what is not ours; a panic in its destructor is its own.

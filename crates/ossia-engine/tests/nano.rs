@@ -1,28 +1,30 @@
-//! The engine over the small model that the program carries.
+//! The engine over the small model that the program carries: its thread, and answers that depend on nothing but the
+//! request, to the bit.
 
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
 
-use ossia_engine::{Engine, EngineOptions, Event, Finish, Request, Ticket};
+use ossia_engine::{Engine, EngineOptions, Event, Finish, Limits, Refused, Request, Ticket};
 use ossia_kernels::ops::sample::Params;
 use ossia_model::checkpoint::Checkpoint;
 use ossia_model::{Model, Options};
 
-fn engine() -> Engine {
+fn start(options: Options, engine: EngineOptions) -> Engine {
     let nano = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/nano");
-    let options = Options {
-        threads: 1,
-        context: 1024,
-        sequences: 8,
-        kv_tokens: Some(4096),
-        chunk: 128,
-        logits_rows: 16,
-        ..Options::default()
-    };
     let model = Model::load(&Checkpoint::open(&nano).unwrap(), options, None, &mut |_, _| {}).unwrap();
-    Engine::start(model, EngineOptions::default())
+    Engine::start(model, engine)
+}
+
+fn options(sequences: usize, tokens: usize, chunk: usize) -> Options {
+    let kv_tokens = Some(tokens);
+    Options { threads: 2, context: 1024, sequences, kv_tokens, chunk, logits_rows: sequences + 4, ..Options::default() }
+}
+
+fn engine() -> Engine {
+    start(options(8, 8192, 128), EngineOptions::default())
 }
 
 fn submit(engine: &Engine, request: Request) -> (Ticket, Receiver<Event>) {
@@ -34,10 +36,10 @@ fn submit(engine: &Engine, request: Request) -> (Ticket, Receiver<Event>) {
     (engine.submit(request, sink).unwrap(), events)
 }
 
-fn request(prompt: Vec<u32>, params: Params, limit: usize) -> Request {
+fn request(prompt: Vec<u32>, limit: usize) -> Request {
     Request {
         prompt,
-        params,
+        params: Params::default(),
         forbidden: Arc::new([]),
         stops: Arc::new([]),
         limit,
@@ -48,12 +50,149 @@ fn request(prompt: Vec<u32>, params: Params, limit: usize) -> Request {
     }
 }
 
+/// Request number `i`: several begin alike.
+fn varied(i: u32) -> Request {
+    let common = (0..[0, 64, 200, 333][i as usize % 4]).map(|p: u32| p * 31 % 900);
+    let own = (0..10 + i * 7 % 150).map(|p| (p * p * 3 + i * 41) % 900);
+    let mut request = request(common.chain(own).collect(), 16 + i as usize % 30);
+    request.params = Params {
+        temperature: [0.0, 1.0, 0.7][i as usize % 3],
+        seed: u64::from(i),
+        top_p: 0.95,
+        frequency_penalty: 0.2,
+        // Bits of the logits, not only the tokens that come of them.
+        top_logprobs: Some(3),
+        ..Params::default()
+    };
+    request.client = u64::from(i % 5);
+    request
+}
+
+/// Everything but how much was cached.
+fn said(events: impl IntoIterator<Item = Event>) -> Vec<Event> {
+    events.into_iter().filter(|e| !matches!(e, Event::Started { .. })).collect()
+}
+
+/// Sixty-four at once, twice, with prefixes, page pressure and odd chunks, against each alone without a cache.
 #[test]
-fn a_request_comes_back_token_by_token() {
+fn an_answer_depends_on_its_request_alone() {
+    let engine_options = EngineOptions { cache: false, ..EngineOptions::default() };
+    let alone = start(options(1, 1024, 512), engine_options);
+    let wants: Vec<Vec<Event>> = (0..64)
+        .map(|i| {
+            let (_ticket, events) = submit(&alone, varied(i));
+            said(events.iter())
+        })
+        .collect();
+    let (mut preempted, mut cached) = (0, 0);
+    for (sequences, tokens, chunk) in [(64, 65_536, 512), (64, 4096, 77), (16, 1536, 64)] {
+        let engine = start(options(sequences, tokens, chunk), EngineOptions { point_every: 64, ..Default::default() });
+        for _ in 0..2 {
+            let all: Vec<_> = (0..64).map(|i| submit(&engine, varied(i))).collect();
+            for (i, ((_ticket, events), want)) in all.iter().zip(&wants).enumerate() {
+                assert_eq!(&said(events.iter()), want, "request {i}, {sequences} at once, chunks of {chunk}");
+            }
+        }
+        let stats = engine.stats();
+        (preempted, cached) = (preempted + stats.preemptions, cached + stats.cached_tokens);
+    }
+    assert!(preempted > 0 && cached > 10_000, "{preempted} preempted, {cached} cached");
+}
+
+#[test]
+fn events_come_in_order() {
     let engine = engine();
-    let (_ticket, events) = submit(&engine, request((0..300).collect(), Params::default(), 20));
+    let asked = Request { prompt_logprobs: Some(1), ..request((0..300).collect(), 20) };
+    let (_ticket, events) = submit(&engine, asked);
     let events: Vec<Event> = events.iter().collect();
     assert_eq!(events[0], Event::Started { cached: 0 });
-    assert_eq!(events.iter().filter(|e| matches!(e, Event::Token(_))).count(), 20);
-    assert_eq!(events.last(), Some(&Event::Finished(Finish::Length)));
+    let Event::PromptLogprobs(logprobs) = &events[1] else { panic!("{events:?}") };
+    assert_eq!(logprobs.iter().map(|l| l.token).collect::<Vec<_>>(), (0..300).collect::<Vec<_>>());
+    assert!(events[2..22].iter().all(|e| matches!(e, Event::Token(_))));
+    assert_eq!(events[22..], [Event::Finished(Finish::Length)]);
+    assert!(engine.wait_idle(Duration::from_secs(60)));
+    let stats = engine.stats();
+    assert_eq!((stats.answered, stats.generated_tokens, stats.running), (1, 20, 0));
+    assert_eq!((stats.full_pages.used, stats.sliding_pages.used), (0, 0));
+    assert_eq!(stats.full_pages.free + stats.full_pages.cached, 8192 / 64);
+}
+
+#[test]
+fn a_full_context_ends_an_answer() {
+    let engine = engine();
+    let (_ticket, events) = submit(&engine, request((0..1024).map(|i| i % 900).collect(), 20));
+    assert_eq!(events.iter().last(), Some(Event::Finished(Finish::ContextFull)));
+}
+
+#[test]
+fn what_can_never_run_is_refused() {
+    let engine = engine();
+    let limits = engine.limits();
+    assert_eq!((limits.context, limits.sequences), (1024, 8));
+    let Limits { vocab, .. } = limits;
+    let refused = |request| engine.submit(request, Box::new(|_| ControlFlow::Continue(()))).err().unwrap();
+    assert_eq!(refused(request(vec![], 1)), Refused::EmptyPrompt);
+    assert_eq!(refused(request(vec![1], 0)), Refused::NoTokens);
+    assert_eq!(refused(request(vec![1; 1025], 5)), Refused::TooLong { prompt: 1025, limit: 5, context: 1024 });
+    assert_eq!(refused(request(vec![1, vocab as u32], 5)), Refused::BadToken { id: vocab as u32, vocab });
+    let bad = Request { params: Params { top_p: 2.0, ..Params::default() }, ..request(vec![1], 1) };
+    assert!(matches!(refused(bad), Refused::BadParam(bad) if bad.parameter == "top_p"));
+}
+
+/// A sink that does not return holds the engine up, so that what is sent meanwhile waits.
+#[test]
+fn a_full_queue_refuses_and_draining_finishes() {
+    let engine = start(options(2, 2048, 128), EngineOptions { queue: 5, queue_per_client: 3, ..Default::default() });
+    let ((held, is_held), (go, wait)) = (channel::<()>(), channel::<()>());
+    let sink = Box::new(move |event| {
+        if matches!(event, Event::Token(_)) {
+            held.send(()).unwrap();
+            // Until nobody holds the other end.
+            let _ = wait.recv();
+        }
+        ControlFlow::Continue(())
+    });
+    let _held = engine.submit(request(vec![1; 20], 3), sink).unwrap();
+    is_held.recv().unwrap();
+    let one = |client| Request { client, ..request(vec![2; 30], 3) };
+    let mut taken: Vec<_> = (0..3).map(|_| submit(&engine, one(7))).collect();
+    let full = |client| engine.submit(one(client), Box::new(|_| ControlFlow::Continue(()))).err();
+    assert!(matches!(full(7), Some(Refused::QueueFull { waiting: 3, retry_after_s: 1.. })));
+    taken.extend((0..2).map(|_| submit(&engine, one(8))));
+    assert!(matches!(full(9), Some(Refused::QueueFull { waiting: 5, .. })));
+    assert_eq!((engine.stats().waiting, engine.stats().running), (5, 1));
+    engine.drain();
+    assert_eq!(full(9), Some(Refused::Draining));
+    drop(go);
+    assert!(engine.wait_idle(Duration::from_secs(60)));
+    for (_ticket, events) in &taken {
+        assert_eq!(events.iter().last(), Some(Event::Finished(Finish::Length)));
+    }
+    assert_eq!(engine.stats().refused, 2);
+}
+
+#[test]
+fn a_ticket_that_is_dropped_cancels() {
+    let engine = engine();
+    let (ticket, events) = submit(&engine, request(vec![1; 100], 900));
+    let (other, others) = submit(&engine, request(vec![2; 100], 900));
+    assert_eq!(events.recv(), Ok(Event::Started { cached: 0 }));
+    drop(ticket);
+    assert_eq!(events.iter().last(), Some(Event::Finished(Finish::Cancelled)));
+    // The client is gone without a word.
+    drop(others);
+    assert!(engine.wait_idle(Duration::from_secs(60)));
+    assert_eq!((engine.stats().cancelled, engine.stats().full_pages.used), (2, 0));
+    drop(other);
+}
+
+#[test]
+fn an_engine_that_is_dropped_tells_everybody() {
+    let engine = start(options(2, 2048, 128), EngineOptions::default());
+    let all: Vec<_> = (0..6).map(|i| submit(&engine, request(vec![i; 100], 900))).collect();
+    assert_eq!(all[0].1.recv(), Ok(Event::Started { cached: 0 }));
+    drop(engine);
+    for (_ticket, events) in &all {
+        assert_eq!(events.iter().last(), Some(Event::Finished(Finish::Cancelled)));
+    }
 }

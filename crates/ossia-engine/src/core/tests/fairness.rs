@@ -1,0 +1,83 @@
+//! A client who floods the engine does not keep another from his first token, and nobody starves.
+
+use super::fake::{Fake, Heard, request, shape};
+use crate::core::{Core, EngineOptions};
+use crate::request::{Event, Request};
+
+fn from(client: u64, salt: u32, prompt: usize, limit: usize) -> Request {
+    let tokens = (0..prompt as u32).map(|i| (i * i + i * salt + salt) % 47).collect();
+    Request { client, ..request(tokens, limit) }
+}
+
+/// Tokens computed until `heard` has its first one.
+fn first_token(core: &mut Core<Fake>, heard: &Heard) -> u64 {
+    let before = core.stats().computed_tokens;
+    for _ in 0..10_000 {
+        core.step();
+        if heard.events().iter().any(|e| matches!(e, Event::Token(_))) {
+            return core.stats().computed_tokens - before;
+        }
+    }
+    panic!("it never comes");
+}
+
+/// One client sends a hundred requests; another's first token costs at most about twice what it costs alone.
+#[test]
+fn a_flood_does_not_hold_up_another() {
+    // Places are short, then pages.
+    for (sequences, tokens) in [(8, 16_384), (32, 4096)] {
+        for prompt in [400, 900] {
+            let new = || Core::new(Fake::new(shape(sequences, 1024, tokens, 256)), EngineOptions::default());
+            let mut alone = new();
+            let heard = alone.add(0, from(1, 1000, prompt, 4));
+            let solo = first_token(&mut alone, &heard);
+            let mut core = new();
+            let flood: Vec<Heard> = (0..100).map(|id| core.add(id, from(0, id as u32, 300, 200))).collect();
+            core.steps(60);
+            let heard = core.add(100, from(1, 1000, prompt, 4));
+            let crowded = first_token(&mut core, &heard);
+            assert!(crowded <= 2 * solo, "{sequences} places, prompt of {prompt}: {crowded} tokens, alone {solo}");
+            core.run_out();
+            assert!(flood.iter().all(|h| h.tokens().len() == 200));
+            core.assert_whole();
+        }
+    }
+}
+
+/// Two clients who always have work get the same within a few parts in a hundred.
+#[test]
+fn busy_clients_get_equal_shares() {
+    let mut core = Core::new(Fake::new(shape(6, 1024, 8192, 128)), EngineOptions::default());
+    for id in 0..90 {
+        // The third sends twice as many, and longer ones.
+        let client = [0, 1, 2, 2][id as usize % 4];
+        let prompt = if client == 2 { 200 } else { 60 };
+        core.add(id, from(client, id as u32, prompt, 30));
+    }
+    let mut served = [0; 3];
+    while core.scheduler.next().is_some() {
+        core.step();
+        let all_busy = (0..3).all(|client| core.waiting.values().any(|w| w.client() == client));
+        if all_busy {
+            served = [0, 1, 2].map(|client| core.scheduler.served(client));
+        }
+    }
+    let (least, most) = (served.iter().min().unwrap(), served.iter().max().unwrap());
+    assert!(*least > 900 && (*most as f64) < 1.35 * *least as f64, "{served:?}");
+}
+
+/// A long prompt comes while others decode: they get a token in every step.
+#[test]
+fn a_long_prompt_does_not_stall_decoding() {
+    let mut core = Core::new(Fake::new(shape(4, 1024, 8192, 512)), EngineOptions::default());
+    let others: Vec<Heard> = (0..2).map(|id| core.add(id, from(id, id as u32, 20, 100))).collect();
+    core.steps(3);
+    let long = core.add(2, from(7, 7, 1000, 1));
+    while long.finish().is_none() {
+        let before: Vec<usize> = others.iter().map(|h| h.tokens().len()).collect();
+        let computed = core.step();
+        assert!(computed <= 130);
+        let after: Vec<usize> = others.iter().map(|h| h.tokens().len()).collect();
+        assert_eq!(after, before.iter().map(|n| n + 1).collect::<Vec<_>>());
+    }
+}
