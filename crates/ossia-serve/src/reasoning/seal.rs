@@ -1,12 +1,7 @@
 //! `encrypted_content`: chain of thought that a client holds and cannot read, change or use with another key.
 //!
-//! ChaCha20-Poly1305. Every text has a key of its own, derived by HKDF-SHA256 from the server's secret (a file in the
-//! data directory), 32 random bytes and the id of the API key; so the nonce may be fixed. What was altered, cut, or
+//! ChaCha20-Poly1305. Every text has a key of its own, derived by HKDF-SHA256 from a secret of the server, 32 random bytes and the id of the API key; so the nonce may be fixed. What was altered, cut, or
 //! sealed for another key or by another server does not open, and which of these it was is not said.
-
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -33,24 +28,6 @@ pub struct Sealed {
 /// Why something could not be sealed or opened.
 #[derive(Debug, thiserror::Error)]
 pub enum SealError {
-    /// The secret's file could not be read or made.
-    #[error("{path}: the server's secret cannot be read or made: {source}")]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// The secret's file is not one.
-    #[error(
-        "{path}: wanted {SECRET_BYTES} bytes of secret, found {found}; restore the file, or remove it to make a new one (what was sealed before can then no longer be opened)"
-    )]
-    Secret {
-        /// The file.
-        path: PathBuf,
-        /// Bytes in it.
-        found: usize,
-    },
     /// The system gave no random bytes, or the text is too long for the cipher.
     #[error("reasoning could not be encrypted")]
     Seal,
@@ -66,18 +43,9 @@ pub struct Sealer {
 }
 
 impl Sealer {
-    /// Reads the secret, or makes one where the file does not exist: readable by its owner alone, and whole or not at
-    /// all, also when two processes begin at once.
-    pub fn open_or_create(path: &Path) -> Result<Self, SealError> {
-        let failed = |source| SealError::File { path: path.to_owned(), source };
-        if !path.try_exists().map_err(failed)? {
-            create(path)?;
-        }
-        let mut bytes = Vec::new();
-        File::open(path).map_err(failed)?.take(SECRET_BYTES as u64 + 1).read_to_end(&mut bytes).map_err(failed)?;
-        let found = bytes.len();
-        let secret = bytes.try_into().map_err(|_| SealError::Secret { path: path.to_owned(), found })?;
-        Ok(Self { secret, random: SystemRandom::new() })
+    /// Over the server's secret. With another one, what was sealed before can no longer be opened.
+    pub fn new(secret: [u8; SECRET_BYTES]) -> Self {
+        Self { secret, random: SystemRandom::new() }
     }
 
     /// Seals for the API key `owner`.
@@ -115,44 +83,9 @@ fn nonce() -> Nonce {
     Nonce::assume_unique_for_key([0; 12])
 }
 
-/// Makes the secret's file: written beside it, then linked to its name, which fails where another was quicker.
-fn create(path: &Path) -> Result<(), SealError> {
-    let failed = |source| SealError::File { path: path.to_owned(), source };
-    let mut secret = [0; SECRET_BYTES];
-    SystemRandom::new().fill(&mut secret).map_err(|_| SealError::Seal)?;
-    let temporary = path.with_extension(format!("{}.new", std::process::id()));
-    write_private(&temporary, &secret).map_err(failed)?;
-    let linked = fs::hard_link(&temporary, path);
-    fs::remove_file(&temporary).map_err(failed)?;
-    match linked {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(failed(error)),
-        _ => Ok(()),
-    }
-}
-
-fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut file = options.open(path)?;
-    file.write_all(bytes)?;
-    file.sync_all()
-}
-
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
-
     use super::{SealError, Sealed, Sealer};
-
-    fn folder() -> tempfile::TempDir {
-        tempfile::tempdir().unwrap()
-    }
-
-    fn secret_in(folder: &tempfile::TempDir) -> PathBuf {
-        folder.path().join("secret.key")
-    }
 
     fn sample() -> Sealed {
         Sealed { text: "The user wants the weather, so I call the tool.".into(), date: Some("2026-11-25".into()) }
@@ -160,34 +93,28 @@ mod tests {
 
     #[test]
     fn opens_after_a_restart_and_hides_the_text() {
-        let folder = folder();
-        let sealed = Sealer::open_or_create(&secret_in(&folder)).unwrap().seal("ada", &sample()).unwrap();
+        let sealed = Sealer::new([7; 32]).seal("ada", &sample()).unwrap();
         assert!(!sealed.contains("weather"));
-        let again = Sealer::open_or_create(&secret_in(&folder)).unwrap();
-        assert_eq!(again.open("ada", &sealed).unwrap(), sample());
+        assert_eq!(Sealer::new([7; 32]).open("ada", &sealed).unwrap(), sample());
     }
 
     #[test]
     fn the_same_text_is_never_sealed_alike() {
-        let folder = folder();
-        let sealer = Sealer::open_or_create(&secret_in(&folder)).unwrap();
+        let sealer = Sealer::new([7; 32]);
         assert_ne!(sealer.seal("ada", &sample()).unwrap(), sealer.seal("ada", &sample()).unwrap());
     }
 
     #[test]
     fn another_key_and_another_server_cannot_open_it() {
-        let (here, there) = (folder(), folder());
-        let sealer = Sealer::open_or_create(&secret_in(&here)).unwrap();
+        let sealer = Sealer::new([7; 32]);
         let sealed = sealer.seal("ada", &sample()).unwrap();
         assert!(matches!(sealer.open("eve", &sealed), Err(SealError::Open)));
-        let other = Sealer::open_or_create(&secret_in(&there)).unwrap();
-        assert!(matches!(other.open("ada", &sealed), Err(SealError::Open)));
+        assert!(matches!(Sealer::new([8; 32]).open("ada", &sealed), Err(SealError::Open)));
     }
 
     #[test]
     fn every_altered_or_missing_character_is_seen() {
-        let folder = folder();
-        let sealer = Sealer::open_or_create(&secret_in(&folder)).unwrap();
+        let sealer = Sealer::new([7; 32]);
         let sealed = sealer.seal("ada", &sample()).unwrap();
         for at in 0..sealed.len() {
             let mut bytes = sealed.clone().into_bytes();
@@ -199,25 +126,5 @@ mod tests {
         for nonsense in ["", "ossia1.", "gAAAAABo", "ossia1.AAAA", "ossia1.\u{fc}"] {
             assert!(matches!(sealer.open("ada", nonsense), Err(SealError::Open)), "{nonsense}");
         }
-    }
-
-    #[test]
-    fn a_broken_secret_is_not_replaced() {
-        let folder = folder();
-        let path = secret_in(&folder);
-        std::fs::write(&path, b"short").unwrap();
-        assert!(matches!(Sealer::open_or_create(&path), Err(SealError::Secret { found: 5, .. })));
-        assert_eq!(std::fs::read(&path).unwrap(), b"short");
-    }
-
-    #[cfg(unix)]
-    #[test]
-    fn the_secret_is_its_owners_alone() {
-        use std::os::unix::fs::PermissionsExt;
-        let folder = folder();
-        Sealer::open_or_create(&secret_in(&folder)).unwrap();
-        let mode = std::fs::metadata(secret_in(&folder)).unwrap().permissions().mode();
-        assert_eq!(mode & 0o777, 0o600);
-        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 }

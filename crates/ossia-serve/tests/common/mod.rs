@@ -61,7 +61,11 @@ pub struct TestServer {
 impl TestServer {
     /// On any free port.
     pub async fn start() -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        Self::start_in(tempfile::tempdir().unwrap()).await
+    }
+
+    /// On any free port, with what is in this data folder.
+    pub async fn start_in(folder: tempfile::TempDir) -> Self {
         let new = NewKey { name: "test".into(), scopes: Scope::ALL.to_vec(), ..NewKey::default() };
         let (_, key) = KeyFile::of(folder.path()).add(new).unwrap();
         let accounts = Arc::new(Accounts::default());

@@ -30,11 +30,10 @@ fn tools() -> Value {
 }
 
 fn server() -> Server {
-    let folder = tempfile::tempdir().unwrap();
     let request = serde_json::from_value(json!({ "model": "nano", "tools": tools() })).unwrap();
     Server {
         memory: ReasoningMemory::new(MemoryLimits { max_age: Duration::from_secs(60), ..MemoryLimits::default() }),
-        sealer: Sealer::open_or_create(&folder.path().join("secret")).unwrap(),
+        sealer: Sealer::new([7; 32]),
         declared: declared(&request, true).unwrap(),
     }
 }

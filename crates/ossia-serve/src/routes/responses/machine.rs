@@ -14,7 +14,7 @@ use crate::types::responses::response::{Incomplete, LogProb, Part, ResponseError
 use crate::types::responses::{Event, NumberedEvent, OutputItem, Response, Status};
 
 /// What is kept of the chain of thought besides the response itself.
-pub trait Keeper: Send {
+pub trait Keeper: Send + Sync {
     /// The text for `encrypted_content`, if it was asked for.
     fn seal(&self, text: &str) -> Option<String>;
     /// A whole call was made after this was said.
@@ -127,6 +127,13 @@ impl Machine {
             self.last(Status::Cancelled, &mut out);
         }
         out
+    }
+
+    /// Marks as failed a response that has ended but could not be kept.
+    pub fn unkept(&mut self, error: ResponseError) {
+        self.response.status = Status::Failed;
+        self.response.completed_at = None;
+        self.response.error = Some(error);
     }
 
     fn emit(&mut self, event: Event, out: &mut Vec<NumberedEvent>) {

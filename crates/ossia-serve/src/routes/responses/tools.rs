@@ -78,8 +78,11 @@ impl Declared {
     }
 }
 
+/// A tool's place, its namespace, itself.
+type Place<'a> = (String, Option<&'a str>, &'a Value);
+
 /// Every tool with its place and namespace.
-fn places(tools: &[Value]) -> Result<Vec<(String, Option<&str>, &Value)>, ApiError> {
+fn places(tools: &[Value]) -> Result<Vec<Place<'_>>, ApiError> {
     let mut places = Vec::new();
     for (index, tool) in tools.iter().enumerate() {
         let at = format!("tools[{index}]");

@@ -63,6 +63,29 @@ pub enum Event {
     InputDone { item_id: String, output_index: usize, input: String },
 }
 
+/// All names.
+pub const NAMES: [&str; 19] = [
+    "response.created",
+    "response.queued",
+    "response.in_progress",
+    "response.completed",
+    "response.incomplete",
+    "response.failed",
+    "response.cancelled",
+    "response.output_item.added",
+    "response.output_item.done",
+    "response.content_part.added",
+    "response.content_part.done",
+    "response.output_text.delta",
+    "response.output_text.done",
+    "response.reasoning_text.delta",
+    "response.reasoning_text.done",
+    "response.function_call_arguments.delta",
+    "response.function_call_arguments.done",
+    "response.custom_tool_call_input.delta",
+    "response.custom_tool_call_input.done",
+];
+
 impl Event {
     /// The name, as in `event:` lines.
     pub fn name(&self) -> &'static str {

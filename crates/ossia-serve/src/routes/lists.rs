@@ -1,0 +1,80 @@
+//! Lists in pages, as OpenAI's API has them: `limit`, `after`, `order`.
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::error::ApiError;
+use crate::store::Page;
+
+/// How much of a list, and from where.
+#[derive(Debug, Default, Deserialize)]
+pub struct ListQuery {
+    /// So many at most; 20 where nothing is said.
+    pub limit: Option<i64>,
+    /// After the object with this id.
+    pub after: Option<String>,
+    /// asc or desc; desc where nothing is said.
+    pub order: Option<String>,
+    /// Of files: only those for this.
+    pub purpose: Option<String>,
+}
+
+impl ListQuery {
+    /// The page, of at most `most` objects.
+    pub fn page(&self, most: i64) -> Result<Page, ApiError> {
+        let limit = self.limit.unwrap_or(20);
+        if !(1..=most).contains(&limit) {
+            return Err(ApiError::invalid("limit", format!("limit: wanted 1 to {most}, found {limit}")));
+        }
+        let ascending = match self.order.as_deref() {
+            None | Some("desc") => false,
+            Some("asc") => true,
+            Some(other) => {
+                return Err(ApiError::invalid("order", format!("order: wanted \"asc\" or \"desc\", found {other:?}")));
+            }
+        };
+        Ok(Page { after: self.after.clone().filter(|after| !after.is_empty()), ascending, limit })
+    }
+}
+
+/// The list object over what was found: at most `limit`, and whether there was more.
+pub fn list(mut objects: Vec<Value>, limit: i64) -> Value {
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    let has_more = objects.len() > limit;
+    objects.truncate(limit);
+    let id = |object: Option<&Value>| object.map_or(Value::Null, |object| object["id"].clone());
+    json!({
+        "object": "list", "first_id": id(objects.first()), "last_id": id(objects.last()), "has_more": has_more,
+        "data": objects,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::{ListQuery, list};
+
+    #[test]
+    fn a_page_tells_whether_there_is_more() {
+        let objects: Vec<_> = ["a", "b", "c"].map(|id| json!({ "id": id })).into();
+        let page = list(objects.clone(), 2);
+        assert_eq!(page["data"].as_array().unwrap().len(), 2);
+        assert_eq!((&page["first_id"], &page["last_id"], &page["has_more"]), (&json!("a"), &json!("b"), &json!(true)));
+        assert_eq!(list(objects, 3)["has_more"], false);
+        assert!(list(Vec::new(), 3)["first_id"].is_null());
+    }
+
+    #[test]
+    fn limits_and_orders() {
+        let query = |limit, order: Option<&str>| {
+            ListQuery { limit, order: order.map(str::to_owned), ..ListQuery::default() }.page(100)
+        };
+        assert_eq!(query(None, None).unwrap().limit, 20);
+        assert!(query(None, Some("asc")).unwrap().ascending);
+        for limit in [0, -1, 101, i64::MIN, i64::MAX] {
+            assert_eq!(query(Some(limit), None).unwrap_err().param(), Some("limit"));
+        }
+        assert_eq!(query(None, Some("up")).unwrap_err().param(), Some("order"));
+    }
+}

@@ -1,0 +1,103 @@
+//! Conversations, and responses in them.
+
+mod common;
+
+use common::TestServer;
+use ossia_serve::auth::Scope;
+use ossia_serve::keys::NewKey;
+use serde_json::{Value, json};
+
+async fn send(server: &TestServer, method: &str, path: &str, body: Value) -> Value {
+    let body = (!body.is_null()).then_some(body);
+    let answer = server.send(method, path, body.as_ref()).await;
+    assert_eq!(answer.status, 200, "{method} {path}: {}", answer.text);
+    answer.json()
+}
+
+fn said(texts: &[&str]) -> Value {
+    texts.iter().map(|text| json!({ "role": "user", "content": text })).collect()
+}
+
+fn texts(list: &Value) -> Vec<&str> {
+    list["data"].as_array().unwrap().iter().map(|item| item["content"][0]["text"].as_str().unwrap()).collect()
+}
+
+#[tokio::test]
+async fn made_changed_listed_and_deleted() {
+    let server = TestServer::start().await;
+    let body = json!({ "items": said(&["a", "b"]), "metadata": { "topic": "x" } });
+    let made = send(&server, "POST", "/v1/conversations", body).await;
+    let path = format!("/v1/conversations/{}", made["id"].as_str().unwrap());
+    assert_eq!((&made["object"], &made["metadata"]), (&json!("conversation"), &json!({ "topic": "x" })));
+    assert_eq!(send(&server, "GET", &path, Value::Null).await, made);
+    let changed = send(&server, "POST", &path, json!({ "metadata": { "topic": "y" } })).await;
+    assert_eq!(send(&server, "GET", &path, Value::Null).await, changed);
+
+    let added = send(&server, "POST", &format!("{path}/items"), json!({ "items": said(&["c", "d"]) })).await;
+    assert_eq!((texts(&added), &added["has_more"]), (vec!["c", "d"], &json!(false)));
+    let page = send(&server, "GET", &format!("{path}/items?limit=3&order=asc"), Value::Null).await;
+    assert_eq!((texts(&page), &page["has_more"]), (vec!["a", "b", "c"], &json!(true)));
+    let after = page["last_id"].as_str().unwrap();
+    let rest = send(&server, "GET", &format!("{path}/items?order=asc&after={after}"), Value::Null).await;
+    assert_eq!(texts(&rest), ["d"]);
+    let item = format!("{path}/items/{after}");
+    assert_eq!(send(&server, "GET", &item, Value::Null).await["content"][0]["text"], "c");
+    send(&server, "DELETE", &item, Value::Null).await;
+    assert_eq!(server.send("GET", &item, None).await.status, 404);
+    assert_eq!(server.send("DELETE", &item, None).await.status, 404);
+    assert_eq!(texts(&send(&server, "GET", &format!("{path}/items"), Value::Null).await), ["d", "b", "a"]);
+
+    let other = server.key(NewKey { name: "other".into(), scopes: vec![Scope::Infer], ..NewKey::default() });
+    for (method, path) in [("GET", &path), ("DELETE", &path), ("GET", &format!("{path}/items"))] {
+        assert_eq!(server.send_as(Some(&other), method, path, None).await.status, 404);
+    }
+    assert_eq!(send(&server, "DELETE", &path, Value::Null).await["deleted"], true);
+    assert_eq!(server.send("GET", &path, None).await.status, 404);
+}
+
+#[tokio::test]
+async fn wrong_items_are_refused() {
+    let server = TestServer::start().await;
+    for (body, param) in [
+        (json!({ "items": said(&["x"; 21]) }), "items"),
+        (json!({ "items": [{ "id": "msg_1" }] }), "items[0]"),
+        (json!({ "items": [{ "role": "user" }] }), "items[0].content"),
+        (json!({ "metadata": { "a": "b".repeat(513) } }), "metadata"),
+    ] {
+        let answer = server.send("POST", "/v1/conversations", Some(&body)).await;
+        assert_eq!((answer.status, &answer.json()["error"]["param"]), (400, &json!(param)), "{body}");
+    }
+}
+
+/// What a conversation holds is what a client would have sent.
+#[tokio::test]
+async fn responses_read_it_and_add_to_it() {
+    let server = TestServer::start().await;
+    let first = json!({ "role": "user", "content": "My name is Ada." });
+    let made = send(&server, "POST", "/v1/conversations", json!({ "items": [first] })).await;
+    let id = made["id"].as_str().unwrap();
+    let ask = |fields: Value| {
+        let mut body = json!({ "model": "nano", "seed": 5, "max_output_tokens": 400 });
+        body.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+        body
+    };
+    let body = ask(json!({ "input": "What is 2 + 3?", "conversation": id }));
+    let one = send(&server, "POST", "/v1/responses", body).await;
+    assert_eq!(one["conversation"], json!({ "id": id }));
+    let path = format!("/v1/conversations/{id}/items?order=asc");
+    let items = send(&server, "GET", &path, Value::Null).await;
+    let items = items["data"].as_array().unwrap();
+    assert_eq!(items[1]["content"][0]["text"], "What is 2 + 3?");
+    assert_eq!(items[2..], one["output"].as_array().unwrap()[..]);
+
+    let inside = ask(json!({ "input": "And 3 + 4?", "conversation": { "id": id } }));
+    let inside = send(&server, "POST", "/v1/responses", inside).await;
+    let mut all = items.clone();
+    all.push(json!({ "role": "user", "content": "And 3 + 4?" }));
+    let outside = send(&server, "POST", "/v1/responses", ask(json!({ "input": all }))).await;
+    let said = |response: &Value| -> Vec<Value> {
+        response["output"].as_array().unwrap().iter().map(|item| item["content"].clone()).collect()
+    };
+    assert_eq!(inside["usage"]["input_tokens"], outside["usage"]["input_tokens"]);
+    assert_eq!(said(&inside), said(&outside));
+}
