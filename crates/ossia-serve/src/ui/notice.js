@@ -1,0 +1,62 @@
+// What is said under an answer that did not end as it should: kindly, with what can be done about it.
+
+import { h, icon } from "./dom.js";
+
+/** Elements for the node's notice; none if all is well. */
+export function noticeFor(node, actions) {
+  const redo = { label: "Try again", run: () => actions.redo(node) };
+  if (node.state === "stopped") return node.content || node.thinking ? [quiet("Stopped.")] : [notice("Stopped before the first word.", redo)];
+  if (node.state === "failed") return [failed(node, redo, actions)];
+  if (node.finish === "length") {
+    return [notice("The answer stopped at the limit: its number of new tokens, or the end of the context.",
+      { label: "Limits", run: actions.chatSettings })];
+  }
+  const empty = !node.content && !node.calls.some(Boolean);
+  return empty ? [notice("The model ended without an answer.", redo)] : [];
+}
+
+function failed(node, redo, actions) {
+  const { kind, message, until } = node.error;
+  switch (kind) {
+    case "gone":
+      return notice("The server does not answer. What you wrote is kept.", redo, true);
+    case "broken":
+      return notice(`${message} What had come is kept.`, redo, true);
+    case "key":
+      return notice("This server asks for a valid key.", { label: "Enter the key", run: actions.settings }, true);
+    case "full":
+      return notice(`This conversation is longer than the model's context. ${message}`, { label: "New chat", run: actions.newChat }, true);
+    case "busy":
+      return countdown(message, until, node, redo);
+    default:
+      return notice(message, redo, true);
+  }
+}
+
+/** Waits until the server wants to be asked again, then asks by itself. */
+function countdown(message, until, node, redo) {
+  const text = h("p");
+  const element = h("div", { class: "notice" }, icon("alert"), text, button(redo));
+  const tick = () => {
+    const left = Math.ceil((until - Date.now()) / 1000);
+    if (left < -2) text.textContent = `The server was busy. ${message}`; // an old page: nothing starts by itself
+    else if (left > 0) text.textContent = `The server is busy. Trying again in ${left} s.`;
+    else if (element.isConnected) return redo.run();
+    if (left >= 0) setTimeout(tick, 250);
+    return undefined;
+  };
+  tick();
+  return element;
+}
+
+function notice(text, action, wrong) {
+  return h("div", { class: wrong ? "notice wrong" : "notice" }, icon("alert"), h("p", null, text), button(action));
+}
+
+function quiet(text) {
+  return h("div", { class: "notice" }, h("p", null, text));
+}
+
+function button({ label, run }) {
+  return h("button", { type: "button", class: "button", click: run }, label);
+}
