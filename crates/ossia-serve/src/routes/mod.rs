@@ -1,6 +1,8 @@
 //! The routes, one file per API. Each gives its part of the table in `app.rs`.
 
 pub mod chat;
+pub mod completions;
+pub mod conversations;
 pub mod health;
 pub mod lists;
 pub mod metrics;

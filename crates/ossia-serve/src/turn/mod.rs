@@ -3,8 +3,10 @@
 //! [`Turns::begin`] renders a conversation, hands the tokens to the engine and gives a [`TurnStream`] of messages as the
 //! model says them. A malformed generation is never an error and never loses text; dropping the stream cancels it.
 
+mod gate;
 mod ledger;
 mod opening;
+mod raw;
 mod reader;
 mod stops;
 #[cfg(test)]
@@ -13,7 +15,8 @@ mod turns;
 
 pub use ledger::{Ledger, NoLedger};
 pub use opening::{Opening, ShownFormat, later_instructions};
-pub use turns::{RawRequest, RawStream, TurnStream, Turns};
+pub use raw::{RawEvent, RawRequest, RawStream};
+pub use turns::{TurnStream, Turns};
 
 use ossia_kernels::ops::sample::Params;
 use ossia_text::constrain::AnswerRules;

@@ -1,14 +1,13 @@
 //! Tokens to events: messages as harmony's parser reads them, corrected to what the caller declared, with log
 //! probabilities beside the text that they belong to, counted, and cut at stop texts.
 
-use std::collections::VecDeque;
-
 use ossia_kernels::ops::sample::Sampled;
 use ossia_text::harmony::{FINAL, Header, MessageEnd, MessageKind};
-use ossia_text::{Event, Harmony, HarmonyParser, ParsedMessage, Role, Tokenizer};
+use ossia_text::{Event, Harmony, HarmonyParser, ParsedMessage, Role};
 
-use super::stops::{Stops, Verdict};
-use super::{FinishReason, TokenLogprob, TopLogprob, TurnEvent, Usage};
+use super::gate::{Gate, Out, describe};
+use super::stops::Stops;
+use super::{FinishReason, TokenLogprob, TurnEvent, Usage};
 
 /// Reads one turn.
 pub(super) struct Reader {
@@ -17,6 +16,8 @@ pub(super) struct Reader {
     /// Full names of the tools that may be called.
     recipients: Vec<String>,
     stops: Stops,
+    /// For messages that are not the answer.
+    no_stops: Stops,
     open: Option<Open>,
     /// Log probabilities of a header's tokens: part of the text if there turns out to be no header.
     heading: Vec<TokenLogprob>,
@@ -28,11 +29,7 @@ pub(super) struct Reader {
 /// The message that is being read.
 struct Open {
     header: Header,
-    /// Text that was given, and text that was not given yet.
-    given: String,
-    held: String,
-    /// Log probabilities not given yet, each with the length of the text after its token.
-    logprobs: VecDeque<(usize, TokenLogprob)>,
+    gate: Gate,
 }
 
 impl Reader {
@@ -43,6 +40,7 @@ impl Reader {
             parser: harmony.completion_parser(),
             recipients,
             stops: Stops::new(stop),
+            no_stops: Stops::default(),
             open: None,
             heading: Vec::new(),
             usage: Usage::default(),
@@ -83,10 +81,9 @@ impl Reader {
             (Some(open), logprob) if was_open || spoke => {
                 let heading = std::mem::take(&mut self.heading);
                 if !was_open {
-                    open.adopt(heading, logprob.as_ref());
+                    open.gate.adopt(heading, logprob.as_ref());
                 }
-                let end = open.len();
-                open.logprobs.extend(logprob.map(|logprob| (end, logprob)));
+                open.gate.push_logprob(logprob);
             }
             _ => self.heading.clear(),
         }
@@ -118,11 +115,11 @@ impl Reader {
             Event::Start(header) => {
                 let header = self.admit(header);
                 out.push(TurnEvent::Start(header.clone()));
-                self.open = Some(Open::new(header));
+                self.open = Some(Open { header, gate: Gate::default() });
             }
             Event::Delta(text) => {
                 if let Some(open) = &mut self.open {
-                    open.held.push_str(&text);
+                    open.gate.push(&text);
                 }
             }
             Event::End(message) => {
@@ -132,7 +129,7 @@ impl Reader {
                     return;
                 }
                 let Some(mut open) = self.open.take() else { return };
-                open.give(open.held.len(), true, out);
+                tell(open.gate.finish(), out);
                 self.end(ParsedMessage { header: open.header, ..message }, out);
             }
         }
@@ -171,65 +168,21 @@ impl Reader {
 
     /// Gives what can be shown of the open message.
     fn give(&mut self, out: &mut Vec<TurnEvent>) {
-        let Some(open) = self.open.as_mut().filter(|open| !open.held.is_empty() && !self.stopped) else { return };
-        let watched = !self.stops.is_empty() && open.header.kind() == MessageKind::Answer;
-        let verdict = if watched { self.stops.judge(&open.held) } else { Verdict::Show(open.held.len()) };
-        match verdict {
-            Verdict::Show(len) => open.give(len, false, out),
-            Verdict::StopAt(len) => {
-                open.give(len, false, out);
-                let (header, text) = (open.header.clone(), std::mem::take(&mut open.given));
-                (self.stopped, self.open) = (true, None);
-                let (end, anomalies, raw_header) = (MessageEnd::Truncated, Vec::new(), String::new());
-                self.end(ParsedMessage { header, text, end, anomalies, raw_header }, out);
-            }
+        let Some(open) = &mut self.open else { return };
+        let watched = open.header.kind() == MessageKind::Answer;
+        let given = open.gate.give(if watched { &self.stops } else { &self.no_stops });
+        self.stopped = given.stopped;
+        tell(given, out);
+        if let Some(Open { header, gate }) = self.open.take_if(|_| self.stopped) {
+            let (end, anomalies, raw_header) = (MessageEnd::Truncated, Vec::new(), String::new());
+            self.end(ParsedMessage { header, text: gate.into_given(), end, anomalies, raw_header }, out);
         }
     }
 }
 
-impl Open {
-    fn new(header: Header) -> Self {
-        Self { header, given: String::new(), held: String::new(), logprobs: VecDeque::new() }
+fn tell(given: Out, out: &mut Vec<TurnEvent>) {
+    let Out { text, logprobs, .. } = given;
+    if !text.is_empty() || !logprobs.is_empty() {
+        out.push(TurnEvent::Delta { text, logprobs });
     }
-
-    /// Bytes of the message's text so far.
-    fn len(&self) -> usize {
-        self.given.len() + self.held.len()
-    }
-
-    /// Takes over the tokens at the end of what was thought to be a header: they are the beginning of the text.
-    fn adopt(&mut self, heading: Vec<TokenLogprob>, last: Option<&TokenLogprob>) {
-        let mut end = self.len().saturating_sub(last.map_or(0, |last| last.bytes.len()));
-        for logprob in heading.into_iter().rev() {
-            if end == 0 {
-                break;
-            }
-            let len = logprob.bytes.len();
-            self.logprobs.push_front((end, logprob));
-            end = end.saturating_sub(len);
-        }
-    }
-
-    /// Gives the first `len` bytes that are held, and the log probabilities of the tokens that they complete; all of
-    /// them at the `end`.
-    fn give(&mut self, len: usize, end: bool, out: &mut Vec<TurnEvent>) {
-        let text: String = self.held.drain(..len).collect();
-        self.given.push_str(&text);
-        if text.is_empty() && !end {
-            return;
-        }
-        let complete = |entry: &&(usize, TokenLogprob)| end || entry.0 <= self.given.len();
-        let count = self.logprobs.iter().take_while(complete).count();
-        let logprobs: Vec<TokenLogprob> = self.logprobs.drain(..count).map(|(_, logprob)| logprob).collect();
-        if !text.is_empty() || !logprobs.is_empty() {
-            out.push(TurnEvent::Delta { text, logprobs });
-        }
-    }
-}
-
-fn describe(tokenizer: &Tokenizer, sampled: &Sampled) -> Option<TokenLogprob> {
-    let bytes = |token| tokenizer.token_bytes(token).unwrap_or_default().to_vec();
-    let top = sampled.top.iter().map(|&(token, logprob)| TopLogprob { token, bytes: bytes(token), logprob });
-    let (token, logprob) = (sampled.token, sampled.logprob?);
-    Some(TokenLogprob { token, bytes: bytes(token), logprob, top: top.collect() })
 }

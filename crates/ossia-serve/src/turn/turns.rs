@@ -13,9 +13,9 @@ use ossia_text::{Harmony, RenderOptions, TextError};
 use tokio::sync::mpsc;
 
 use super::ledger::{Entry, Ledger};
+use super::raw::{RawRequest, RawStream};
 use super::reader::Reader;
 use super::{FinishReason, TurnEvent, TurnRequest};
-use crate::auth::Identity;
 use crate::error::ApiError;
 
 /// Everything that turns need: the engine and the model's text. Shared by all handlers.
@@ -37,41 +37,6 @@ pub struct TurnStream {
     entry: Entry,
     ready: VecDeque<TurnEvent>,
     ended: bool,
-}
-
-/// What tokens are to be continued, without harmony: a completion.
-pub struct RawRequest {
-    /// Token ids, at least one.
-    pub prompt: Vec<u32>,
-    /// How tokens are chosen.
-    pub params: ossia_kernels::ops::sample::Params,
-    /// New tokens at most.
-    pub limit: usize,
-    /// Log probabilities of the prompt's tokens, with so many of the best.
-    pub prompt_logprobs: Option<usize>,
-    /// Who asks.
-    pub identity: Identity,
-}
-
-/// The engine's events of a completion. Dropping it cancels the generation.
-pub struct RawStream {
-    /// What comes, in the engine's order.
-    pub events: mpsc::UnboundedReceiver<Event>,
-    ticket: Ticket,
-    entry: Entry,
-}
-
-impl RawStream {
-    /// What it took, and why it ended: to be called once, when both are known.
-    pub fn close(&mut self, usage: super::Usage, finish: &FinishReason) {
-        self.entry.usage = usage;
-        self.entry.close(Some(finish));
-    }
-
-    /// Ends the generation within a step.
-    pub fn cancel(&self) {
-        self.ticket.cancel();
-    }
 }
 
 impl Turns {
@@ -141,8 +106,9 @@ impl Turns {
 
     /// Begins a completion of plain tokens.
     pub fn begin_raw(&self, request: RawRequest) -> Result<RawStream, ApiError> {
-        let RawRequest { prompt, params, limit, prompt_logprobs, identity } = request;
+        let RawRequest { prompt, params, limit, stop, prompt_logprobs, identity } = request;
         let limit = self.room(prompt.len(), Some(limit))?;
+        let prompt_tokens = prompt.len();
         let entry = Entry::open(&self.ledger, identity.clone(), prompt.len())?;
         let request = Request {
             limit,
@@ -156,7 +122,7 @@ impl Turns {
             prompt_logprobs,
         };
         let (events, ticket) = self.submit(request)?;
-        Ok(RawStream { events, ticket, entry })
+        Ok(RawStream::new(&self.harmony, events, ticket, entry, prompt_tokens, stop))
     }
 
     /// How many tokens may be made after a prompt: what was asked for, at most what the context holds.
@@ -249,7 +215,7 @@ impl Constraint for Grammar {
 }
 
 /// Why the engine stopped, in the words of turns.
-pub(crate) fn reason(finish: Finish) -> FinishReason {
+pub(super) fn reason(finish: Finish) -> FinishReason {
     match finish {
         Finish::Stop => FinishReason::Stop,
         Finish::Length | Finish::ContextFull => FinishReason::Length,

@@ -3,9 +3,10 @@
 
 use std::time::Duration;
 
-use axum::body::{Body, to_bytes};
+use axum::body::Body;
 use axum::extract::{FromRequest, Request};
-use axum::http::header::CONTENT_ENCODING;
+use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
+use futures_util::StreamExt;
 use serde::de::DeserializeOwned;
 
 use crate::error::ApiError;
@@ -33,9 +34,24 @@ pub async fn read(request: Request<Body>, most: usize) -> Result<Vec<u8>, ApiErr
         // A small body could unfold to a very long one.
         return Err(ApiError::MediaType("Bodies with a Content-Encoding are not accepted. Send plain JSON."));
     }
-    let read = tokio::time::timeout(PATIENCE, to_bytes(request.into_body(), most)).await;
-    // Both a body that is too long and a broken connection end here; the latter will not read the answer.
-    Ok(read.map_err(|_| ApiError::Timeout)?.map_err(|_| ApiError::TooLarge(most))?.to_vec())
+    let told = request.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    if told.is_some_and(|told| told > most as u64) {
+        return Err(ApiError::TooLarge(most));
+    }
+    tokio::time::timeout(PATIENCE, collect(request.into_body(), most)).await.map_err(|_| ApiError::Timeout)?
+}
+
+async fn collect(body: Body, most: usize) -> Result<Vec<u8>, ApiError> {
+    let (mut pieces, mut bytes) = (body.into_data_stream(), Vec::new());
+    while let Some(piece) = pieces.next().await {
+        let broken = |_| ApiError::Invalid { param: None, problem: "The body's encoding is broken.".into() };
+        let piece = piece.map_err(broken)?;
+        if bytes.len() + piece.len() > most {
+            return Err(ApiError::TooLarge(most));
+        }
+        bytes.extend_from_slice(&piece);
+    }
+    Ok(bytes)
 }
 
 /// Reads JSON of at most 128 levels (what is not read may have more); wrong types are errors that name the field, unknown fields are passed over.

@@ -4,6 +4,7 @@
 pub mod body;
 pub mod chat;
 pub mod chat_answer;
+pub mod completions;
 pub mod fields;
 pub mod responses;
 pub mod sampling;

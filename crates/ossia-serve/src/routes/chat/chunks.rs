@@ -46,14 +46,14 @@ pub fn response(begun: Begun, wants_usage: bool) -> Response {
     for index in 0..choices {
         chunks.say(index, Delta { role: Some("assistant"), content: Some(String::new()), ..Delta::default() });
     }
-    let mut response = sse(chunks);
-    response.headers_mut().insert("x-accel-buffering", axum::http::HeaderValue::from_static("no"));
-    response
+    sse(chunks)
 }
 
-/// A stream of events as a response.
-fn sse(events: impl Stream<Item = Result<Event, Infallible>> + Send + 'static) -> Response {
-    Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response()
+/// A stream of events as a response, which no proxy is to collect.
+pub fn sse(events: impl Stream<Item = Result<Event, Infallible>> + Send + 'static) -> Response {
+    let mut response = Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response();
+    response.headers_mut().insert("x-accel-buffering", axum::http::HeaderValue::from_static("no"));
+    response
 }
 
 struct Chunks {

@@ -11,9 +11,11 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Extension, Json};
 
+pub use chunks::sse;
 pub use conversation::{Lookup, Told, told};
 pub use speaker::{Piece, Speaker};
 pub use tools::{Declared, declared};
+pub use whole::failure;
 
 use crate::app::{Access, Route, Shared};
 use crate::auth::{Identity, Scope};

@@ -78,7 +78,7 @@ async fn choice(
 }
 
 /// What a client is told of a turn that did not end well.
-pub(super) fn failure(finish: &FinishReason) -> ApiError {
+pub fn failure(finish: &FinishReason) -> ApiError {
     match finish {
         FinishReason::Cancelled => ApiError::Draining,
         _ => {
