@@ -57,30 +57,43 @@ pub struct Arrival {
     pub cancelled: Arc<AtomicBool>,
 }
 
-enum Waiting {
+/// A request that waits.
+struct Waiting {
+    who: Who,
+    /// Requests that came later and began before it.
+    passed: usize,
+}
+
+enum Who {
     New(Box<Arrival>),
     Preempted(Box<Sequence>),
 }
 
-impl Waiting {
+impl From<Who> for Waiting {
+    fn from(who: Who) -> Self {
+        Self { who, passed: 0 }
+    }
+}
+
+impl Who {
     fn client(&self) -> u64 {
         match self {
-            Waiting::New(arrival) => arrival.request.client,
-            Waiting::Preempted(sequence) => sequence.client,
+            Who::New(arrival) => arrival.request.client,
+            Who::Preempted(sequence) => sequence.client,
         }
     }
 
     fn finish(self, finish: Finish) {
         match self {
-            Waiting::New(arrival) => tell_end(arrival.sink, finish),
-            Waiting::Preempted(sequence) => sequence.finish(finish),
+            Who::New(arrival) => tell_end(arrival.sink, finish),
+            Who::Preempted(sequence) => sequence.finish(finish),
         }
     }
 
     fn cancelled(&self) -> bool {
         match self {
-            Waiting::New(arrival) => arrival.cancelled.load(Ordering::Relaxed),
-            Waiting::Preempted(sequence) => sequence.cancelled(),
+            Who::New(arrival) => arrival.cancelled.load(Ordering::Relaxed),
+            Who::Preempted(sequence) => sequence.cancelled(),
         }
     }
 }
@@ -124,7 +137,7 @@ impl<R: Runner> Core<R> {
     pub fn enqueue(&mut self, arrival: Arrival) {
         self.stats.requests += 1;
         self.scheduler.enqueue(arrival.request.client, arrival.id);
-        self.waiting.insert(arrival.id, Waiting::New(Box::new(arrival)));
+        self.waiting.insert(arrival.id, Who::New(Box::new(arrival)).into());
     }
 
     /// True where nobody waits or runs.
@@ -155,8 +168,8 @@ impl<R: Runner> Core<R> {
     /// Requests of each client that wait and never ran.
     pub fn queued(&self) -> HashMap<u64, usize> {
         let mut queued = HashMap::new();
-        for waiting in self.waiting.values().filter(|w| matches!(w, Waiting::New(_))) {
-            *queued.entry(waiting.client()).or_default() += 1;
+        for waiting in self.waiting.values().filter(|w| matches!(w.who, Who::New(_))) {
+            *queued.entry(waiting.who.client()).or_default() += 1;
         }
         queued
     }
@@ -174,7 +187,7 @@ impl<R: Runner> Core<R> {
         let waiting = std::mem::take(&mut self.waiting).into_values();
         self.stats.failed += (running.len() + waiting.len()) as u64;
         running.for_each(|sequence| sequence.finish(finish.clone()));
-        waiting.for_each(|waiting| waiting.finish(finish.clone()));
+        waiting.for_each(|waiting| waiting.who.finish(finish.clone()));
         self.pages = Pages::new(self.shape.pages);
         self.cache = PrefixCache::new(self.shape.window);
         self.scheduler = Scheduler::default();
@@ -198,7 +211,7 @@ impl<R: Runner> Core<R> {
 
     /// Ends what was cancelled.
     fn sweep(&mut self) {
-        let waiting = self.waiting.iter().filter(|(_, w)| w.cancelled()).map(|(&id, _)| id);
+        let waiting = self.waiting.iter().filter(|(_, w)| w.who.cancelled()).map(|(&id, _)| id);
         let running = self.running.iter().filter(|(_, s)| s.cancelled()).map(|(&id, _)| id);
         let gone: Vec<u64> = waiting.chain(running).collect();
         gone.into_iter().for_each(|id| self.end(id, Finish::Cancelled));
@@ -219,8 +232,8 @@ impl<R: Runner> Core<R> {
             self.scheduler.ended(sequence.client);
             sequence.finish(finish);
         } else if let Some(waiting) = self.waiting.remove(&id) {
-            self.scheduler.dequeue(waiting.client(), id, false);
-            waiting.finish(finish);
+            self.scheduler.dequeue(waiting.who.client(), id, false);
+            waiting.who.finish(finish);
         }
     }
 
@@ -286,7 +299,7 @@ impl<R: Runner> Core<R> {
         self.pages.release(&mut sequence.tables);
         (sequence.len, sequence.last_point) = (0, 0);
         self.scheduler.requeue(sequence.client, id);
-        self.waiting.insert(id, Waiting::Preempted(Box::new(sequence)));
+        self.waiting.insert(id, Who::Preempted(Box::new(sequence)).into());
     }
 
     /// Computes the shares. A step that breaks as a whole is taken apart, so that only those fail who break it.

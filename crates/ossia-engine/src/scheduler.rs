@@ -63,11 +63,12 @@ impl Scheduler {
         entry.running -= 1;
     }
 
-    /// The request that is to run next, with its client.
-    pub fn next(&self) -> Option<(u64, u64)> {
-        let waiting =
-            self.clients.iter().filter_map(|(&client, c)| c.waiting.front().map(|&id| (c.served, id, client)));
-        waiting.min().map(|(_, id, client)| (client, id))
+    /// The request of each client that is to run next, with its client; the least served client's first.
+    pub fn heads(&self) -> Vec<(u64, u64)> {
+        let head = |(&client, c): (&u64, &Client)| c.waiting.front().map(|&id| (c.served, id, client));
+        let mut heads: Vec<_> = self.clients.iter().filter_map(head).collect();
+        heads.sort_unstable();
+        heads.into_iter().map(|(_, id, client)| (client, id)).collect()
     }
 
     /// `id` waits no longer; it runs now where `runs`.

@@ -9,7 +9,10 @@ use std::time::Duration;
 
 use ossia_engine::{Engine, EngineOptions, Event, Finish, Limits, Refused, Request, Ticket};
 use ossia_kernels::ops::sample::Params;
-use ossia_model::checkpoint::Checkpoint;
+use ossia_kernels::{Bytes, DType};
+use ossia_model::checkpoint::{Checkpoint, Metadata, RawTensor};
+use ossia_model::gpt_oss::config::Config;
+use ossia_model::gpt_oss::synth;
 use ossia_model::{Model, Options};
 
 fn start(options: Options, engine: EngineOptions) -> Engine {
@@ -115,6 +118,59 @@ fn events_come_in_order() {
     assert_eq!((stats.answered, stats.generated_tokens, stats.running), (1, 20, 0));
     assert_eq!((stats.full_pages.used, stats.sliding_pages.used), (0, 0));
     assert_eq!(stats.full_pages.free + stats.full_pages.cached, 8192 / 64);
+}
+
+/// A model of random weights; with `broken` the embedding of token [`BROKEN`] is not a number.
+fn synthetic(broken: bool) -> Engine {
+    let config = Config::preset("mini", None).unwrap();
+    let mut tensors: Vec<RawTensor> = synth::checkpoint(&config, 3).unwrap().tensors().cloned().collect();
+    let table = tensors.iter_mut().find(|t| t.name == "model.embed_tokens.weight").unwrap();
+    assert_eq!(table.dtype, DType::BF16);
+    if broken {
+        let row = BROKEN as usize * config.hidden_size * 2;
+        let mut bytes = table.bytes.to_vec();
+        bytes[row..row + 2].copy_from_slice(&0x7FC0u16.to_le_bytes());
+        table.bytes = Bytes::new(bytes);
+    }
+    let metadata = Metadata::Json { value: config.to_hf_json(), file: "memory".into() };
+    let checkpoint = Checkpoint::from_parts("memory".into(), metadata, tensors).unwrap();
+    let model = Model::load(&checkpoint, options(8, 8192, 128), None, &mut |_, _| {}).unwrap();
+    Engine::start(model, EngineOptions::default())
+}
+
+const BROKEN: u32 = 77;
+
+/// Whoever has a broken token fails, the others get the bits that they always got.
+#[test]
+fn broken_weights_end_only_those_who_meet_them() {
+    let asked = |i: u32| Request {
+        client: u64::from(i),
+        forbidden: Arc::new([BROKEN]),
+        params: Params { top_logprobs: Some(2), ..Params::default() },
+        ..request((0..70 + i).map(|p| (p * p + i) % 70).collect(), 12)
+    };
+    let whole = synthetic(false);
+    let wants: Vec<Vec<Event>> = (0..5)
+        .map(|i| {
+            let (_ticket, events) = submit(&whole, asked(i));
+            said(events.iter())
+        })
+        .collect();
+    assert!(wants.iter().all(|events| events.len() == 13));
+    let engine = synthetic(true);
+    let good: Vec<_> = (0..5).map(|i| submit(&engine, asked(i))).collect();
+    let bad = [0, 3, 69, 200].into_iter().map(|at| {
+        let mut prompt: Vec<u32> = (0..201).map(|p| p % 70).collect();
+        prompt[at] = BROKEN;
+        submit(&engine, request(prompt, 5))
+    });
+    for (_ticket, events) in &bad.collect::<Vec<_>>() {
+        let end = events.iter().last();
+        assert!(matches!(&end, Some(Event::Finished(Finish::Failed(m))) if m.contains("not finite")), "{end:?}");
+    }
+    for ((_ticket, events), want) in good.iter().zip(wants) {
+        assert_eq!(said(events.iter()), want);
+    }
 }
 
 #[test]

@@ -295,29 +295,40 @@ impl Model {
     }
 
     fn forward<'a>(&'a mut self, work: &'a [Paged], tap: Option<&'a mut (dyn Tap + 'a)>) -> Result<Tensor, Error> {
-        let (mut tokens, mut sequences, mut logits_rows) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut tokens, mut sequences) = (Vec::new(), Vec::new());
         for w in work {
             let rows = tokens.len()..tokens.len() + w.tokens.len();
-            match w.logits {
-                Logits::None => {}
-                Logits::Last => logits_rows.push(rows.end as u32 - 1),
-                Logits::All => logits_rows.extend(rows.clone().map(|r| r as u32)),
-            }
             tokens.extend_from_slice(w.tokens);
             sequences.push(Sequence { rows, start: w.start, full: w.full, sliding: w.sliding });
         }
-        let mut step =
-            Step { runtime: &self.runtime, phase: Phase::Inference, sequences, kv: self.kv.layers(), logits_rows, tap };
+        let (kv, logits_rows) = (self.kv.layers(), logits_rows(work));
+        let mut step = Step { runtime: &self.runtime, phase: Phase::Inference, sequences, kv, logits_rows, tap };
         Ok(self.transformer.forward(&mut step, &tokens)?)
     }
 
     /// Runs a broken step again and looks at every op's result.
     fn find_fault(&mut self, work: &[Paged]) -> Result<Fault, Error> {
-        let mut finder = FaultFinder { layer: 0, num_layers: self.config.num_layers, found: None };
+        let mut finder =
+            FaultFinder { layer: 0, num_layers: self.config.num_layers, logits_rows: logits_rows(work), found: None };
         self.forward(work, Some(&mut finder))?;
         let unembedding = Fault { layer: self.config.num_layers, op: "unembedding", row: 0 };
         Ok(finder.found.unwrap_or(unembedding))
     }
+}
+
+/// The batch rows whose logits are wanted.
+fn logits_rows(work: &[Paged]) -> Vec<u32> {
+    let (mut rows, mut end) = (Vec::new(), 0);
+    for w in work {
+        let start = end;
+        end += w.tokens.len() as u32;
+        rows.extend(match w.logits {
+            Logits::None => end..end,
+            Logits::Last => end - 1..end,
+            Logits::All => start..end,
+        });
+    }
+    rows
 }
 
 /// Looks at what the last layer makes of every token: most rows of a prompt have no logits that would show a fault, and
@@ -341,6 +352,8 @@ impl Tap for Watch {
 struct FaultFinder {
     layer: usize,
     num_layers: usize,
+    /// What is made after the last layer has only these rows.
+    logits_rows: Vec<u32>,
     found: Option<Fault>,
 }
 
@@ -354,7 +367,11 @@ impl Tap for FaultFinder {
                 _ if self.layer == self.num_layers => OUTSIDE[1],
                 _ => op,
             };
-            self.found = bad.map(|at| Fault { layer: self.layer, op, row: at / result.cols() });
+            let row = |at: usize| match self.layer == self.num_layers {
+                true => self.logits_rows.get(at / result.cols()).map_or(0, |&row| row as usize),
+                false => at / result.cols(),
+            };
+            self.found = bad.map(|at| Fault { layer: self.layer, op, row: row(at) });
         }
         // The experts close a block.
         self.layer += usize::from(op == "experts");

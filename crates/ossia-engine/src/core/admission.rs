@@ -1,19 +1,36 @@
 //! Who may begin: a place among the running, pages for all tokens that are known, and fairness where both are short.
 //!
-//! The least served client's request is next, and others do not overtake it. Where it has no room, and has not begun yet,
-//! a client who has had more and holds more than his share makes room: his youngest sequences wait. So a client who
-//! floods the engine does not keep another from his first token. A request that was made to wait does not do so to
-//! others, or two large ones would push each other out for ever.
+//! The least served client's request is next. Where it has no room, and has not begun yet, a client who has had more and
+//! holds more than his share makes room: his youngest sequences wait. So a client who floods the engine does not keep
+//! another from his first token. A request that was made to wait does not do so to others, or two large ones would push
+//! each other out for ever.
+//!
+//! Where there is still no room, other clients' requests may pass, but only so many: then all wait until it has begun.
 
 use ossia_kernels::kv::PAGE;
 use ossia_model::gpt_oss::config::LayerKind;
 
-use super::{Arrival, Core, Waiting};
+use super::{Arrival, Core, Who};
 use crate::pages::Tables;
 use crate::prefix_cache::Hit;
 use crate::request::Event;
 use crate::runner::Runner;
 use crate::sequence::Sequence;
+
+/// Requests that may pass one that finds no room.
+const MOST_PASSED: usize = 16;
+/// Clients whose requests are tried in a step.
+const MOST_TRIED: usize = 8;
+
+/// What came of a try.
+enum Tried {
+    /// It runs.
+    Begun,
+    /// Others made room; it is to be tried again.
+    RoomMade,
+    /// There is no room for it.
+    NoRoom,
+}
 
 /// A waiting request that is to run.
 struct Candidate {
@@ -28,35 +45,57 @@ struct Candidate {
 impl<R: Runner> Core<R> {
     /// Lets waiting requests run while there is room for them.
     pub(super) fn admit(&mut self) {
-        while let Some(candidate) = self.candidate() {
-            let place = self.running.len() < self.shape.sequences;
-            let hit = if place { self.look_up(candidate.id) } else { None };
-            let lacking = self.lacking(candidate.tokens, hit.as_ref());
-            if place && lacking == 0 {
-                self.start(&candidate, hit);
-                continue;
-            }
-            if let Some(hit) = hit {
-                self.give_back(hit);
-            }
-            // Alone it must run, if need be without the prefix whose partial pages it cannot copy.
-            if self.running.is_empty() {
-                self.start(&candidate, None);
-                continue;
-            }
-            let victims = self.fair_victims(&candidate, place, lacking);
-            if victims.is_empty() {
-                return;
-            }
-            victims.into_iter().for_each(|victim| self.preempt(victim));
-        }
+        while self.admit_one() {}
     }
 
-    fn candidate(&self) -> Option<Candidate> {
-        let (client, id) = self.scheduler.next()?;
-        let (tokens, new) = match self.waiting.get(&id)? {
-            Waiting::New(arrival) => (arrival.request.prompt.len(), true),
-            Waiting::Preempted(sequence) => (sequence.tokens.len(), false),
+    /// True where it is to be called again.
+    fn admit_one(&mut self) -> bool {
+        let mut heads = self.scheduler.heads();
+        heads.truncate(MOST_TRIED);
+        for (at, &(client, id)) in heads.iter().enumerate() {
+            match self.candidate(client, id).map(|candidate| self.try_one(&candidate)) {
+                Some(Tried::Begun) => {
+                    for (_, earlier) in &heads[..at] {
+                        self.waiting.entry(*earlier).and_modify(|waiting| waiting.passed += 1);
+                    }
+                    return true;
+                }
+                Some(Tried::RoomMade) => return true,
+                Some(Tried::NoRoom) if self.waiting.get(&id).is_some_and(|w| w.passed >= MOST_PASSED) => return false,
+                Some(Tried::NoRoom) | None => {}
+            }
+        }
+        false
+    }
+
+    fn try_one(&mut self, candidate: &Candidate) -> Tried {
+        let place = self.running.len() < self.shape.sequences;
+        let hit = if place { self.look_up(candidate.id) } else { None };
+        let lacking = self.lacking(candidate.tokens, hit.as_ref());
+        if place && lacking == 0 {
+            self.start(candidate, hit);
+            return Tried::Begun;
+        }
+        if let Some(hit) = hit {
+            self.give_back(hit);
+        }
+        // Alone it must run, if need be without the prefix whose partial pages it cannot copy.
+        if self.running.is_empty() {
+            self.start(candidate, None);
+            return Tried::Begun;
+        }
+        let victims = self.fair_victims(candidate, place, lacking);
+        if victims.is_empty() {
+            return Tried::NoRoom;
+        }
+        victims.into_iter().for_each(|victim| self.preempt(victim));
+        Tried::RoomMade
+    }
+
+    fn candidate(&self, client: u64, id: u64) -> Option<Candidate> {
+        let (tokens, new) = match &self.waiting.get(&id)?.who {
+            Who::New(arrival) => (arrival.request.prompt.len(), true),
+            Who::Preempted(sequence) => (sequence.tokens.len(), false),
         };
         Some(Candidate { client, id, tokens, new })
     }
@@ -64,13 +103,13 @@ impl<R: Runner> Core<R> {
     /// The longest cached prefix that the request can use; its pages are held.
     fn look_up(&mut self, id: u64) -> Option<Hit> {
         let Self { cache, pages, options, waiting, .. } = self;
-        let (salt, tokens, most) = match waiting.get(&id)? {
-            Waiting::New(arrival) => {
+        let (salt, tokens, most) = match &waiting.get(&id)?.who {
+            Who::New(arrival) => {
                 let request = &arrival.request;
                 let most = if request.prompt_logprobs.is_some() { 0 } else { request.prompt.len() - 1 };
                 (request.salt, &request.prompt, most)
             }
-            Waiting::Preempted(sequence) => (sequence.salt, &sequence.tokens, sequence.reusable()),
+            Who::Preempted(sequence) => (sequence.salt, &sequence.tokens, sequence.reusable()),
         };
         if options.cache { cache.lookup(pages, salt, tokens, most) } else { None }
     }
@@ -127,12 +166,12 @@ impl<R: Runner> Core<R> {
     fn start(&mut self, candidate: &Candidate, hit: Option<Hit>) {
         let Candidate { client, id, .. } = *candidate;
         self.scheduler.dequeue(client, id, true);
-        let sequence = match self.waiting.remove(&id) {
-            Some(Waiting::New(arrival)) => {
+        let sequence = match self.waiting.remove(&id).map(|waiting| waiting.who) {
+            Some(Who::New(arrival)) => {
                 let Arrival { request, sink, cancelled, .. } = *arrival;
                 Sequence::new(id, request, self.shape.vocab, sink, cancelled)
             }
-            Some(Waiting::Preempted(sequence)) => Some(*sequence),
+            Some(Who::Preempted(sequence)) => Some(*sequence),
             None => None,
         };
         let hit = hit.and_then(|hit| self.copy_partial(hit));

@@ -55,9 +55,9 @@ fn busy_clients_get_equal_shares() {
         core.add(id, from(client, id as u32, prompt, 30));
     }
     let mut served = [0; 3];
-    while core.scheduler.next().is_some() {
+    while core.stats().waiting > 0 {
         core.step();
-        let all_busy = (0..3).all(|client| core.waiting.values().any(|w| w.client() == client));
+        let all_busy = (0..3).all(|client| core.waiting.values().any(|w| w.who.client() == client));
         if all_busy {
             served = [0, 1, 2].map(|client| core.scheduler.served(client));
         }
@@ -80,4 +80,25 @@ fn a_long_prompt_does_not_stall_decoding() {
         let after: Vec<usize> = others.iter().map(|h| h.tokens().len()).collect();
         assert_eq!(after, before.iter().map(|n| n + 1).collect::<Vec<_>>());
     }
+}
+
+/// One client's request needs nearly all pages and waits for them. Others begin meanwhile, but not for ever.
+#[test]
+fn a_large_request_neither_blocks_nor_starves() {
+    let mut core = Core::new(Fake::new(shape(4, 2048, 2560, 256)), EngineOptions::default());
+    let first = core.add(0, from(0, 1, 900, 100));
+    core.steps(6);
+    let large = core.add(1, from(1, 2, 2000, 5));
+    let small = core.add(2, from(2, 3, 100, 5));
+    core.steps(6);
+    assert!(small.cached() == 0 && small.tokens().len() >= 2, "{:?}", small.events());
+    assert!(large.events().is_empty() && first.finish().is_none());
+    // Small ones come without end.
+    for id in 3..200 {
+        core.add(id, from(2 + id % 3, id as u32, 100, 30));
+        core.steps(3);
+    }
+    assert!(large.finish().is_some());
+    core.run_out();
+    core.assert_whole();
 }

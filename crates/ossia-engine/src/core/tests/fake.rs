@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use ossia_kernels::kv::{PAGE, PageTable};
 use ossia_kernels::ops::sample::{Params, Sampler};
-use ossia_model::gpt_oss::config::LayerKind;
+use ossia_model::gpt_oss::config::{Config, LayerKind};
 use ossia_model::kv_cache::PageCounts;
 use ossia_model::{Logits, Paged};
 
@@ -20,6 +20,8 @@ pub const VOCAB: usize = 50;
 pub const BREAKS_ROW: u32 = 49;
 /// A token that breaks the whole step.
 pub const BREAKS_STEP: u32 = 48;
+/// A token at whose step the engine itself breaks: rows of logits are missing.
+pub const BREAKS_ENGINE: u32 = 47;
 pub const WINDOW: usize = 100;
 
 pub struct Fake {
@@ -30,15 +32,16 @@ pub struct Fake {
 
 /// `tokens` positions of all sequences together.
 pub fn shape(sequences: usize, context: usize, tokens: usize, chunk: usize) -> Shape {
-    let sliding = sequences * 4 + chunk.div_ceil(PAGE) + 3 * tokens / 512;
+    let config = Config { sliding_window: WINDOW, ..Config::preset("mini", None).unwrap() };
+    let chunk = chunk.max(sequences);
     Shape {
         vocab: VOCAB,
         context,
         sequences,
-        tokens: chunk.max(sequences),
+        tokens: chunk,
         logits_rows: sequences + 8,
         window: WINDOW,
-        pages: PageCounts { full: tokens / PAGE, sliding },
+        pages: PageCounts::shared(&config, sequences, tokens, chunk),
     }
 }
 
@@ -121,6 +124,9 @@ impl Runner for Fake {
             }
         }
         assert!(rows.len() <= self.shape.logits_rows);
+        if tokens.contains(&BREAKS_ENGINE) {
+            rows.clear();
+        }
         Ok(FakeLogits(rows))
     }
 

@@ -2,11 +2,13 @@
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::sync::mpsc::channel;
 
 use ossia_kernels::ops::sample::Sampler;
 
-use super::fake::{BREAKS_ROW, BREAKS_STEP, Fake, Heard, VOCAB, answer, request, shape, truths};
+use super::fake::{BREAKS_ENGINE, BREAKS_ROW, BREAKS_STEP, Fake, Heard, VOCAB, answer, request, shape, truths};
 use crate::core::{Arrival, Core, EngineOptions};
+use crate::engine::Engine;
 use crate::request::{Constraint, Event, Finish, Request, TokenMask};
 
 fn core() -> Core<Fake> {
@@ -192,4 +194,28 @@ fn prompt_logprobs_are_the_models_own() {
         others.iter().zip(0..).for_each(|(h, client)| assert_eq!(h.tokens(), answer(&good(client), 600).0));
         core.assert_whole();
     }
+}
+
+/// A fault of the engine's own: everybody who runs is told, and it begins anew.
+#[test]
+fn the_engine_outlives_itself() {
+    let engine = Engine::start_runner(Fake::new(shape(8, 600, 4096, 96)), EngineOptions::default());
+    for round in 0..3 {
+        let run = |request: Request| {
+            let (send, events) = channel();
+            let sink = Box::new(move |event| {
+                let _ = send.send(event);
+                ControlFlow::Continue(())
+            });
+            (engine.submit(request, sink).unwrap(), events)
+        };
+        let (_ticket, events) = run(request(vec![1, 2, BREAKS_ENGINE], 5));
+        let end = events.iter().last();
+        assert!(matches!(&end, Some(Event::Finished(Finish::Failed(m))) if m.contains("began anew")), "{end:?}");
+        let (_ticket, events) = run(good(round));
+        let tokens = events.iter().filter_map(|e| if let Event::Token(s) = e { Some(s.token) } else { None });
+        assert_eq!(tokens.collect::<Vec<_>>(), answer(&good(round), 600).0);
+    }
+    let stats = engine.stats();
+    assert_eq!((stats.failed, stats.answered), (3, 3));
 }
