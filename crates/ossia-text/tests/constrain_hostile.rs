@@ -6,7 +6,7 @@ use std::fmt::Write;
 
 use common::sampler::Sampler;
 use common::{Rng, constrainer, harmony};
-use ossia_text::constrain::{AnswerRules, Choice, ConstrainError, Format, ToolInput, ToolRule};
+use ossia_text::constrain::{AnswerRules, Choice, ConstrainError, Constrainer, Format, Matcher, ToolInput, ToolRule};
 use serde_json::{Map, Value, json};
 
 fn nested(depth: usize) -> Value {
@@ -190,10 +190,40 @@ fn a_generation_that_fails_leaves_others_alone() {
 }
 
 #[test]
+fn the_cache_keeps_to_its_bytes_and_serves_what_it_keeps() {
+    let max_bytes = 1 << 20;
+    let constrainer = Constrainer::with_cache_bytes(common::nano(), max_bytes).unwrap();
+    let compile = |i: usize| {
+        let schema = json!({"type": "object", "properties": {format!("p{i}"): {"type": "string"}}, "required": [format!("p{i}")]});
+        constrainer.compile(&AnswerRules { format: Format::JsonSchema(schema), ..AnswerRules::default() }).unwrap()
+    };
+    compile(0);
+    let one = constrainer.cached_bytes();
+    compile(0);
+    assert!(one > 0 && constrainer.cached_bytes() == one, "known rules take no more");
+    for i in 0..100 {
+        compile(i);
+        assert!(constrainer.cached_bytes() <= max_bytes);
+    }
+    assert!(constrainer.clone().cached_bytes() > max_bytes / 2, "clones share it");
+    let tiny = Constrainer::with_cache_bytes(common::nano(), 10).unwrap();
+    tiny.compile(&AnswerRules { format: Format::JsonObject, ..AnswerRules::default() }).unwrap();
+    assert_eq!(tiny.cached_bytes(), 0);
+}
+
+#[test]
+fn matchers_go_to_other_threads() {
+    fn is_send<T: Send>() {}
+    fn is_shared<T: Send + Sync + Clone>() {}
+    is_send::<Matcher>();
+    is_shared::<Constrainer>();
+}
+
+#[test]
 #[ignore = "prints times; run alone"]
 fn time_of_compiling_hostile_rules() {
     for (name, rules) in corpus() {
-        let fresh = ossia_text::constrain::Constrainer::new(harmony()).unwrap();
+        let fresh = Constrainer::new(harmony()).unwrap();
         let start = std::time::Instant::now();
         let found = fresh.compile(&rules).map(|_| ());
         println!(

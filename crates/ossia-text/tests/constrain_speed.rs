@@ -81,6 +81,23 @@ fn time_of_masks() {
 
 #[test]
 #[ignore = "prints times; run alone"]
+fn time_of_compiling_many_tools() {
+    let mut rng = Rng(3);
+    let random = std::iter::repeat_with(|| random_schema(&mut rng)).filter(|schema| schema.get("$defs").is_none());
+    let objects = random.map(|schema| json!({"type": "object", "properties": {"input": schema}}));
+    let tool = |(i, schema)| ToolRule::function(format!("tool_{i}"), Some(schema), true);
+    let tools: Vec<ToolRule> = objects.take(128).enumerate().map(tool).collect();
+    let rules = AnswerRules { tools, ..AnswerRules::default() };
+    constrainer();
+    for _ in 0..2 {
+        let start = Instant::now();
+        let bytes = constrainer().compile(&rules).map(|_| constrainer().cached_bytes());
+        println!("128 strict tools compiled in {:?}, cached bytes {bytes:?}", start.elapsed());
+    }
+}
+
+#[test]
+#[ignore = "prints times; run alone"]
 fn time_of_random_schemas() {
     let (mut rng, mut times) = (Rng(11), Vec::new());
     let sampler = common::sampler::Sampler::new(harmony());

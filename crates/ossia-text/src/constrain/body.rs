@@ -120,7 +120,7 @@ impl Compiler {
 const MAX_REBUILDS: usize = 64;
 
 /// What a grammar takes besides its lexer, for each byte of its source and in any case.
-const PER_SOURCE_BYTE: usize = 32;
+const PER_SOURCE_BYTE: usize = 112;
 const FIXED_BYTES: usize = 64 << 10;
 
 /// What a grammar may take at compiling and in one generation.

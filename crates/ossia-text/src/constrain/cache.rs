@@ -5,13 +5,10 @@ use std::sync::Arc;
 
 use super::body::{Grammar, Source};
 
-/// Most bytes that kept grammars hold, roughly.
-const MAX_BYTES: usize = 256 << 20;
-
 /// The cache.
-#[derive(Default)]
 pub(super) struct Cache {
     entries: HashMap<Source, Entry>,
+    max_bytes: usize,
     num_bytes: usize,
     clock: u64,
 }
@@ -22,6 +19,11 @@ struct Entry {
 }
 
 impl Cache {
+    /// Keeps up to so many bytes.
+    pub fn new(max_bytes: usize) -> Self {
+        Self { entries: HashMap::new(), max_bytes, num_bytes: 0, clock: 0 }
+    }
+
     /// A grammar that is here already.
     pub fn get(&mut self, source: &Source) -> Option<Arc<Grammar>> {
         self.clock += 1;
@@ -33,10 +35,10 @@ impl Cache {
     /// Keeps a grammar, unless it is larger than the whole cache.
     pub fn insert(&mut self, source: Source, grammar: Arc<Grammar>) {
         let num_bytes = size(&source, &grammar);
-        if num_bytes > MAX_BYTES || self.entries.contains_key(&source) {
+        if num_bytes > self.max_bytes || self.entries.contains_key(&source) {
             return;
         }
-        while self.num_bytes + num_bytes > MAX_BYTES {
+        while self.num_bytes + num_bytes > self.max_bytes {
             self.remove_oldest();
         }
         self.clock += 1;

@@ -31,6 +31,8 @@ use header::{Headers, Kinds};
 use turn::Plan;
 use vocab::Vocab;
 
+/// Most bytes that kept grammars hold, roughly.
+const CACHE_BYTES: usize = 256 << 20;
 /// Most tools of a request, and the longest name of one in bytes.
 const MAX_TOOLS: usize = 512;
 const MAX_NAME: usize = 256;
@@ -58,10 +60,15 @@ impl std::fmt::Debug for Constrainer {
 impl Constrainer {
     /// Builds the vocabulary's trie, which takes a moment. Fails for a vocabulary larger than any real one.
     pub fn new(harmony: &Harmony) -> Result<Self, TextError> {
+        Self::with_cache_bytes(harmony, CACHE_BYTES)
+    }
+
+    /// As [`Constrainer::new`], with a cache of so many bytes instead of 256 MiB.
+    pub fn with_cache_bytes(harmony: &Harmony, max_bytes: usize) -> Result<Self, TextError> {
         let vocab = Arc::new(Vocab::new(harmony)?);
         let unusable = |problem| TextError::Tokenizer { origin: "constrained answers".to_owned(), problem };
         let compiler = Compiler::new(&vocab).map_err(unusable)?;
-        Ok(Self { shared: Arc::new(Shared { vocab, compiler, cache: Mutex::default() }) })
+        Ok(Self { shared: Arc::new(Shared { vocab, compiler, cache: Mutex::new(Cache::new(max_bytes)) }) })
     }
 
     /// A matcher for one generation. Every grammar of the rules is compiled here or known already, so that whatever is
