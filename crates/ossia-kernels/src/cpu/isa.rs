@@ -9,7 +9,7 @@ pub enum Isa {
     Avx2,
     /// The same with AVX-512 (F, BW, DQ, VL) and VNNI.
     Avx512,
-    /// The same with AMX for products of bytes.
+    /// The same with VBMI, and AMX for products of bytes.
     Amx,
 }
 
@@ -33,7 +33,7 @@ impl Isa {
                 && is_x86_feature_detected!("avx512vnni")
             {
                 all.push(Isa::Avx512);
-                if has_amx() {
+                if is_x86_feature_detected!("avx512vbmi") && has_amx() {
                     all.push(Isa::Amx);
                 }
             }

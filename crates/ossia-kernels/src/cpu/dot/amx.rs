@@ -11,7 +11,7 @@ use std::arch::asm;
 use std::arch::x86_64::*;
 
 use super::quantize::{Int8Rows, Int16Rows};
-use super::rows_avx512::{FEW, Span, each_group, with_whole_tile, words_of_sixteen};
+use super::rows_avx512::{Scales, Span, with_whole_tile, words_of_sixteen};
 use super::{Panel, TILE, int8_avx512, int16_avx512};
 use crate::matrix::Matrix;
 use crate::mxfp4::GROUP;
@@ -19,11 +19,10 @@ use crate::mxfp4::GROUP;
 /// Tokens of a tile register.
 pub const TOKENS: usize = 16;
 
-/// From this many tokens on, filling a tile register is worth it.
-pub const LEAST_TOKENS: usize = 5;
-
-/// Tokens of half a tile register, which takes half of the time.
-const HALF: usize = TOKENS / 2;
+/// From this many tokens on, filling a tile register is worth it, for 16 bits or 8.
+pub const fn least_tokens(sixteen_bits: bool) -> usize {
+    if sixteen_bits { 2 } else { 5 }
+}
 
 /// Bytes of a group in a tile register: of A, and of B.
 const PLANE: usize = TOKENS * GROUP;
@@ -78,24 +77,34 @@ impl Drop for Registers {
 /// Bytes that are read past the last group: four products are made at once.
 pub const READ_FURTHER: usize = PRODUCTS * PLANE;
 
+/// Rows of a tile register that so many tokens get: fewer rows take less time, and less of the first cache.
+const fn lanes(tokens: usize) -> usize {
+    match tokens {
+        0..=8 => 8,
+        9..=12 => 12,
+        _ => TOKENS,
+    }
+}
+
 /// Bytes of planes and numbers of scales of sixteen tokens of `cols`, with 16 bits or 8.
 pub fn sizes(sixteen_bits: bool, cols: usize) -> (usize, usize) {
     (if sixteen_bits { 2 } else { 1 } * TOKENS * cols, TOKENS * cols / GROUP)
 }
 
-/// Lays up to sixteen tokens side by side: planes [groups, 16 tokens, 32], and half of each scale (codes are doubled
-/// values) [groups, 16].
+/// Lays up to sixteen tokens side by side: planes [groups, lanes, 32], and half of each scale (codes are doubled values)
+/// [groups, lanes].
 ///
 /// # Safety
 /// AVX-512 (F, BW, VL) is present.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 pub unsafe fn pack_int8(x: &Int8Rows, tokens: &[u32], planes: &mut [u8], scales: &mut [f32]) {
+    let lanes = lanes(tokens.len());
     for (lane, &token) in tokens.iter().enumerate() {
         let (values, scale) = (x.values(token as usize).as_chunks::<GROUP>().0, x.scales(token as usize));
         for (g, (values, d)) in values.iter().zip(scale).enumerate() {
-            let plane = &mut planes[g * PLANE + lane * GROUP..][..GROUP];
+            let plane = &mut planes[(g * lanes + lane) * GROUP..][..GROUP];
             plane.iter_mut().zip(values).for_each(|(out, v)| *out = *v as u8);
-            scales[g * TOKENS + lane] = 0.5 * d;
+            scales[g * lanes + lane] = 0.5 * d;
         }
     }
 }
@@ -106,15 +115,16 @@ pub unsafe fn pack_int8(x: &Int8Rows, tokens: &[u32], planes: &mut [u8], scales:
 /// AVX-512 (F, BW, VL) is present.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 pub unsafe fn pack_int16(x: &Int16Rows, tokens: &[u32], planes: &mut [u8], scales: &mut [f32]) {
+    let lanes = lanes(tokens.len());
     for (lane, &token) in tokens.iter().enumerate() {
         let (values, scale) = (x.values(token as usize).as_chunks::<GROUP>().0, x.scales(token as usize));
         for (g, (values, d)) in values.iter().zip(scale).enumerate() {
-            let both = &mut planes[2 * g * PLANE..][..2 * PLANE];
-            let (low, high) = both.split_at_mut(PLANE);
+            let both = &mut planes[2 * g * lanes * GROUP..][..2 * lanes * GROUP];
+            let (low, high) = both.split_at_mut(lanes * GROUP);
             let (low, high) = (&mut low[lane * GROUP..][..GROUP], &mut high[lane * GROUP..][..GROUP]);
             low.iter_mut().zip(values).for_each(|(out, v)| *out = *v as u8);
             high.iter_mut().zip(values).for_each(|(out, v)| *out = (*v >> 8) as u8);
-            scales[g * TOKENS + lane] = *d;
+            scales[g * lanes + lane] = *d;
         }
     }
 }
@@ -124,14 +134,15 @@ pub unsafe fn pack_int16(x: &Int16Rows, tokens: &[u32], planes: &mut [u8], scale
 ///
 /// # Safety
 /// AMX, AVX-512 (F, BW, DQ, VL, VNNI), AVX2, FMA and F16C are present.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx2,fma,f16c")]
 pub unsafe fn tile_int8(m: &Matrix, row: usize, tokens: (&[u8], &[f32]), panel: &mut Panel, out: &mut [[f32; TILE]]) {
     with_whole_tile(m, row, out, |row, out| {
         let (rows, groups) = (Span::new(m, row), m.groups());
         // SAFETY: a Matrix holds all its groups; the panel is unpacked before it is used.
         unsafe {
-            int8_avx512::unpack::<0>(&rows, groups, out.len() <= FEW, panel);
-            all_tokens::<1>(&rows, groups, tokens, panel, out);
+            at_once::<u8, 1>(&rows, groups, tokens, panel, out, |rows, g, scales, codes, out| {
+                unpack_group_of_codes(rows, g, scales, codes, out)
+            });
         }
     });
 }
@@ -140,71 +151,225 @@ pub unsafe fn tile_int8(m: &Matrix, row: usize, tokens: (&[u8], &[f32]), panel: 
 ///
 /// # Safety
 /// As for `tile_int8`.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx2,fma,f16c")]
 pub unsafe fn tile_int16(m: &Matrix, row: usize, tokens: (&[u8], &[f32]), panel: &mut Panel, out: &mut [[f32; TILE]]) {
     with_whole_tile(m, row, out, |row, out| {
         let (rows, groups) = (Span::new(m, row), m.groups());
         // SAFETY: a Matrix holds all its groups; the panel is unpacked before it is used.
         unsafe {
-            unpack_bytes(&rows, groups, out.len() <= FEW, panel);
-            all_tokens::<2>(&rows, groups, tokens, panel, out);
+            at_once::<[u8; 2], 2>(&rows, groups, tokens, panel, out, |rows, g, scales, codes, out| {
+                unpack_group_of_bytes(rows, g, scales, codes, out)
+            });
         }
     });
 }
 
-/// Scales of Q8 to f32, and its bytes side by side, four elements of each row.
+/// One group of Q8: scales to f32 and bytes side by side, four elements of each row.
 ///
 /// # Safety
-/// `groups` groups lie at every row.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-unsafe fn unpack_bytes(rows: &Span, groups: usize, few: bool, panel: &mut Panel) {
-    assert!(panel.codes.len() >= PLANE * groups && panel.scales.len() >= TILE * groups);
-    let unpack_one = |g: usize, halves: &[[u8; 2]; TILE]| {
-        // SAFETY: group g of every row; the panel holds 512 bytes and sixteen scales for each group.
-        unsafe {
-            _mm512_storeu_ps(panel.scales.as_mut_ptr().add(g * TILE), int16_avx512::widened(halves));
-            for part in 0..2 {
-                let words = words_of_sixteen(rows.elements.add(g * rows.group + 16 * part), rows.row);
-                let out = panel.codes.as_mut_ptr().add(g * PLANE + part * PLANE / 2);
-                for (quad, word) in words.into_iter().enumerate() {
-                    _mm512_storeu_si512(out.add(64 * quad).cast(), word);
-                }
+/// Group g lies at every row; there is room for 512 codes and sixteen scales.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx2,fma,f16c")]
+unsafe fn unpack_group_of_bytes(rows: &Span, g: usize, halves: &[[u8; 2]; TILE], codes: *mut u8, scales: *mut f32) {
+    // SAFETY: promised by the caller.
+    unsafe {
+        _mm512_storeu_ps(scales, int16_avx512::widened(halves));
+        for part in 0..2 {
+            let words = words_of_sixteen(rows.elements.add(g * rows.group + 16 * part), rows.row);
+            let out = codes.add(part * PLANE / 2);
+            for (quad, word) in words.into_iter().enumerate() {
+                _mm512_storeu_si512(out.add(64 * quad).cast(), word);
             }
         }
-    };
-    // SAFETY: promised by the caller; two bytes are a scale.
-    unsafe { each_group(rows, groups, few, unpack_one) };
+    }
 }
 
-/// All tokens, a tile register's at a time.
+/// E2M1 codes, doubled, for bytes whose two highest bits say nothing: sixteen values four times over.
+static CODES: [i8; 64] = {
+    let doubled = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
+    let mut table = [0; 64];
+    let mut i = 0;
+    while i < 64 {
+        table[i] = doubled[i % 16];
+        i += 1;
+    }
+    table
+};
+
+/// One group of MXFP4: scales to f32 and codes looked up, four elements of each row side by side.
 ///
 /// # Safety
-/// AMX and AVX-512 are present, panel and tokens are unpacked and packed.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-unsafe fn all_tokens<const PLANES: usize>(
+/// Group g lies at every row; there is room for 512 codes and sixteen scales.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx2,fma,f16c")]
+unsafe fn unpack_group_of_codes(rows: &Span, g: usize, exponents: &[u8; TILE], codes: *mut u8, scales: *mut f32) {
+    // SAFETY: promised by the caller.
+    unsafe {
+        let table = _mm512_loadu_si512(CODES.as_ptr().cast());
+        _mm512_storeu_ps(scales, int8_avx512::scales(_mm_loadu_si128(exponents.as_ptr().cast())));
+        let words = words_of_sixteen(rows.elements.add(g * rows.group), rows.row);
+        for (quad, word) in words.into_iter().enumerate() {
+            let (low, high) =
+                (_mm512_permutexvar_epi8(word, table), _mm512_permutexvar_epi8(_mm512_srli_epi16::<4>(word), table));
+            _mm512_storeu_si512(codes.add(64 * quad).cast(), low);
+            _mm512_storeu_si512(codes.add(64 * (quad + 4)).cast(), high);
+        }
+    }
+}
+
+/// All tokens, a tile register's at a time. Groups are unpacked on the way for the first; with no others to come they stay
+/// in the first cache, else they fill the panel.
+///
+/// # Safety
+/// AMX and AVX-512 are present, `groups` groups lie at every row, tokens are packed, `unpack` needs no more than that.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx2,fma,f16c")]
+unsafe fn at_once<S: Copy + Default, const PLANES: usize>(
     rows: &Span,
     groups: usize,
     (planes, token_scales): (&[u8], &[f32]),
-    panel: &Panel,
+    panel: &mut Panel,
     out: &mut [[f32; TILE]],
+    unpack: impl Fn(&Span, usize, &[S; TILE], *mut u8, *mut f32) + Copy,
 ) {
-    let per_tile = (PLANES * PLANE * groups, TOKENS * groups);
+    let (plane_bytes, num_scales) = (PLANES * PLANE * groups, TOKENS * groups);
     let tiles = out.len().div_ceil(TOKENS);
-    assert!(planes.len() >= tiles * per_tile.0 + READ_FURTHER && token_scales.len() >= tiles * per_tile.1);
-    assert!(panel.codes.len() >= PLANE * groups + READ_FURTHER && panel.scales.len() >= TILE * groups);
-    let few = out.len() <= FEW;
-    for (tile, out) in out.chunks_mut(TOKENS).enumerate() {
-        let (planes, scales) = (&planes[tile * per_tile.0..], &token_scales[tile * per_tile.1..]);
-        // The first tokens ask for the next tile of rows, which then comes while they are computed.
-        let ahead = (tile == 0).then_some((rows, !few));
-        let (planes, scales) = (planes.as_ptr(), scales.as_ptr());
-        // SAFETY: both hold `groups` groups.
+    assert!(planes.len() >= tiles * plane_bytes + READ_FURTHER && token_scales.len() >= tiles * num_scales);
+    // Later tokens need all that was unpacked.
+    let (room, mask) = if tiles > 1 { (groups, usize::MAX) } else { (groups.min(RING), RING - 1) };
+    assert!(panel.codes.len() >= room * PLANE + READ_FURTHER && panel.scales.len() >= room * TILE);
+    let mut tokens = out.chunks_mut(TOKENS).zip(planes.chunks(plane_bytes)).zip(token_scales.chunks(num_scales));
+    let Some(((first, planes), scales)) = tokens.next() else { return };
+    let panel = Unpacked { codes: panel.codes.as_mut_ptr(), scales: panel.scales.as_mut_ptr(), mask };
+    // SAFETY: promised by the caller; the panel has room for what is kept.
+    unsafe {
+        let mut gathered = Scales::<S>::new(rows, groups);
+        let unpack = |g: usize| {
+            rows.prefetch_near(g);
+            let at = g & mask;
+            unpack(rows, g, gathered.of(rows, groups, g), panel.codes.add(at * PLANE), panel.scales.add(at * TILE));
+        };
+        some_tokens::<PLANES>(groups, &panel, planes, scales, first, unpack);
+        for ((out, planes), scales) in tokens {
+            some_tokens::<PLANES>(groups, &panel, planes, scales, out, |_| {});
+        }
+    }
+}
+
+/// Where unpacked groups are: group g at g & mask.
+struct Unpacked {
+    codes: *mut u8,
+    scales: *mut f32,
+    mask: usize,
+}
+
+/// [`pipeline`] for as many tokens as there are.
+///
+/// # Safety
+/// As there.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx2,fma,f16c")]
+unsafe fn some_tokens<const PLANES: usize>(
+    groups: usize,
+    panel: &Unpacked,
+    planes: &[u8],
+    scales: &[f32],
+    out: &mut [[f32; TILE]],
+    unpack: impl FnMut(usize),
+) {
+    let (planes, scales) = (planes.as_ptr(), scales.as_ptr());
+    // SAFETY: promised by the caller.
+    unsafe {
+        match lanes(out.len()) {
+            8 => pipeline::<PLANES, 8>(groups, panel, planes, scales, out, unpack),
+            12 => pipeline::<PLANES, 12>(groups, panel, planes, scales, out, unpack),
+            _ => pipeline::<PLANES, 16>(groups, panel, planes, scales, out, unpack),
+        }
+    }
+}
+
+/// Groups of the panel that are used in turn.
+const RING: usize = 16;
+
+/// Up to M tokens. While some groups are multiplied, those after them are unpacked and those before them scaled: memory,
+/// arithmetic and tile registers are busy at the same time, and nothing waits for what was written just before.
+///
+/// # Safety
+/// AMX and AVX-512 are present; planes and scales hold `groups` groups of M tokens, `unpack` puts a group into the panel, and
+/// all can be read a little further.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx2,fma,f16c")]
+unsafe fn pipeline<const PLANES: usize, const M: usize>(
+    groups: usize,
+    panel: &Unpacked,
+    planes: *const u8,
+    token_scales: *const f32,
+    out: &mut [[f32; TILE]],
+    mut unpack: impl FnMut(usize),
+) {
+    let at_once = PRODUCTS / PLANES;
+    let &Unpacked { codes, scales: row_scales, mask } = panel;
+    // SAFETY: promised by the caller.
+    let _registers = unsafe { Registers::shape::<M>() };
+    let mut unpack_block = |first: usize| (first..(first + at_once).min(groups)).for_each(&mut unpack);
+    let mut sums = [const { std::mem::MaybeUninit::<Sums>::uninit() }; 2];
+    let mut acc = [_mm512_setzero_ps(); M];
+    // Two blocks ahead are unpacked, one ahead is multiplied, this one is taken out, the one before is scaled.
+    unpack_block(0);
+    unpack_block(at_once);
+    // SAFETY: the first block is unpacked.
+    unsafe { multiply::<PLANES, M>(codes, planes) };
+    let blocks = groups.div_ceil(at_once);
+    for block in 0..=blocks {
+        let first = block * at_once;
+        unpack_block(first + 2 * at_once);
+        // SAFETY: as above.
         unsafe {
-            if out.len() <= HALF {
-                one_tile::<PLANES, HALF>(groups, panel, ahead, planes, scales, out);
-            } else {
-                one_tile::<PLANES, TOKENS>(groups, panel, ahead, planes, scales, out);
+            if block < blocks {
+                take_out(sums[block % 2].as_mut_ptr());
             }
+            if block + 1 < blocks {
+                let next = first + at_once;
+                multiply::<PLANES, M>(codes.add((next & mask) * PLANE), planes.add(next * PLANES * M * GROUP));
+            }
+            if block > 0 {
+                let first = first - at_once;
+                let sums = sums[(block - 1) % 2].assume_init_ref();
+                for (g, sums) in (first..groups).zip(sums.0.chunks_exact(PLANES)) {
+                    let row_scale = _mm512_loadu_ps(row_scales.add((g & mask) * TILE));
+                    add_scaled::<PLANES, M>(sums, row_scale, token_scales.add(g * M), &mut acc);
+                }
+            }
+        }
+    }
+    for (out, acc) in out.iter_mut().zip(acc) {
+        // SAFETY: sixteen floats.
+        unsafe { _mm512_storeu_ps(out.as_mut_ptr(), acc) };
+    }
+}
+
+/// acc[n] += the sums of a group, scaled.
+///
+/// # Safety
+/// M scales of tokens lie at `token_scales`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx2,fma,f16c")]
+unsafe fn add_scaled<const PLANES: usize, const M: usize>(
+    sums: &[[[i32; TILE]; TOKENS]],
+    row_scale: __m512,
+    token_scales: *const f32,
+    acc: &mut [__m512; M],
+) {
+    for n in 0..M {
+        // SAFETY: sixteen numbers each; promised by the caller.
+        unsafe {
+            let mut sum = _mm512_load_si512(sums[0][n].as_ptr().cast());
+            if PLANES == 2 {
+                let high = _mm512_load_si512(sums[1][n].as_ptr().cast());
+                sum = _mm512_add_epi32(sum, _mm512_slli_epi32::<8>(high));
+            }
+            let scale = _mm512_mul_ps(row_scale, _mm512_set1_ps(*token_scales.add(n)));
+            acc[n] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), scale, acc[n]);
         }
     }
 }
@@ -216,66 +381,12 @@ struct Sums([[[i32; TILE]; TOKENS]; PRODUCTS]);
 /// Products are made in fours: each takes far longer than it keeps the unit busy.
 const PRODUCTS: usize = 4;
 
-/// Up to M tokens.
-///
-/// # Safety
-/// AMX and AVX-512 are present; `planes`, `scales` and the panel hold `groups` groups and can be read a little further.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-unsafe fn one_tile<const PLANES: usize, const M: usize>(
-    groups: usize,
-    panel: &Panel,
-    ahead: Option<(&Span, bool)>,
-    planes: *const u8,
-    scales: *const f32,
-    out: &mut [[f32; TILE]],
-) {
-    // SAFETY: promised by the caller.
-    let _registers = unsafe { Registers::shape::<M>() };
-    let at_once = PRODUCTS / PLANES;
-    let mut sums = const { Sums([[[0; TILE]; TOKENS]; PRODUCTS]) };
-    let mut acc = [_mm512_setzero_ps(); M];
-    // SAFETY: groups of the panel and of the tokens; what lies past the last group is multiplied but not added.
-    unsafe {
-        let start = |g: usize| {
-            let (codes, planes) = (panel.codes.as_ptr().add(g * PLANE), planes.add(g * PLANES * PLANE));
-            multiply::<PLANES>(codes, planes);
-        };
-        start(0);
-        for first in (0..groups).step_by(at_once) {
-            take_out(&mut sums);
-            if first + at_once < groups {
-                start(first + at_once);
-            }
-            for (g, sums) in (first..groups).zip(sums.0.chunks_exact(PLANES)) {
-                if let Some((rows, all)) = ahead {
-                    rows.prefetch_next(g, all);
-                }
-                let scale = _mm512_loadu_ps(panel.scales.as_ptr().add(g * TILE));
-                for n in 0..M {
-                    let mut sum = _mm512_load_si512(sums[0][n].as_ptr().cast());
-                    if PLANES == 2 {
-                        let high = _mm512_load_si512(sums[1][n].as_ptr().cast());
-                        sum = _mm512_add_epi32(sum, _mm512_slli_epi32::<8>(high));
-                    }
-                    let scale = _mm512_mul_ps(scale, _mm512_set1_ps(*scales.add(g * TOKENS + n)));
-                    acc[n] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), scale, acc[n]);
-                }
-            }
-        }
-    }
-    for (out, acc) in out.iter_mut().zip(acc) {
-        // SAFETY: sixteen floats.
-        unsafe { _mm512_storeu_ps(out.as_mut_ptr(), acc) };
-    }
-}
-
 /// Four products into registers 0 to 3: of four groups, or of both planes of two.
 ///
 /// # Safety
 /// The registers are shaped, and so many groups lie at `codes` and `planes`.
 #[inline(always)]
-unsafe fn multiply<const PLANES: usize>(codes: *const u8, planes: *const u8) {
+unsafe fn multiply<const PLANES: usize, const M: usize>(codes: *const u8, planes: *const u8) {
     // SAFETY: promised by the caller.
     unsafe {
         if PLANES == 1 {
@@ -285,18 +396,19 @@ unsafe fn multiply<const PLANES: usize>(codes: *const u8, planes: *const u8) {
                 "tilezero tmm0",
                 "tdpbssd tmm0, tmm4, tmm6",
                 "tileloadd tmm7, [{b} + {s64} + 512]",
-                "tileloadd tmm5, [{a} + {s32} + 512]",
+                "tileloadd tmm5, [{a} + {s32} + 1 * {plane}]",
                 "tilezero tmm1",
                 "tdpbssd tmm1, tmm5, tmm7",
                 "tileloadd tmm6, [{b} + {s64} + 1024]",
-                "tileloadd tmm4, [{a} + {s32} + 1024]",
+                "tileloadd tmm4, [{a} + {s32} + 2 * {plane}]",
                 "tilezero tmm2",
                 "tdpbssd tmm2, tmm4, tmm6",
                 "tileloadd tmm7, [{b} + {s64} + 1536]",
-                "tileloadd tmm5, [{a} + {s32} + 1536]",
+                "tileloadd tmm5, [{a} + {s32} + 3 * {plane}]",
                 "tilezero tmm3",
                 "tdpbssd tmm3, tmm5, tmm7",
                 a = in(reg) planes, b = in(reg) codes, s32 = in(reg) 32usize, s64 = in(reg) 64usize,
+                plane = const M * GROUP,
                 options(nostack, readonly),
             );
         } else {
@@ -305,17 +417,18 @@ unsafe fn multiply<const PLANES: usize>(codes: *const u8, planes: *const u8) {
                 "tileloadd tmm4, [{a} + {s32}]",
                 "tilezero tmm0",
                 "tdpbusd tmm0, tmm4, tmm6",
-                "tileloadd tmm5, [{a} + {s32} + 512]",
+                "tileloadd tmm5, [{a} + {s32} + 1 * {plane}]",
                 "tilezero tmm1",
                 "tdpbssd tmm1, tmm5, tmm6",
                 "tileloadd tmm7, [{b} + {s64} + 512]",
-                "tileloadd tmm4, [{a} + {s32} + 1024]",
+                "tileloadd tmm4, [{a} + {s32} + 2 * {plane}]",
                 "tilezero tmm2",
                 "tdpbusd tmm2, tmm4, tmm7",
-                "tileloadd tmm5, [{a} + {s32} + 1536]",
+                "tileloadd tmm5, [{a} + {s32} + 3 * {plane}]",
                 "tilezero tmm3",
                 "tdpbssd tmm3, tmm5, tmm7",
                 a = in(reg) planes, b = in(reg) codes, s32 = in(reg) 32usize, s64 = in(reg) 64usize,
+                plane = const M * GROUP,
                 options(nostack, readonly),
             );
         }
@@ -327,7 +440,7 @@ unsafe fn multiply<const PLANES: usize>(codes: *const u8, planes: *const u8) {
 /// # Safety
 /// The registers are shaped.
 #[inline(always)]
-unsafe fn take_out(sums: &mut Sums) {
+unsafe fn take_out(sums: *mut Sums) {
     // SAFETY: promised by the caller; a C is 1024 bytes.
     unsafe {
         asm!(

@@ -78,7 +78,7 @@ unsafe fn unpack_four(p: *const u8, row: usize, table: __m512i) -> (__m512i, __m
 /// Exponents to floats. Exponent 0 is 2^-127, which is subnormal; every other scale is larger.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn scales(exponents: __m128i) -> __m512 {
+pub fn scales(exponents: __m128i) -> __m512 {
     let bits = _mm512_slli_epi32::<23>(_mm512_cvtepu8_epi32(exponents));
     _mm512_castsi512_ps(_mm512_max_epi32(bits, _mm512_set1_epi32(0x0040_0000)))
 }
@@ -126,32 +126,47 @@ unsafe fn direct<const N: usize>(rows: &Span, groups: usize, x: &Int8Rows, token
     }
 }
 
-/// Scales to f32, and the rows' codes looked up, as value * 2 + ADDED, four elements of each row side by side. Rows are brought side by side while two codes are
-/// still in a byte, which is half of the work.
+/// Scales to f32, and the rows' codes looked up, as value * 2 + ADDED, four elements of each row side by side.
 ///
 /// # Safety
 /// `groups` groups lie at every row.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
 pub unsafe fn unpack<const ADDED: i32>(rows: &Span, groups: usize, few: bool, panel: &mut Panel) {
-    let (table, mask) = (code_table(ADDED), _mm512_set1_epi8(15));
     assert!(panel.codes.len() >= PANEL_GROUP * groups && panel.scales.len() >= TILE * groups);
-    let unpack_one = |g: usize, exponents: &[u8; TILE]| {
-        // SAFETY: group g of every row; the panel holds 512 bytes and sixteen scales for each group.
-        unsafe {
-            let scales = scales(_mm_loadu_si128(exponents.as_ptr().cast()));
-            _mm512_storeu_ps(panel.scales.as_mut_ptr().add(g * TILE), scales);
-            let words = words_of_sixteen(rows.elements.add(g * rows.group), rows.row);
-            let out = panel.codes.as_mut_ptr().add(g * PANEL_GROUP);
-            for (quad, word) in words.into_iter().enumerate() {
-                let low = _mm512_shuffle_epi8(table, _mm512_and_si512(word, mask));
-                let high = _mm512_shuffle_epi8(table, _mm512_and_si512(_mm512_srli_epi16::<4>(word), mask));
-                _mm512_storeu_si512(out.add(64 * quad).cast(), low);
-                _mm512_storeu_si512(out.add(64 * (quad + 4)).cast(), high);
-            }
+    let (codes, scales) = (panel.codes.as_mut_ptr(), panel.scales.as_mut_ptr());
+    // SAFETY: promised by the caller; a byte is a scale; the panel holds 512 bytes and sixteen scales for each group.
+    unsafe {
+        each_group(rows, groups, few, |g, exponents| {
+            unpack_group::<ADDED>(rows, g, exponents, codes.add(g * PANEL_GROUP), scales.add(g * TILE))
+        });
+    }
+}
+
+/// One group of [`unpack`]. Rows are brought side by side while two codes are still in a byte, which is half of the work.
+///
+/// # Safety
+/// Group g lies at every row; there is room for 512 codes and sixteen scales.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+pub unsafe fn unpack_group<const ADDED: i32>(
+    rows: &Span,
+    g: usize,
+    exponents: &[u8; TILE],
+    codes: *mut u8,
+    scales_out: *mut f32,
+) {
+    let (table, mask) = (code_table(ADDED), _mm512_set1_epi8(15));
+    // SAFETY: promised by the caller.
+    unsafe {
+        _mm512_storeu_ps(scales_out, scales(_mm_loadu_si128(exponents.as_ptr().cast())));
+        let words = words_of_sixteen(rows.elements.add(g * rows.group), rows.row);
+        for (quad, word) in words.into_iter().enumerate() {
+            let low = _mm512_shuffle_epi8(table, _mm512_and_si512(word, mask));
+            let high = _mm512_shuffle_epi8(table, _mm512_and_si512(_mm512_srli_epi16::<4>(word), mask));
+            _mm512_storeu_si512(codes.add(64 * quad).cast(), low);
+            _mm512_storeu_si512(codes.add(64 * (quad + 4)).cast(), high);
         }
-    };
-    // SAFETY: promised by the caller; a byte is a scale.
-    unsafe { each_group(rows, groups, few, unpack_one) };
+    }
 }
 
 /// The unpacked rows with some tokens.

@@ -90,16 +90,17 @@ impl Packed {
         use crate::cpu::disjoint::Disjoint;
 
         let used = runtime.isa == Isa::Amx && !matches!(x, Input::Float(_));
+        let sixteen_bits = matches!(x, Input::Int16(_));
         let mut tiles = 0;
         let place = |list: &&[u32]| {
             let start = tiles;
-            (used && list.len() >= amx::LEAST_TOKENS).then(|| {
+            (used && list.len() >= amx::least_tokens(sixteen_bits)).then(|| {
                 tiles += list.len().div_ceil(amx::TOKENS);
                 start
             })
         };
         let starts: Vec<_> = lists.iter().map(place).collect();
-        let sizes = amx::sizes(matches!(x, Input::Int16(_)), cols);
+        let sizes = amx::sizes(sixteen_bits, cols);
         if tiles == 0 {
             return Ok(None);
         }
@@ -132,11 +133,12 @@ impl Packed {
     fn scratch_bytes(lists: usize, tokens: usize, cols: usize) -> usize {
         use super::amx;
 
-        if tokens < amx::LEAST_TOKENS {
+        let least = amx::least_tokens(true);
+        if tokens < least {
             return 0;
         }
         // Each list may leave all but one of its last tile's places empty.
-        let tiles = tokens.div_ceil(amx::TOKENS) + lists.min(tokens / amx::LEAST_TOKENS);
+        let tiles = tokens.div_ceil(amx::TOKENS) + lists.min(tokens / least);
         let (planes, scales) = amx::sizes(true, cols);
         Arena::size_of::<u8>(tiles * planes + amx::READ_FURTHER) + Arena::size_of::<f32>(tiles * scales)
     }

@@ -25,6 +25,8 @@ pub struct Span {
     scale_group: usize,
     /// Rows whose next line is asked for in each group.
     near: usize,
+    /// Where each row begins, twice over.
+    starts: [usize; 2 * TILE],
 }
 
 /// Groups between the gathering of their scales and their use: time for small writes to become one read.
@@ -34,7 +36,7 @@ const SCALES_AHEAD: usize = 4;
 pub const FEW: usize = 8;
 
 /// How far ahead of each row memory is asked for.
-const NEAR: usize = 512;
+const NEAR: usize = 1024;
 
 impl Span {
     /// The rows from `row` on.
@@ -49,6 +51,7 @@ impl Span {
             scale_row: m.scales().row_stride(),
             scale_group: m.scales().group_stride(),
             near: (TILE * m.elements().group_stride()).div_ceil(64),
+            starts: std::array::from_fn(|r| r % TILE * m.elements().row_stride()),
         }
     }
 
@@ -77,10 +80,11 @@ impl Span {
             // SAFETY: a prefetch touches no memory and may point anywhere.
             unsafe { _mm_prefetch::<_MM_HINT_T0>(from.cast()) };
         }
-        for i in 0..self.near {
-            let from = self.elements.wrapping_add((g * self.near + i) % TILE * self.row + ahead);
+        let (first, ahead) = (g * self.near % TILE, self.elements.wrapping_add(ahead));
+        for start in self.starts[first..].iter().take(self.near) {
+            let from = ahead.wrapping_add(*start);
             // SAFETY: a prefetch touches no memory and may point anywhere.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(from.cast()) };
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(from.cast()) };
         }
     }
 
