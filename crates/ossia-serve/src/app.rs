@@ -19,6 +19,7 @@ use crate::reasoning::ReasoningMemory;
 use crate::routes;
 use crate::turn::Turns;
 use crate::types::body::MOST_BYTES;
+use crate::ui;
 
 /// Who may use a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,7 +92,7 @@ impl Route {
 
 /// Every route of the server.
 pub fn table() -> Vec<Route> {
-    let parts = [routes::chat::routes(), routes::health::routes(), routes::metrics::routes(), routes::models::routes(), routes::responses::routes()];
+    let parts = [routes::chat::routes(), routes::health::routes(), routes::metrics::routes(), routes::models::routes(), routes::responses::routes(), ui::routes()];
     parts.into_iter().flatten().collect()
 }
 

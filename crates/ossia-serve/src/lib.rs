@@ -24,3 +24,4 @@ pub mod store;
 pub mod tls;
 pub mod turn;
 pub mod types;
+pub mod ui;

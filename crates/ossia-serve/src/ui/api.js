@@ -66,7 +66,7 @@ async function request(path, options = {}) {
 
 function failure(status, error, retryAfter) {
   const message = typeof error.message === "string" ? error.message : `The server answered ${status}.`;
-  if (status === 401 || status === 403) return new ApiError("key", message);
+  if (status === 401) return new ApiError("key", message);
   if (status === 429 || status === 503) return new ApiError("busy", message, Number(retryAfter) || 5);
   if (error.code === "context_length_exceeded") return new ApiError("full", message);
   if (status === 502 || status === 504) return new ApiError("gone", "The server does not answer.");

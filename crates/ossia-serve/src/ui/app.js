@@ -295,7 +295,8 @@ class App {
       await this.draw();
     } catch (error) {
       if (error.kind === "key") this.settings(setting("key") ? "The server did not accept the key." : "This server asks for a key.");
-      else this.lost();
+      else if (error.kind === "gone") this.lost();
+      else toast(error.message);
     }
   }
 

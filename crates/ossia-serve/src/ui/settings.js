@@ -2,7 +2,7 @@
 // A browser that keeps nothing (private windows, storage switched off) still works; it then forgets.
 
 const NAME = "ossia.settings";
-const DEFAULTS = { schema: 1, key: "", theme: "system", effort: "medium", system: "", sidebar: true, enterSends: true };
+const DEFAULTS = { schema: 1, key: "", theme: "system", effort: "medium", system: "", sidebar: true };
 
 let values = { ...DEFAULTS, ...read() };
 
