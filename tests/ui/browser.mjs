@@ -145,6 +145,19 @@ const tests = {
     await shot(page, "stopped");
     return page;
   },
+  async "a huge answer leaves the page quick"() {
+    const page = await open();
+    await page.evaluate(() => {
+      window.longest = 0;
+      new PerformanceObserver((list) => list.getEntries().forEach((e) => (window.longest = Math.max(window.longest, e.duration)))).observe({ type: "longtask" });
+    });
+    await say(page, "huge");
+    await page.locator(".copy-code").waitFor();
+    await page.locator("#write").fill("typed meanwhile");
+    await page.getByText("Done.").waitFor({ timeout: 60_000 });
+    console.log(`      longest task ${await page.evaluate(() => window.longest)} ms`);
+    return page;
+  },
   async "tool calls"() {
     const page = await open();
     await page.getByRole("button", { name: "Settings of this chat" }).click();
@@ -174,6 +187,7 @@ const tests = {
     const page = await open();
     await say(page, "busy");
     await page.getByText(/Trying again in \d s/).waitFor();
+    await page.getByRole("button", { name: "Leave it" }).waitFor();
     await shot(page, "busy");
     await page.getByText("Light from the sun").waitFor();
     await answered(page);

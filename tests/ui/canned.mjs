@@ -127,6 +127,7 @@ $\\frac{\\href{javascript:alert(1)}{x}}{2}$`;
 export const answers = {
   table, code, math, hostile, usual,
   broken: usual,
+  huge: `\`\`\`js\n${'const a = { b: [1, "two", `three`] }; // four\n'.repeat(3000)}\`\`\`\n\nDone.`,
   toolresult: "In Lisbon it will be **sunny** for three days: 21, 22 and 24 °C.",
   long: Array.from({ length: 40 }, (_, i) => `${i + 1}. Point number ${i + 1} of a long list, with enough words in it to take up a whole line or even two of them on a narrow screen.`).join("\n"),
 };

@@ -1,6 +1,6 @@
 // A stand-in for the server, for working on the page and for its browser test: serves the page's files with the real
 // headers, and answers chat completions with canned streams. A word in the last message chooses what comes:
-// table, code, math, list, tool, slow, long, busy, full, broken, hostile, empty, nokey. No dependencies.
+// table, code, math, tool, slow, long, huge, busy, full, broken, hostile, empty. No dependencies.
 //   node tests/ui/mock.mjs [port]
 
 import { readFile } from "node:fs/promises";
@@ -10,7 +10,7 @@ import { answers, thoughts } from "./canned.mjs";
 
 const FOLDER = new URL("../../crates/ossia-serve/src/ui/", import.meta.url);
 const TYPES = { html: "text/html; charset=utf-8", css: "text/css; charset=utf-8", js: "text/javascript; charset=utf-8", svg: "image/svg+xml" };
-const CSP = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'";
+const CSP = "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'";
 const CONTEXT = 4096;
 
 /** What was asked, latest last; tests look at it. */
@@ -67,7 +67,7 @@ async function chat(request, response) {
 async function stream(body, has, response) {
   response.writeHead(200, { "content-type": "text/event-stream" });
   const send = (delta, finish = null) => event(response, { choices: [{ index: 0, delta, finish_reason: finish }] });
-  const pause = has("slow") ? 60 : has("long") ? 3 : 8;
+  const pause = has("slow") ? 60 : has("huge") ? 0 : has("long") ? 3 : 8;
   const wait = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
   const thought = body.reasoning_effort === "low" ? "" : has("toolresult") ? thoughts.result : thoughts.usual;
   send({ role: "assistant", content: "" });
@@ -81,6 +81,7 @@ async function stream(body, has, response) {
   for (const piece of tokens(text)) {
     if (response.destroyed) return;
     send({ content: piece });
+    if (pause === 0 && ++count % 50) continue;
     if (has("broken") && ++count > 12) return response.destroy();
     await wait(pause);
   }

@@ -36,15 +36,17 @@ function failed(node, redo, actions) {
 /** Waits until the server wants to be asked again, then asks by itself. */
 function countdown(message, until, node, redo) {
   const text = h("p");
-  const element = h("div", { class: "notice" }, icon("alert"), text, button(redo));
-  const tick = () => {
+  let waits = until - Date.now() > -2000; // a page opened later starts nothing by itself
+  const leave = button({ label: "Leave it", run: () => ((waits = false), tick()) });
+  const element = h("div", { class: "notice" }, icon("alert"), text, leave, button(redo));
+  function tick() {
     const left = Math.ceil((until - Date.now()) / 1000);
-    if (left < -2) text.textContent = `The server was busy. ${message}`; // an old page: nothing starts by itself
-    else if (left > 0) text.textContent = `The server is busy. Trying again in ${left} s.`;
-    else if (element.isConnected) return redo.run();
-    if (left >= 0) setTimeout(tick, 250);
-    return undefined;
-  };
+    leave.hidden = !waits;
+    text.textContent = waits ? `The server is busy. Trying again in ${Math.max(left, 0)} s.` : `The server was busy. ${message}`;
+    if (!waits) return;
+    if (left > 0) setTimeout(tick, 250);
+    else if (element.isConnected) redo.run();
+  }
   tick();
   return element;
 }

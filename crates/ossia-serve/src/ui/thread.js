@@ -20,7 +20,8 @@ export class Thread {
     Object.assign(this, { scroller, element, actions });
     this.views = new Map();
     this.follow = true;
-    this.frame = 0;
+    this.waiting = false;
+    this.pause = 0;
     this.toEnd = h("button", { type: "button", class: "to-end", hidden: true, "aria-label": "To the end", title: "To the end", click: () => this.end() }, icon("down"));
     document.getElementById("below").prepend(this.toEnd);
     scroller.addEventListener("scroll", () => this.#scrolled(), { passive: true });
@@ -48,11 +49,18 @@ export class Thread {
     if (other) this.end();
   }
 
-  /** A node changed: draws it with the next frame. */
+  /** A node changed: draws it with the next frame, or later if drawing is slow (a long piece of code): a quarter of the
+      time at most is spent on it, so that the page stays quick. */
   changed(node) {
-    if (!this.views.has(node.id)) return;
-    cancelAnimationFrame(this.frame);
-    this.frame = requestAnimationFrame(() => this.#update(node));
+    if (this.waiting || !this.views.has(node.id)) return;
+    this.waiting = true;
+    const draw = () => {
+      this.waiting = false;
+      const start = performance.now();
+      this.#update(node);
+      this.pause = Math.min(2000, 3 * (performance.now() - start));
+    };
+    setTimeout(() => requestAnimationFrame(draw), this.pause > 24 ? this.pause : 0);
   }
 
   /** Goes to the end and stays there. */
