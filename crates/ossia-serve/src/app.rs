@@ -88,11 +88,27 @@ impl Route {
     pub fn new(method: &'static str, path: &'static str, access: Access, handler: MethodRouter<Shared>) -> Self {
         Self { method, path, access, handler }
     }
+
+    /// What serves it, without the guard: for requests whose key was looked at already.
+    pub fn into_handler(self) -> MethodRouter<Shared> {
+        self.handler
+    }
 }
 
 /// Every route of the server.
 pub fn table() -> Vec<Route> {
-    let parts = [routes::chat::routes(), routes::health::routes(), routes::metrics::routes(), routes::models::routes(), routes::responses::routes(), ui::routes()];
+    let parts = [
+        routes::batches::routes(),
+        routes::chat::routes(),
+        routes::completions::routes(),
+        routes::conversations::routes(),
+        routes::files::routes(),
+        routes::health::routes(),
+        routes::metrics::routes(),
+        routes::models::routes(),
+        routes::responses::routes(),
+        ui::routes(),
+    ];
     parts.into_iter().flatten().collect()
 }
 

@@ -2,12 +2,15 @@
 //! before the server listens; what a server that died left unfinished is put right then.
 
 use std::path::Path;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::app::Shared;
 use crate::clock;
 use crate::keys::{self, KeyError};
 use crate::reasoning::Sealer;
+use crate::routes::batches::{self, Jobs};
 use crate::routes::responses::Runs;
 use crate::store::{Store, StoreError};
 
@@ -15,6 +18,8 @@ use crate::store::{Store, StoreError};
 const DATABASE: &str = "ossia.db";
 /// The secret's file in the data directory.
 const SECRET: &str = "reasoning.secret";
+/// What is old is looked for so often.
+const EXPIRY_EVERY: Duration = Duration::from_secs(3600);
 /// Responses are kept for so long, as at OpenAI.
 const RESPONSES_S: u64 = 30 * 24 * 3600;
 
@@ -26,6 +31,8 @@ pub struct Keeping {
     pub sealer: Sealer,
     /// Responses that are being made.
     pub runs: Runs,
+    /// Batches that are being done.
+    pub jobs: Jobs,
 }
 
 /// Why it could not be opened.
@@ -52,7 +59,7 @@ impl Keeping {
             tracing::warn!(failed, "responses were unfinished when the server stopped");
         }
         store.delete_incomplete_files().await?;
-        let keeping = Self { store, sealer, runs: Runs::default() };
+        let keeping = Self { store, sealer, runs: Runs::default(), jobs: Jobs::default() };
         keeping.expire().await?;
         Ok(keeping)
     }
@@ -70,6 +77,24 @@ impl Keeping {
         self.runs.wait_idle().await;
         self.store.close().await;
     }
+}
+
+/// Goes on with what a server before this one left, and deletes what is old, every hour. To be called once, when the
+/// server listens; ends with the process.
+pub fn begin(app: &Shared) {
+    let app = Shared::clone(app);
+    tokio::spawn(async move {
+        if let Err(error) = batches::resume(&app).await {
+            tracing::error!(%error, "batches could not go on");
+        }
+        loop {
+            tokio::time::sleep(EXPIRY_EVERY).await;
+            app.memory.sweep();
+            if let Err(error) = app.keeping.expire().await {
+                tracing::error!(%error, "what is old could not be deleted");
+            }
+        }
+    });
 }
 
 /// A response whose server died.

@@ -31,7 +31,7 @@ use tokio::sync::{Mutex, MutexGuard};
 
 pub use batches::{BatchCounts, BatchItem, StoredBatch};
 pub use conversations::{Append, StoredConversation, StoredItem};
-pub use files::{CHUNK_BYTES, FileChunks, StoredFile};
+pub use files::{CHUNK_BYTES, StoredFile};
 pub use responses::{Finished, NewResponse, StoredResponse, Turn};
 
 /// Connections to the database at once.

@@ -1,8 +1,10 @@
 //! The routes, one file per API. Each gives its part of the table in `app.rs`.
 
+pub mod batches;
 pub mod chat;
 pub mod completions;
 pub mod conversations;
+pub mod files;
 pub mod health;
 pub mod lists;
 pub mod metrics;

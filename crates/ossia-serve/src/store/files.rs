@@ -27,24 +27,6 @@ from_row!(StoredFile { id, created_at, expires_at, filename, purpose, num_bytes 
 
 const COLUMNS: &str = "id, created_at, expires_at, filename, purpose, num_bytes";
 
-/// Reads a file's chunks one after the other.
-pub struct FileChunks<'s> {
-    store: &'s Store,
-    file_id: String,
-    next: i64,
-}
-
-impl FileChunks<'_> {
-    /// The next chunk; None after the last.
-    pub async fn next(&mut self) -> Result<Option<Vec<u8>>, StoreError> {
-        let query = "SELECT data FROM file_chunks WHERE file_id = $1 AND position = $2";
-        let query = sqlx::query_as(query).bind(self.file_id.clone()).bind(self.next);
-        let chunk: Option<(Vec<u8>,)> = query.fetch_optional(&self.store.pool).await?;
-        self.next += 1;
-        Ok(chunk.map(|(data,)| data))
-    }
-}
-
 /// Writes a chunk as part of a transaction.
 pub(super) async fn write_chunk(
     write: &mut Write<'_>,
@@ -124,9 +106,12 @@ impl Store {
         Ok(query.fetch_optional(&self.pool).await?)
     }
 
-    /// The content of a file that [`Store::file`] gave.
-    pub fn file_chunks(&self, file: &StoredFile) -> FileChunks<'_> {
-        FileChunks { store: self, file_id: file.id.clone(), next: 0 }
+    /// A chunk of a file that [`Store::file`] gave, counted from 0; None after the last.
+    pub async fn file_chunk(&self, file_id: &str, position: i64) -> Result<Option<Vec<u8>>, StoreError> {
+        let query = "SELECT data FROM file_chunks WHERE file_id = $1 AND position = $2";
+        let query = sqlx::query_as(query).bind(file_id.to_owned()).bind(position);
+        let chunk: Option<(Vec<u8>,)> = query.fetch_optional(&self.pool).await?;
+        Ok(chunk.map(|(data,)| data))
     }
 
     /// A page of an owner's files, for one purpose if one is given, and one more where there are more.

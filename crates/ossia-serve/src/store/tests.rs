@@ -213,8 +213,8 @@ fn file(purpose: &str) -> StoredFile {
 
 async fn content(store: &Store, file: &StoredFile) -> Vec<u8> {
     let mut all = Vec::new();
-    let mut chunks = store.file_chunks(file);
-    while let Some(chunk) = chunks.next().await.unwrap() {
+    for position in 0.. {
+        let Some(chunk) = store.file_chunk(&file.id, position).await.unwrap() else { break };
         all.extend(chunk);
     }
     all
