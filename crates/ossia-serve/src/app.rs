@@ -106,6 +106,7 @@ pub fn table() -> Vec<Route> {
         routes::health::routes(),
         routes::metrics::routes(),
         routes::models::routes(),
+        routes::ollama::routes(),
         routes::responses::routes(),
         ui::routes(),
     ];

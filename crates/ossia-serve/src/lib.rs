@@ -20,6 +20,7 @@ pub mod models;
 pub mod quota;
 pub mod reasoning;
 pub mod routes;
+pub mod server;
 pub mod store;
 pub mod tls;
 pub mod turn;

@@ -9,4 +9,5 @@ pub mod health;
 pub mod lists;
 pub mod metrics;
 pub mod models;
+pub mod ollama;
 pub mod responses;

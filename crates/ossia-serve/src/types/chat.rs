@@ -10,7 +10,7 @@ use super::fields::{TextOr, WordOr};
 use super::sampling::Controls;
 
 /// The body.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
 #[serde(expecting = "an object")]
 pub struct ChatRequest {
     /// A model's id; the server's own where there is none.
@@ -86,7 +86,7 @@ pub struct Reasoning {
 }
 
 /// One message, of any role; which fields count depends on the role.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
 #[serde(expecting = "an object")]
 pub struct ChatMessage {
     /// system, developer, user, assistant or tool.

@@ -6,5 +6,6 @@ pub mod chat;
 pub mod chat_answer;
 pub mod completions;
 pub mod fields;
+pub mod ollama;
 pub mod responses;
 pub mod sampling;

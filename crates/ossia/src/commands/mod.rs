@@ -6,10 +6,12 @@ pub mod eval;
 pub mod export;
 pub mod generate;
 pub mod inspect;
+pub mod keys;
 pub mod list;
 pub mod logits;
 pub mod pull;
 pub mod run;
+pub mod serve;
 pub mod synth;
 pub mod train;
 pub mod verify;
@@ -23,6 +25,10 @@ pub enum Command {
     Chat(chat::ChatArgs),
     /// One answer on stdout
     Run(run::RunArgs),
+    /// Serve OpenAI's API and a chat page, to this machine alone unless told otherwise
+    Serve(serve::ServeArgs),
+    /// Make, list and revoke API keys
+    Keys(keys::KeysArgs),
     /// Fetch a model: resumes what was interrupted, verifies every hash
     Pull(pull::PullArgs),
     /// List the models on this machine
@@ -53,6 +59,8 @@ impl Command {
         match self {
             Command::Chat(args) => chat::run(args),
             Command::Run(args) => run::run(args),
+            Command::Serve(args) => serve::run(args),
+            Command::Keys(args) => keys::run(args),
             Command::Pull(args) => pull::run(args),
             Command::List(args) => list::run(args),
             Command::Inspect(args) => inspect::run(args),

@@ -33,18 +33,18 @@ pub fn routes() -> Vec<Route> {
 }
 
 /// What both kinds of answer begin with.
-pub(super) struct Begun {
-    id: String,
-    created: u64,
-    model: String,
-    fingerprint: String,
+pub struct Begun {
+    pub(crate) id: String,
+    pub(crate) created: u64,
+    pub(crate) model: String,
+    pub(crate) fingerprint: String,
     /// One for each choice.
-    streams: Vec<TurnStream>,
-    speakers: Vec<Speaker>,
-    wants_logprobs: bool,
-    date: String,
-    identity: Identity,
-    app: Shared,
+    pub(crate) streams: Vec<TurnStream>,
+    pub(crate) speakers: Vec<Speaker>,
+    pub(crate) wants_logprobs: bool,
+    pub(crate) date: String,
+    pub(crate) identity: Identity,
+    pub(crate) app: Shared,
 }
 
 async fn create(
@@ -64,7 +64,8 @@ async fn create(
     }
 }
 
-async fn begin(app: Shared, identity: Identity, request: ChatRequest) -> Result<Begun, ApiError> {
+/// Checks a request, and begins as many turns as it asks for.
+pub async fn begin(app: Shared, identity: Identity, request: ChatRequest) -> Result<Begun, ApiError> {
     let model = app.model.named(request.model.as_deref())?;
     if request.modalities.as_ref().is_some_and(|modalities| modalities.iter().any(|modality| modality != "text")) {
         return Err(ApiError::unsupported("modalities", "modalities: this model writes text only"));
@@ -120,7 +121,7 @@ fn limit(request: &ChatRequest) -> Result<Option<usize>, ApiError> {
 }
 
 /// Keeps what must stand before a speaker's calls.
-fn remember(app: &Shared, identity: &Identity, speaker: Speaker, date: &str) {
+pub fn remember(app: &Shared, identity: &Identity, speaker: Speaker, date: &str) {
     if let Some((call_ids, thought)) = speaker.to_remember(date) {
         for id in call_ids {
             app.memory.remember(&identity.key_id, &id, thought.clone());

@@ -1,0 +1,151 @@
+//! Ollama's API, so that its clients work, and programs that look for it: /api/version, tags, show, pull, chat, generate.
+//! Models are not fetched here: a pull of the model that is served succeeds at once, any other is unknown.
+
+mod answer;
+mod convert;
+
+use axum::extract::State;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Extension, Json};
+use serde_json::{Value, json};
+
+use crate::app::{Access, Route, Shared};
+use crate::auth::{Identity, Scope};
+use crate::clock;
+use crate::error::ApiError;
+use crate::models::ServedModel;
+use crate::types::body::JsonBody;
+use crate::types::ollama::{OllamaChat, OllamaGenerate, OllamaModel};
+
+/// The version whose API this is: programs ask it before they use newer parts.
+const VERSION: &str = "0.20.0";
+
+/// This file's part of the table.
+pub fn routes() -> Vec<Route> {
+    let key = Access::Key(Scope::Infer);
+    vec![
+        Route::new("GET", "/api/version", key, get(version)),
+        Route::new("GET", "/api/tags", key, get(tags)),
+        Route::new("POST", "/api/show", key, post(show)),
+        Route::new("POST", "/api/pull", key, post(pull)),
+        Route::new("POST", "/api/chat", key, post(chat)),
+        Route::new("POST", "/api/generate", key, post(generate)),
+    ]
+}
+
+/// An error as Ollama's clients read it: a text.
+pub struct OllamaError(ApiError);
+
+impl From<ApiError> for OllamaError {
+    fn from(error: ApiError) -> Self {
+        Self(error)
+    }
+}
+
+impl IntoResponse for OllamaError {
+    fn into_response(self) -> Response {
+        let text = self.0.to_string();
+        let mut response = self.0.into_response();
+        *response.body_mut() = json!({ "error": text }).to_string().into();
+        response.headers_mut().remove("content-length");
+        response
+    }
+}
+
+/// A body that is refused in Ollama's form.
+type Body<T> = Result<JsonBody<T>, ApiError>;
+
+async fn version() -> Json<Value> {
+    Json(json!({ "version": VERSION }))
+}
+
+async fn tags(State(app): State<Shared>) -> Json<Value> {
+    let model = &app.model;
+    let entry = |name: &str| {
+        json!({
+            "name": name, "model": name, "modified_at": clock::rfc3339(model.created), "size": model.num_bytes,
+            "digest": digest(model), "details": details(model),
+        })
+    };
+    Json(json!({ "models": model.names().map(entry).collect::<Vec<_>>() }))
+}
+
+async fn show(State(app): State<Shared>, body: Body<OllamaModel>) -> Result<Json<Value>, OllamaError> {
+    let JsonBody(request) = body?;
+    let model = &app.model;
+    model.named(request.model.or(request.name).as_deref())?;
+    Ok(Json(json!({
+        "license": "Apache-2.0", "modelfile": "", "parameters": "", "template": "harmony", "details": details(model),
+        "model_info": {
+            "general.architecture": "gptoss", "general.parameter_count": model.num_parameters,
+            "gptoss.context_length": model.context,
+        },
+        "capabilities": ["completion", "tools", "thinking"], "modified_at": clock::rfc3339(model.created),
+    })))
+}
+
+async fn pull(State(app): State<Shared>, body: Body<OllamaModel>) -> Result<Response, OllamaError> {
+    let JsonBody(request) = body?;
+    app.model.named(request.model.or(request.name).as_deref())?;
+    let success = json!({ "status": "success" });
+    if request.stream == Some(false) {
+        return Ok(Json(success).into_response());
+    }
+    let lines = format!("{}\n{success}\n", json!({ "status": "pulling manifest" }));
+    Ok(([(CONTENT_TYPE, "application/x-ndjson")], lines).into_response())
+}
+
+async fn chat(
+    State(app): State<Shared>,
+    Extension(identity): Extension<Identity>,
+    body: Body<OllamaChat>,
+) -> Result<Response, OllamaError> {
+    let JsonBody(request) = body?;
+    if request.messages.is_empty() {
+        return Ok(loaded(&app, answer::Form::Chat, request.model.as_deref())?);
+    }
+    let is_stream = request.stream.unwrap_or(true);
+    let request = convert::chat(request)?;
+    answer::answer(app, identity, request, answer::Form::Chat, is_stream).await
+}
+
+async fn generate(
+    State(app): State<Shared>,
+    Extension(identity): Extension<Identity>,
+    body: Body<OllamaGenerate>,
+) -> Result<Response, OllamaError> {
+    let JsonBody(request) = body?;
+    if request.prompt.is_empty() {
+        return Ok(loaded(&app, answer::Form::Generate, request.model.as_deref())?);
+    }
+    let is_stream = request.stream.unwrap_or(true);
+    let request = convert::generate(request)?;
+    answer::answer(app, identity, request, answer::Form::Generate, is_stream).await
+}
+
+/// Without a prompt a client only wants the model to be loaded, which it is.
+fn loaded(app: &Shared, form: answer::Form, asked: Option<&str>) -> Result<Response, ApiError> {
+    let model = app.model.named(asked)?;
+    let mut object = form.object(&model, "", "", Vec::new());
+    object["done"] = json!(true);
+    object["done_reason"] = json!("load");
+    Ok(Json(object).into_response())
+}
+
+fn details(model: &ServedModel) -> Value {
+    let size = match model.num_parameters {
+        n if n >= 1_000_000_000 => format!("{:.1}B", n as f64 / 1e9),
+        n => format!("{:.1}M", n as f64 / 1e6),
+    };
+    json!({
+        "parent_model": "", "format": "gguf", "family": "gptoss", "families": ["gptoss"], "parameter_size": size,
+        "quantization_level": model.quantization,
+    })
+}
+
+/// Something that stays the same as long as the model does; clients only compare it.
+fn digest(model: &ServedModel) -> String {
+    crate::keys::hash(&format!("{} {} {}", model.id, model.num_parameters, model.num_bytes))
+}

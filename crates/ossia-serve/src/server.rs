@@ -1,0 +1,165 @@
+//! A server from its parts to its end: opens what it keeps, listens, goes down when it is told to.
+
+use std::io;
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ossia_engine::Engine;
+use ossia_text::{Harmony, TextError};
+use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
+
+use crate::app::{App, router};
+use crate::auth::{Auth, Scope};
+use crate::guard::{Accounts, Doors};
+use crate::keeping::{Keeping, KeepingError};
+use crate::keys::KeyError;
+use crate::listener;
+use crate::models::ServedModel;
+use crate::reasoning::{MemoryLimits, ReasoningMemory};
+use crate::turn::Turns;
+
+/// When it is told to go down, running requests may take so long.
+const DRAIN: Duration = Duration::from_secs(25);
+/// What is too old is thrown away this often.
+const SWEEP: Duration = Duration::from_secs(600);
+
+/// What a server is made of.
+pub struct ServerOptions {
+    /// The folder of keys, secrets and the database.
+    pub data: PathBuf,
+    /// The database, where it is not a file in that folder.
+    pub database: Option<String>,
+    /// The model's names and numbers.
+    pub model: ServedModel,
+    /// Changes with the program and the model.
+    pub fingerprint: String,
+    /// Hosts and origins.
+    pub doors: Doors,
+    /// What may be done without a key; nothing, unless only this machine reaches the server.
+    pub without_key: Vec<Scope>,
+    /// TLS.
+    pub tls: Option<TlsAcceptor>,
+}
+
+/// Why a server does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// Keys and secrets.
+    #[error(transparent)]
+    Keys(#[from] KeyError),
+    /// The database.
+    #[error(transparent)]
+    Keeping(#[from] KeepingError),
+    /// The model's vocabulary.
+    #[error(transparent)]
+    Text(#[from] TextError),
+    /// The port, signals, threads.
+    #[error("the system refuses: {0}")]
+    System(#[from] io::Error),
+}
+
+/// Runs until the process is told to stop (SIGTERM, SIGINT), then lets running requests finish. A second signal ends it at
+/// once. `ready` is called when requests are taken.
+pub fn run(
+    options: ServerOptions,
+    engine: Engine,
+    harmony: Harmony,
+    listener: TcpListener,
+    ready: impl FnOnce(),
+) -> Result<(), ServerError> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let ended = runtime.block_on(serve(options, engine, harmony, listener, ready));
+    // Handlers that are still busy are not waited for.
+    runtime.shutdown_background();
+    ended
+}
+
+async fn serve(
+    options: ServerOptions,
+    engine: Engine,
+    harmony: Harmony,
+    listener: TcpListener,
+    ready: impl FnOnce(),
+) -> Result<(), ServerError> {
+    let ServerOptions { data, database, model, fingerprint, doors, without_key, tls } = options;
+    let accounts = Arc::new(Accounts::default());
+    let app = Arc::new(App {
+        turns: Arc::new(Turns::new(engine, harmony, Arc::clone(&accounts) as _)?),
+        model,
+        fingerprint,
+        memory: ReasoningMemory::new(MemoryLimits::default()),
+        auth: Auth::open(&data, without_key)?,
+        keeping: Keeping::open(&data, database.as_deref()).await?,
+        counters: Arc::clone(&accounts.counters),
+        accounts,
+        doors,
+        draining: false.into(),
+    });
+    listener.set_nonblocking(true)?;
+    let listener = tokio::net::TcpListener::from_std(listener)?;
+    let mut signals = Signals::new()?;
+    let (stop, stopping) = watch::channel(false);
+    let serving = tokio::spawn(listener::serve(listener, router(Arc::clone(&app)), tls, stopping));
+    let sweeping = tokio::spawn(sweep(Arc::clone(&app)));
+    ready();
+    signals.next().await;
+    tracing::info!("going down: no new requests; a second signal ends at once");
+    app.drain();
+    // Nobody listens any more if serving has ended by itself.
+    let _ = stop.send(true);
+    tokio::select! {
+        _ = serving => {}
+        () = tokio::time::sleep(DRAIN) => tracing::warn!("some requests were still running and are cut off"),
+        () = signals.next() => return Ok(()),
+    }
+    sweeping.abort();
+    tokio::select! {
+        closed = tokio::time::timeout(DRAIN, app.keeping.close()) => {
+            if closed.is_err() {
+                tracing::warn!("the database did not close in time");
+            }
+        }
+        () = signals.next() => {}
+    }
+    Ok(())
+}
+
+async fn sweep(app: Arc<App>) {
+    loop {
+        tokio::time::sleep(SWEEP).await;
+        app.memory.sweep();
+        if let Err(error) = app.keeping.expire().await {
+            tracing::error!(%error, "what is too old could not be deleted");
+        }
+    }
+}
+
+/// The signals that end a server.
+struct Signals {
+    #[cfg(unix)]
+    terminate: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        #[cfg(unix)]
+        let terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+        Ok(Self {
+            #[cfg(unix)]
+            terminate,
+        })
+    }
+
+    async fn next(&mut self) {
+        #[cfg(unix)]
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = tokio::signal::ctrl_c() => {}
+        }
+        #[cfg(not(unix))]
+        let _ = tokio::signal::ctrl_c().await;
+    }
+}
