@@ -32,8 +32,8 @@ export async function generate(conversation, node, signal, onchange) {
 }
 
 function requestBody(conversation, node) {
-  const body = { model: node.model, messages: messagesFor(conversation, node.parent) };
-  body.reasoning_effort = conversation.effort;
+  const body = { messages: messagesFor(conversation, node.parent), reasoning_effort: conversation.effort };
+  if (node.model) body.model = node.model;
   if (conversation.temperature !== null) body.temperature = conversation.temperature;
   if (conversation.topP !== null) body.top_p = conversation.topP;
   if (conversation.maxTokens !== null) body.max_completion_tokens = conversation.maxTokens;
