@@ -53,6 +53,7 @@ impl Scheduler {
 
     /// A request came: it waits behind its client's others.
     pub fn enqueue(&mut self, client: u64, id: u64) {
+        self.update();
         self.client(client).waiting.push_back(id);
     }
 
@@ -88,7 +89,6 @@ impl Scheduler {
     /// Counts tokens that were computed for `client`.
     pub fn charge(&mut self, client: u64, tokens: u64) {
         self.client(client).served += tokens;
-        self.update();
     }
 
     /// What `client` has had.

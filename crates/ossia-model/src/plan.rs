@@ -96,18 +96,20 @@ impl Plan {
 
 fn advice(plan: Plan, checkpoint: &Checkpoint, config: &Config, options: &Options, available: u64) -> String {
     let fits = |options: &Options| Plan::new(checkpoint, config, options).total() <= available;
+    let share = |context: usize| options.kv_tokens.map_or(String::new(), |_| format!(" --kv-tokens {context}"));
     if let Some(tokens) = options.kv_tokens.and_then(|asked| largest_share(options, asked, &fits)) {
         return format!("{tokens} tokens of all sequences together fit: --kv-tokens {tokens}");
     }
     if let Some(context) = largest_context(options, &fits) {
-        return format!("a context of {context} tokens fits: --ctx {context}");
+        return format!("a context of {context} tokens fits: --ctx {context}{}", share(context));
     }
     let q8 = Options { dense: Some(Dense::Q8), precision: Precision::Fast, ..options.clone() };
     if options.dense(checkpoint) == Dense::Kept
         && let Some(context) = largest_context(&q8, &fits)
     {
         return format!(
-            "8-bit dense weights fit with a context of {context} tokens: --dense q8_0 --precision fast --ctx {context}"
+            "8-bit dense weights fit with a context of {context} tokens: --dense q8_0 --precision fast --ctx {context}{}",
+            share(context)
         );
     }
     format!(
@@ -195,5 +197,48 @@ impl Options {
     /// Positions of all sequences together.
     pub fn all_tokens(&self) -> usize {
         self.kv_tokens.map_or(self.sequences * self.context, |tokens| tokens.max(self.context))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gpt_oss::synth;
+
+    /// Sixty-four sequences that share the positions of two contexts take the memory of these and of their windows.
+    #[test]
+    fn shared_positions_are_what_is_counted() {
+        let config = Config::preset("mini", None).unwrap();
+        let checkpoint = synth::checkpoint(&config, 0).unwrap();
+        let own = Options { context: 4096, sequences: 64, logits_rows: 64, threads: 1, ..Options::default() };
+        let shared = Options { kv_tokens: Some(8192), ..own.clone() };
+        let plan = |options: &Options| Plan::new(&checkpoint, &config, options);
+        assert_eq!((plan(&own).kv_tokens, plan(&shared).kv_tokens), (64 * 4096, 8192));
+        let counts = shared.pages(&config);
+        assert_eq!(counts.full, 8192 / 64);
+        assert!(counts.sliding >= 64 * 4);
+        assert_eq!(plan(&shared).kv, counts.bytes(&config, shared.kv_type()) as u64);
+        // Less than a context is no use.
+        let least = Options { kv_tokens: Some(1), ..own.clone() };
+        assert_eq!((least.all_tokens(), least.pages(&config).full), (4096, 64));
+    }
+
+    /// What is advised fits, and is the most of its kind.
+    #[test]
+    fn the_advice_for_shared_positions_fits() {
+        let config = Config::preset("mini", None).unwrap();
+        let checkpoint = synth::checkpoint(&config, 0).unwrap();
+        let with =
+            |tokens| Options { context: 1024, sequences: 8, kv_tokens: Some(tokens), threads: 1, ..Options::default() };
+        let plan = |tokens| Plan::new(&checkpoint, &config, &with(tokens));
+        let available = plan(1 << 14).total();
+        let refused = plan(1 << 18).check(&checkpoint, &config, &with(1 << 18), available).unwrap_err();
+        let text = refused.to_string();
+        assert!(text.contains("--kv-tokens 16384") && text.contains("at 262144 tokens"), "{text}");
+        assert!(plan(1 << 14).check(&checkpoint, &config, &with(1 << 14), available).is_ok());
+        // Not even one context fits: a smaller one is advised.
+        let small = plan(1024).total() - 1;
+        let text = plan(1 << 18).check(&checkpoint, &config, &with(1 << 18), small).unwrap_err().to_string();
+        assert!(text.contains("--ctx 512 --kv-tokens 512"), "{text}");
     }
 }
