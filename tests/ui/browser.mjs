@@ -193,7 +193,7 @@ const tests = {
     await answered(page);
     assert.equal(await page.locator(".branches").count(), 0, "the refused answer made room");
     await say(page, "full");
-    await page.getByText("longer than the model's context").waitFor();
+    await page.getByText("Your prompt has 5120 tokens").waitFor();
     await shot(page, "full");
     await say(page, "broken");
     await page.getByText("What had come is kept").waitFor();
@@ -290,10 +290,16 @@ const tests = {
       field.dispatchEvent(new ClipboardEvent("paste", { clipboardData: data, bubbles: true, cancelable: true }));
     });
     await page.locator(".chip", { hasText: "Pasted text.txt" }).waitFor();
+    await page.locator("#thread").evaluate((place) => {
+      const data = new DataTransfer();
+      data.items.add(new File(["dropped"], "dropped.txt"));
+      for (const type of ["dragover", "drop"]) place.dispatchEvent(new DragEvent(type, { dataTransfer: data, bubbles: true, cancelable: true }));
+    });
+    await page.locator(".chip", { hasText: "dropped.txt" }).waitFor();
     await say(page, "What is in it?");
     await answered(page);
     assert.match(requests.at(-1).messages[0].content, /^File: notes\.md\n````\n# Notes/);
-    assert.equal(await page.locator(".message .chip").count(), 2);
+    assert.equal(await page.locator(".message .chip").count(), 3);
     return page;
   },
   async "effort, shortcuts and focus"() {
@@ -336,7 +342,8 @@ const tests = {
     await page.getByRole("button", { name: /Show the list/ }).click();
     await page.waitForTimeout(50);
     await shot(page, "phone-list");
-    await page.locator("#scrim").click({ position: { x: 370, y: 400 } });
+    await page.locator(".chats a").click();
+    await page.locator("body.drawer").waitFor({ state: "detached" });
     await page.getByRole("button", { name: "Settings of this chat" }).click();
     await shot(page, "phone-dialog");
     return page;

@@ -59,7 +59,7 @@ async function chat(request, response) {
   const has = (word) => words.includes(word);
   if (has("busy") && busyLeft-- > 0) return json(response, 429, { error: { message: "Too many requests." } }, { "retry-after": "2" });
   if (has("full")) {
-    return json(response, 400, { error: { message: "The prompt has 5,120 tokens; the context holds 4,096.", code: "context_length_exceeded" } });
+    return json(response, 400, { error: { message: "This model's context is 4096 tokens. Your prompt has 5120 tokens. Shorten the prompt.", code: "context_length_exceeded" } });
   }
   return stream(body, has, response);
 }

@@ -64,6 +64,7 @@ class App {
       search: (text) => (text ? this.store.search(text) : this.findChat()),
       rename: (id, title) => this.rename(id, title),
       remove: (id) => this.remove(id),
+      chosen: () => this.drawer(false),
       close: () => this.toggleSidebar(),
       sidebar: () => this.toggleSidebar(),
       theme: (value) => this.setTheme(value?.type ? (isDark() ? "light" : "dark") : value),
@@ -195,6 +196,7 @@ class App {
   }
 
   stop() {
+    this.drawer(false);
     this.runs.get(this.current.id)?.controller.abort();
   }
 

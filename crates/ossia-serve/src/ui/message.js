@@ -118,7 +118,7 @@ class AssistantMessage {
     });
     this.element.setAttribute("aria-busy", String(streaming));
     if (streaming) return;
-    this.notice.replaceChildren(...noticeFor(node, this.actions));
+    this.notice.replaceChildren(...noticeFor(node, this.actions, context));
     const goesOn = calls.length > 0 && calls.every((call) => call.result !== null);
     this.bar.replaceChildren(...this.#buttons(branch), ...(goesOn ? [] : statsLine(node.stats, context)));
   }
@@ -172,6 +172,7 @@ function branchSwitch({ index, count }, go) {
 
 /** 3.2 s, 75 s -> 1 min 15 s. */
 export function seconds(ms) {
+  if (ms < 95) return `${Math.round(ms)} ms`;
   if (ms < 10_000) return `${(ms / 1000).toFixed(1)} s`;
   const whole = Math.round(ms / 1000);
   return whole < 60 ? `${whole} s` : `${Math.floor(whole / 60)} min ${whole % 60} s`;

@@ -2,14 +2,15 @@
 
 import { h, icon } from "./dom.js";
 
-/** Elements for the node's notice; none if all is well. */
-export function noticeFor(node, actions) {
+/** Elements for the node's notice; none if all is well. `context`: the model's, in tokens, or null. */
+export function noticeFor(node, actions, context) {
   const redo = { label: "Try again", run: () => actions.redo(node) };
   if (node.state === "stopped") return node.content || node.thinking ? [quiet("Stopped.")] : [notice("Stopped before the first word.", redo)];
   if (node.state === "failed") return [failed(node, redo, actions)];
   if (node.finish === "length") {
-    return [notice("The answer stopped at the limit: its number of new tokens, or the end of the context.",
-      { label: "Limits", run: actions.chatSettings })];
+    const full = context && node.stats && node.stats.promptTokens + node.stats.tokens >= context;
+    if (full) return [notice(`The answer stopped: the context of ${context} tokens is full.`, { label: "New chat", run: actions.newChat })];
+    return [notice("The answer stopped at its limit of new tokens.", { label: "Change the limit", run: actions.chatSettings })];
   }
   const empty = !node.content && !node.calls.some(Boolean);
   return empty ? [notice("The model ended without an answer.", redo)] : [];
@@ -25,7 +26,7 @@ function failed(node, redo, actions) {
     case "key":
       return notice("This server asks for a valid key.", { label: "Enter the key", run: actions.settings }, true);
     case "full":
-      return notice(`This conversation is longer than the model's context. ${message}`, { label: "New chat", run: actions.newChat }, true);
+      return notice(message, { label: "New chat", run: actions.newChat }, true);
     case "busy":
       return countdown(message, until, node, redo);
     default:

@@ -5,7 +5,7 @@ import { h, icon, iconButton } from "./dom.js";
 const DAY = 24 * 3600 * 1000;
 
 export class Sidebar {
-  /** `actions`: newChat, search(text) -> Promise<Set of ids>, rename(id, title), remove(id), close, settings, help, theme. */
+  /** `actions`: newChat, search(text) -> Promise<Set of ids>, rename(id, title), remove(id), chosen, close, settings, help, theme. */
   constructor(root, actions) {
     this.actions = actions;
     this.heads = [];
@@ -49,7 +49,7 @@ export class Sidebar {
 
   #row(head) {
     const current = head.id === this.current;
-    const link = h("a", { href: `#c=${head.id}`, "aria-current": current ? "page" : null, title: head.title }, head.title);
+    const link = h("a", { href: `#c=${head.id}`, "aria-current": current ? "page" : null, title: head.title, click: this.actions.chosen }, head.title);
     const row = h(
       "li",
       { class: `chat${current ? " current" : ""}${this.running.has(head.id) ? " running" : ""}` },
