@@ -57,7 +57,7 @@ function notice(text, action, wrong) {
 }
 
 function quiet(text) {
-  return h("div", { class: "notice" }, h("p", null, text));
+  return h("div", { class: "notice plain" }, h("p", null, text));
 }
 
 function button({ label, run }) {
