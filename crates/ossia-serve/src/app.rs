@@ -8,6 +8,7 @@ use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware::from_fn_with_state;
 use axum::routing::MethodRouter;
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 
 use crate::auth::{Auth, Scope};
 use crate::counters::Counters;
@@ -80,13 +81,36 @@ pub struct Route {
     pub path: &'static str,
     /// Who may use it.
     pub access: Access,
+    /// What its body and its answer look like, for the description of the API.
+    pub shapes: Shapes,
     handler: MethodRouter<Shared>,
+}
+
+/// Schemas of a body and an answer, where they are JSON.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Shapes {
+    /// Of the request.
+    pub body: Option<fn(&mut SchemaGenerator) -> Schema>,
+    /// Of the response.
+    pub answer: Option<fn(&mut SchemaGenerator) -> Schema>,
 }
 
 impl Route {
     /// `handler` must serve `method` and no other.
     pub fn new(method: &'static str, path: &'static str, access: Access, handler: MethodRouter<Shared>) -> Self {
-        Self { method, path, access, handler }
+        Self { method, path, access, shapes: Shapes::default(), handler }
+    }
+
+    /// Its body is a `T`.
+    pub fn takes<T: JsonSchema>(mut self) -> Self {
+        self.shapes.body = Some(|generator| generator.subschema_for::<T>());
+        self
+    }
+
+    /// Its answer is a `T`.
+    pub fn gives<T: JsonSchema>(mut self) -> Self {
+        self.shapes.answer = Some(|generator| generator.subschema_for::<T>());
+        self
     }
 
     /// What serves it, without the guard: for requests whose key was looked at already.
@@ -107,6 +131,7 @@ pub fn table() -> Vec<Route> {
         routes::metrics::routes(),
         routes::models::routes(),
         routes::ollama::routes(),
+        routes::openapi::routes(),
         routes::responses::routes(),
         ui::routes(),
     ];

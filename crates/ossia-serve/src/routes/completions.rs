@@ -36,7 +36,8 @@ const MOST_COMPLETIONS: usize = 64;
 
 /// This file's part of the table.
 pub fn routes() -> Vec<Route> {
-    vec![Route::new("POST", "/v1/completions", Access::Key(Scope::Infer), post(create))]
+    let route = Route::new("POST", "/v1/completions", Access::Key(Scope::Infer), post(create));
+    vec![route.takes::<CompletionRequest>().gives::<Completion>()]
 }
 
 async fn create(

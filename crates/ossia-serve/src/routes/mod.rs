@@ -10,4 +10,5 @@ pub mod lists;
 pub mod metrics;
 pub mod models;
 pub mod ollama;
+pub mod openapi;
 pub mod responses;

@@ -3,6 +3,7 @@
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::routing::get;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::app::{Access, Route, Shared};
@@ -13,13 +14,13 @@ use crate::models::ServedModel;
 /// This file's part of the table. Ids have slashes in them.
 pub fn routes() -> Vec<Route> {
     vec![
-        Route::new("GET", "/v1/models", Access::Key(Scope::Infer), get(list)),
-        Route::new("GET", "/v1/models/{*id}", Access::Key(Scope::Infer), get(one)),
+        Route::new("GET", "/v1/models", Access::Key(Scope::Infer), get(list)).gives::<ModelList>(),
+        Route::new("GET", "/v1/models/{*id}", Access::Key(Scope::Infer), get(one)).gives::<ModelOut>(),
     ]
 }
 
 /// A model.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct ModelOut {
     /// What requests call it.
     pub id: String,
@@ -34,7 +35,7 @@ pub struct ModelOut {
 }
 
 /// All models.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct ModelList {
     /// `list`
     pub object: &'static str,

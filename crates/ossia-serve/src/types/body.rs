@@ -64,7 +64,7 @@ pub fn read_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
             serde_json::error::Category::Data => {
                 let problem = inner.to_string();
                 let param = Some(blamed(&path, &problem)).filter(|param| !param.is_empty());
-                ApiError::Invalid { param, problem: without_place(&problem).into() }
+                ApiError::Invalid { param, problem: plain(&problem).into() }
             }
             _ => not_json(&inner),
         }
@@ -75,12 +75,22 @@ pub fn read_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
 
 fn not_json(error: &serde_json::Error) -> ApiError {
     let problem = format!("The body is not valid JSON (line {}, column {}): {error}", error.line(), error.column());
-    ApiError::Invalid { param: None, problem: without_place(&problem).into() }
+    ApiError::Invalid { param: None, problem: plain(&problem).into() }
 }
 
-/// serde's message without its " at line 1 column 20", which says little about a body that a program wrote.
-fn without_place(message: &str) -> &str {
-    message.rfind(" at line ").map_or(message, |at| &message[..at])
+/// serde's message without its " at line 1 column 20", which says little about a body that a program wrote, and with
+/// JSON's names of types.
+fn plain(message: &str) -> String {
+    let message = message.rfind(" at line ").map_or(message, |at| &message[..at]);
+    let Some((found, expected)) = message.rsplit_once(", expected ") else { return message.to_owned() };
+    let expected = match expected {
+        "i64" | "u64" | "i32" | "u32" | "usize" => "an integer",
+        "f64" | "f32" => "a number",
+        "a sequence" => "an array",
+        "a map" => "an object",
+        other => other,
+    };
+    format!("{found}, expected {expected}")
 }
 
 /// The field that is to blame. Where one is missing, the path ends at the object that lacks it.
@@ -119,7 +129,7 @@ mod tests {
             (r#"{"list":[{"number":1},{"number":"x"}]}"#, Some("list[1].number"), "wanted"),
             (r#"{"list":[{}]}"#, Some("list[0].number"), "missing"),
             ("{}", Some("list"), "missing"),
-            (r#"{"list":7}"#, Some("list"), "sequence"),
+            (r#"{"list":7}"#, Some("list"), "an array"),
             (r#"{"list":[],"list":[]}"#, None, "duplicate"),
             ("", None, "not valid JSON"),
             ("{", None, "not valid JSON"),

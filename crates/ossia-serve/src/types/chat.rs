@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -10,7 +11,7 @@ use super::fields::{TextOr, WordOr};
 use super::sampling::Controls;
 
 /// The body.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(expecting = "an object")]
 pub struct ChatRequest {
     /// A model's id; the server's own where there is none.
@@ -70,7 +71,7 @@ pub struct ChatRequest {
 }
 
 /// `stream_options`
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(expecting = "an object")]
 pub struct StreamOptions {
     /// A last chunk with the usage.
@@ -78,7 +79,7 @@ pub struct StreamOptions {
 }
 
 /// `reasoning`
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(expecting = "an object")]
 pub struct Reasoning {
     /// As `reasoning_effort`.
@@ -86,7 +87,7 @@ pub struct Reasoning {
 }
 
 /// One message, of any role; which fields count depends on the role.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(expecting = "an object")]
 pub struct ChatMessage {
     /// system, developer, user, assistant or tool.
@@ -110,7 +111,7 @@ pub struct ChatMessage {
 }
 
 /// A part of a message.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(expecting = "an object")]
 pub struct Part {
     /// text, refusal, or a kind that this model cannot read.
@@ -125,7 +126,7 @@ pub struct Part {
 }
 
 /// A call that the assistant made earlier.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(expecting = "an object")]
 pub struct CallIn {
     /// The id that its result repeats.
@@ -137,7 +138,7 @@ pub struct CallIn {
 }
 
 /// A function's call.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(expecting = "an object")]
 pub struct FunctionCallIn {
     /// The function.
@@ -148,7 +149,7 @@ pub struct FunctionCallIn {
 }
 
 /// A custom tool's call.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(expecting = "an object")]
 pub struct CustomCallIn {
     /// The tool.
@@ -159,7 +160,7 @@ pub struct CustomCallIn {
 }
 
 /// A tool that may be called.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(expecting = "an object")]
 pub struct Tool {
     /// function or custom.
@@ -172,7 +173,7 @@ pub struct Tool {
 }
 
 /// A function.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(expecting = "an object")]
 pub struct Function {
     /// Letters, digits, `_` and `-`, at most 64.
@@ -186,7 +187,7 @@ pub struct Function {
 }
 
 /// A tool that takes text.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(expecting = "an object")]
 pub struct Custom {
     /// As a function's.
@@ -198,7 +199,7 @@ pub struct Custom {
 }
 
 /// The text that a custom tool takes.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(expecting = "an object")]
 pub struct CustomFormat {
     /// text or grammar.
@@ -209,7 +210,7 @@ pub struct CustomFormat {
 }
 
 /// A grammar.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(expecting = "an object")]
 pub struct Grammar {
     /// lark or regex.
@@ -219,7 +220,7 @@ pub struct Grammar {
 }
 
 /// `tool_choice` as an object.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(expecting = "an object")]
 pub struct ToolChoice {
     /// function, custom or allowed_tools.
@@ -234,7 +235,7 @@ pub struct ToolChoice {
 }
 
 /// A tool by its name.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(expecting = "an object")]
 pub struct Named {
     /// The name.
@@ -242,7 +243,7 @@ pub struct Named {
 }
 
 /// Some of the tools.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(expecting = "an object")]
 pub struct AllowedTools {
     /// auto or required.
@@ -252,7 +253,7 @@ pub struct AllowedTools {
 }
 
 /// One of them.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(expecting = "an object")]
 pub struct AllowedTool {
     /// A function.
@@ -262,20 +263,20 @@ pub struct AllowedTool {
 }
 
 /// `response_format`
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(expecting = "an object")]
 pub struct ResponseFormat {
     /// text, json_object or json_schema.
     #[serde(rename = "type")]
     pub kind: String,
     /// The schema.
-    pub json_schema: Option<JsonSchema>,
+    pub json_schema: Option<NamedSchema>,
 }
 
 /// A named schema.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(expecting = "an object")]
-pub struct JsonSchema {
+pub struct NamedSchema {
     /// What the model is told that it is called.
     pub name: Option<String>,
     /// What it is for.

@@ -1,11 +1,12 @@
 //! POST /v1/chat/completions: what clients get, whole or in chunks.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::turn::{FinishReason, TokenLogprob, Usage};
 
 /// The answer, whole.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct ChatCompletion {
     /// `chatcmpl-...`
     pub id: String,
@@ -24,7 +25,7 @@ pub struct ChatCompletion {
 }
 
 /// One answer.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct ChatChoice {
     /// From 0.
     pub index: usize,
@@ -37,7 +38,7 @@ pub struct ChatChoice {
 }
 
 /// What the assistant says.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct AnswerMessage {
     /// `assistant`
     pub role: &'static str,
@@ -54,7 +55,7 @@ pub struct AnswerMessage {
 }
 
 /// A call of a tool.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "lowercase")]
 pub enum CallOut {
     /// Of a function.
@@ -74,7 +75,7 @@ pub enum CallOut {
 }
 
 /// A function and its arguments.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct FunctionOut {
     /// The function.
     pub name: String,
@@ -83,7 +84,7 @@ pub struct FunctionOut {
 }
 
 /// A custom tool and its input.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct CustomOut {
     /// The tool.
     pub name: String,
@@ -92,7 +93,7 @@ pub struct CustomOut {
 }
 
 /// Log probabilities of the answer's tokens, and of the chain of thought's.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, JsonSchema)]
 pub struct Logprobs {
     /// Of `content`.
     pub content: Vec<LogprobOut>,
@@ -104,7 +105,7 @@ pub struct Logprobs {
 }
 
 /// A token and how likely it was.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct LogprobOut {
     /// Its text; U+FFFD for what is no whole character.
     pub token: String,
@@ -117,7 +118,7 @@ pub struct LogprobOut {
 }
 
 /// One of the likeliest.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct TopOut {
     /// Its text.
     pub token: String,
@@ -128,7 +129,7 @@ pub struct TopOut {
 }
 
 /// A part of the answer.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct ChatChunk {
     /// The same for all chunks.
     pub id: String,
@@ -148,7 +149,7 @@ pub struct ChatChunk {
 }
 
 /// More of one answer.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct ChunkChoice {
     /// From 0.
     pub index: usize,
@@ -161,7 +162,7 @@ pub struct ChunkChoice {
 }
 
 /// What is new.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, JsonSchema)]
 pub struct Delta {
     /// In the first chunk.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -178,7 +179,7 @@ pub struct Delta {
 }
 
 /// The beginning of a call (with id, type and name), or more of its arguments.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, JsonSchema)]
 pub struct CallDelta {
     /// Which call, from 0.
     pub index: usize,
@@ -197,7 +198,7 @@ pub struct CallDelta {
 }
 
 /// See [`CallDelta`].
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, JsonSchema)]
 pub struct FunctionDelta {
     /// In the first chunk.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -207,7 +208,7 @@ pub struct FunctionDelta {
 }
 
 /// See [`CallDelta`].
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, JsonSchema)]
 pub struct CustomDelta {
     /// In the first chunk.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -217,7 +218,7 @@ pub struct CustomDelta {
 }
 
 /// Tokens, counted.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct UsageOut {
     /// Of the prompt.
     pub prompt_tokens: usize,
@@ -232,14 +233,14 @@ pub struct UsageOut {
 }
 
 /// Of the prompt.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct PromptDetails {
     /// From the prefix cache.
     pub cached_tokens: usize,
 }
 
 /// Of the answers.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct CompletionDetails {
     /// Chain of thought.
     pub reasoning_tokens: usize,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::chat::StreamOptions;
@@ -10,7 +11,7 @@ use super::fields::{Prompts, TextOr};
 use super::sampling::Controls;
 
 /// The body.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(expecting = "an object")]
 pub struct CompletionRequest {
     /// A model's id; the server's own where there is none.
@@ -74,7 +75,7 @@ impl CompletionRequest {
 }
 
 /// The answer, whole or a chunk of it.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct Completion {
     /// `cmpl-...`
     pub id: String,
@@ -94,7 +95,7 @@ pub struct Completion {
 }
 
 /// One completion.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct CompletionChoice {
     /// From 0.
     pub index: usize,
@@ -107,7 +108,7 @@ pub struct CompletionChoice {
 }
 
 /// Four lists, one entry for each token.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, JsonSchema)]
 pub struct CompletionLogprobs {
     /// Texts.
     pub tokens: Vec<String>,

@@ -1,9 +1,11 @@
 //! Fields that may be written in more than one way: a text or a list, a word or an object. Read by hand rather than as
 //! untagged enums, so that an error names the place and what was wanted.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::marker::PhantomData;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 
 /// A text, or a list of parts.
@@ -132,6 +134,40 @@ impl<'de> Deserialize<'de> for Entry {
             }
         }
         deserializer.deserialize_any(Reader)
+    }
+}
+
+impl<T: JsonSchema> JsonSchema for TextOr<T> {
+    fn schema_name() -> Cow<'static, str> {
+        format!("TextOr{}", T::schema_name()).into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let item = generator.subschema_for::<T>();
+        json_schema!({ "anyOf": [{ "type": "string" }, { "type": "array", "items": item }] })
+    }
+}
+
+impl<T: JsonSchema> JsonSchema for WordOr<T> {
+    fn schema_name() -> Cow<'static, str> {
+        format!("WordOr{}", T::schema_name()).into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let object = generator.subschema_for::<T>();
+        json_schema!({ "anyOf": [{ "type": "string" }, object] })
+    }
+}
+
+impl JsonSchema for Prompts {
+    fn schema_name() -> Cow<'static, str> {
+        "Prompts".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        let (text, token) = (serde_json::json!({ "type": "string" }), serde_json::json!({ "type": "integer" }));
+        let list = |of: &serde_json::Value| serde_json::json!({ "type": "array", "items": of });
+        json_schema!({ "anyOf": [text, list(&text), list(&token), list(&list(&token))] })
     }
 }
 

@@ -1,5 +1,6 @@
 //! Ollama's API: what its clients send. Fields that mean nothing here (keep_alive, template, num_ctx, ...) are passed over.
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -7,7 +8,7 @@ use super::chat::Tool;
 use super::fields::TextOr;
 
 /// POST /api/chat
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(expecting = "an object")]
 pub struct OllamaChat {
     /// A model's name.
@@ -28,7 +29,7 @@ pub struct OllamaChat {
 }
 
 /// POST /api/generate
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(expecting = "an object")]
 pub struct OllamaGenerate {
     /// A model's name.
@@ -55,7 +56,7 @@ pub struct OllamaGenerate {
 }
 
 /// A message.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(expecting = "an object")]
 pub struct OllamaMessage {
     /// system, user, assistant or tool.
@@ -77,7 +78,7 @@ pub struct OllamaMessage {
 }
 
 /// A call.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(expecting = "an object")]
 pub struct OllamaCall {
     /// If the client keeps it.
@@ -87,7 +88,7 @@ pub struct OllamaCall {
 }
 
 /// A function and its arguments.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(expecting = "an object")]
 pub struct OllamaFunction {
     /// The function.
@@ -98,7 +99,7 @@ pub struct OllamaFunction {
 }
 
 /// `options`
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(expecting = "an object")]
 pub struct OllamaOptions {
     /// 0 to 2.
@@ -124,7 +125,7 @@ pub struct OllamaOptions {
 }
 
 /// POST /api/show and /api/pull
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(expecting = "an object")]
 pub struct OllamaModel {
     /// A model's name...

@@ -25,11 +25,13 @@ use crate::ids;
 use crate::turn::{TurnRequest, TurnStream};
 use crate::types::body::JsonBody;
 use crate::types::chat::ChatRequest;
+use crate::types::chat_answer::ChatCompletion;
 use crate::types::sampling::{self, MOST_CHOICES};
 
 /// This file's part of the table.
 pub fn routes() -> Vec<Route> {
-    vec![Route::new("POST", "/v1/chat/completions", Access::Key(Scope::Infer), post(create))]
+    let route = Route::new("POST", "/v1/chat/completions", Access::Key(Scope::Infer), post(create));
+    vec![route.takes::<ChatRequest>().gives::<ChatCompletion>()]
 }
 
 /// What both kinds of answer begin with.

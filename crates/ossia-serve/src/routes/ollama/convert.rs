@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use serde_json::Value;
 
 use crate::error::ApiError;
-use crate::types::chat::{CallIn, ChatMessage, ChatRequest, FunctionCallIn, JsonSchema, ResponseFormat};
+use crate::types::chat::{CallIn, ChatMessage, ChatRequest, FunctionCallIn, NamedSchema, ResponseFormat};
 use crate::types::fields::TextOr;
 use crate::types::ollama::{OllamaChat, OllamaGenerate, OllamaMessage, OllamaOptions};
 
@@ -97,7 +97,7 @@ fn format(format: Option<Value>) -> Result<Option<ResponseFormat>, ApiError> {
         Some(Value::String(word)) if word == "json" => of("json_object", None),
         Some(schema @ Value::Object(_)) => {
             let (name, description, strict) = (None, None, None);
-            of("json_schema", Some(JsonSchema { name, description, schema: Some(schema), strict }))
+            of("json_schema", Some(NamedSchema { name, description, schema: Some(schema), strict }))
         }
         Some(_) => Err(ApiError::invalid("format", "format: wanted \"json\" or a JSON schema")),
     }

@@ -28,10 +28,10 @@ pub fn routes() -> Vec<Route> {
     vec![
         Route::new("GET", "/api/version", key, get(version)),
         Route::new("GET", "/api/tags", key, get(tags)),
-        Route::new("POST", "/api/show", key, post(show)),
-        Route::new("POST", "/api/pull", key, post(pull)),
-        Route::new("POST", "/api/chat", key, post(chat)),
-        Route::new("POST", "/api/generate", key, post(generate)),
+        Route::new("POST", "/api/show", key, post(show)).takes::<OllamaModel>(),
+        Route::new("POST", "/api/pull", key, post(pull)).takes::<OllamaModel>(),
+        Route::new("POST", "/api/chat", key, post(chat)).takes::<OllamaChat>(),
+        Route::new("POST", "/api/generate", key, post(generate)).takes::<OllamaGenerate>(),
     ]
 }
 
