@@ -37,7 +37,7 @@ for (const [name, text] of Object.entries(texts)) {
     const element = document.createElement("div");
     const view = new MarkdownView(element);
     // A huge text comes in larger pieces: each comparison draws all of it.
-    const step = text.length > 10_000 ? Math.ceil(text.length / 300) : 1;
+    const step = text.length > 10_000 ? Math.ceil(text.length / 100) : 1;
     for (let end = 1; end < text.length + step; end += step) {
       view.update(text.slice(0, end));
       if (end % 17 === 0 || end >= text.length) assert.equal(markup(element), draw(text.slice(0, end)), `after ${end} characters`);
