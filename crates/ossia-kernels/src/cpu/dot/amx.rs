@@ -141,6 +141,7 @@ pub unsafe fn tile_int8(m: &Matrix, row: usize, tokens: (&[u8], &[f32]), panel: 
         // SAFETY: a Matrix holds all its groups; the panel is unpacked before it is used.
         unsafe {
             at_once::<u8, 1>(&rows, groups, tokens, panel, out, |rows, g, scales, codes, out| {
+                rows.prefetch_next(g, true);
                 unpack_group_of_codes(rows, g, scales, codes, out)
             });
         }
@@ -158,6 +159,7 @@ pub unsafe fn tile_int16(m: &Matrix, row: usize, tokens: (&[u8], &[f32]), panel:
         // SAFETY: a Matrix holds all its groups; the panel is unpacked before it is used.
         unsafe {
             at_once::<[u8; 2], 2>(&rows, groups, tokens, panel, out, |rows, g, scales, codes, out| {
+                rows.prefetch_near(g);
                 unpack_group_of_bytes(rows, g, scales, codes, out)
             });
         }
@@ -245,7 +247,6 @@ unsafe fn at_once<S: Copy + Default, const PLANES: usize>(
     unsafe {
         let mut gathered = Scales::<S>::new(rows, groups);
         let unpack = |g: usize| {
-            rows.prefetch_near(g);
             let at = g & mask;
             unpack(rows, g, gathered.of(rows, groups, g), panel.codes.add(at * PLANE), panel.scales.add(at * TILE));
         };

@@ -7,9 +7,7 @@ use std::arch::x86_64::*;
 use std::cell::Cell;
 
 use super::quantize::Int8Rows;
-use super::rows_avx512::{
-    FEW, Scales, Span, add_fours, each_group, in_eights, load_four, with_whole_tile, words_of_sixteen,
-};
+use super::rows_avx512::{FEW, Scales, Span, each_group, in_eights, with_whole_tile, words_of_sixteen};
 use super::{Panel, TILE};
 use crate::matrix::Matrix;
 use crate::mxfp4::GROUP;
@@ -39,7 +37,7 @@ pub unsafe fn tile(m: &Matrix, row: usize, x: &Int8Rows, tokens: &[u32], panel: 
                 [a, b, c, d] => return direct(&rows, groups, x, [a, b, c, d], out),
                 _ => {}
             }
-            unpack::<OFFSET>(&rows, groups, tokens.len() <= FEW, panel);
+            unpack(&rows, groups, tokens.len() <= FEW, panel);
             // The first tokens ask for the next tile, which then comes while they are computed.
             let ahead = Cell::new(Some((&rows, tokens.len() > FEW)));
             in_eights(
@@ -53,26 +51,12 @@ pub unsafe fn tile(m: &Matrix, row: usize, x: &Int8Rows, tokens: &[u32], panel: 
     });
 }
 
-/// E2M1 codes to value * 2 + `added`.
+/// E2M1 codes to value * 2 + 12.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
-fn code_table(added: i32) -> __m512i {
+fn code_table() -> __m512i {
     let doubled = _mm_setr_epi8(0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12);
-    _mm512_add_epi8(_mm512_broadcast_i32x4(doubled), _mm512_set1_epi8(added as i8))
-}
-
-/// The codes of four rows, a row in each 128-bit lane: low nibbles and high nibbles as unsigned values.
-///
-/// # Safety
-/// 16 bytes can be read at `p` and at three times `row` bytes after it.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq")]
-unsafe fn unpack_four(p: *const u8, row: usize, table: __m512i) -> (__m512i, __m512i) {
-    // SAFETY: promised by the caller.
-    let bytes = unsafe { load_four(p, row) };
-    let mask = _mm512_set1_epi8(15);
-    let high = _mm512_and_si512(_mm512_srli_epi16::<4>(bytes), mask);
-    (_mm512_shuffle_epi8(table, _mm512_and_si512(bytes, mask)), _mm512_shuffle_epi8(table, high))
+    _mm512_add_epi8(_mm512_broadcast_i32x4(doubled), _mm512_set1_epi8(OFFSET as i8))
 }
 
 /// Exponents to floats. Exponent 0 is 2^-127, which is subnormal; every other scale is larger.
@@ -83,16 +67,32 @@ pub fn scales(exponents: __m128i) -> __m512 {
     _mm512_castsi512_ps(_mm512_max_epi32(bits, _mm512_set1_epi32(0x0040_0000)))
 }
 
-/// A few tokens, straight from the weights: as long as memory is slower than this, nothing needs to be unpacked first.
+/// Codes of sixteen rows in a group, looked up as value * 2 + 12: four elements of each row side by side, eight times.
+///
+/// # Safety
+/// Group g lies at every row.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+unsafe fn codes_of(rows: &Span, g: usize) -> [__m512i; 8] {
+    let (table, mask) = (code_table(), _mm512_set1_epi8(15));
+    // Rows are brought side by side while two codes are still in a byte, which is half of the work.
+    // SAFETY: promised by the caller.
+    let words = unsafe { words_of_sixteen(rows.elements.add(g * rows.group), rows.row) };
+    std::array::from_fn(|i| {
+        let word = if i < 4 { words[i] } else { _mm512_srli_epi16::<4>(words[i - 4]) };
+        _mm512_shuffle_epi8(table, _mm512_and_si512(word, mask))
+    })
+}
+
+/// A few tokens, straight from the weights: nothing needs to be written down first.
 ///
 /// # Safety
 /// `groups` groups lie at every row and in the activations.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
 unsafe fn direct<const N: usize>(rows: &Span, groups: usize, x: &Int8Rows, tokens: [u32; N], out: &mut [[f32; TILE]]) {
-    let q = tokens.map(|t| x.values(t as usize).as_ptr());
+    let q = tokens.map(|t| x.values(t as usize).as_ptr().cast::<i32>());
     let d = tokens.map(|t| x.scales(t as usize).as_ptr());
     let s = tokens.map(|t| x.sums(t as usize).as_ptr());
-    let (table, zero) = (code_table(OFFSET), _mm512_setzero_si512());
     let mut acc = [_mm512_setzero_ps(); N];
     // SAFETY: promised by the caller.
     let mut exponents = unsafe { Scales::<u8>::new(rows, groups) };
@@ -101,21 +101,16 @@ unsafe fn direct<const N: usize>(rows: &Span, groups: usize, x: &Int8Rows, token
         // SAFETY: group g of every row and of the token.
         unsafe {
             let exponents = exponents.of(rows, groups, g);
-            let half =
-                |n: usize, i: usize| _mm512_broadcast_i32x4(_mm_loadu_si128(q[n].add(g * GROUP + 16 * i).cast()));
-            let x: [_; N] = std::array::from_fn(|n| [half(n, 0), half(n, 1)]);
-            let mut fours = [[zero; 4]; N];
-            for j in 0..4 {
-                let from = rows.elements.add(4 * j * rows.row + g * rows.group);
-                let (low, high) = unpack_four(from, rows.row, table);
-                for n in 0..N {
-                    fours[n][j] = _mm512_dpbusd_epi32(_mm512_dpbusd_epi32(zero, low, x[n][0]), high, x[n][1]);
-                }
-            }
+            let codes = codes_of(rows, g);
             let scale = scales(_mm_loadu_si128(exponents.as_ptr().cast()));
             for n in 0..N {
-                let offset = _mm512_set1_epi32(OFFSET * *s[n].add(g));
-                let sum = _mm512_cvtepi32_ps(_mm512_sub_epi32(add_fours(fours[n]), offset));
+                // Two sums, so that they wait less for each other.
+                let mut sums = [_mm512_set1_epi32(-OFFSET * *s[n].add(g)), _mm512_setzero_si512()];
+                for (quad, codes) in codes.iter().enumerate() {
+                    let x = _mm512_set1_epi32(q[n].add(8 * g + quad).read_unaligned());
+                    sums[quad % 2] = _mm512_dpbusd_epi32(sums[quad % 2], *codes, x);
+                }
+                let sum = _mm512_cvtepi32_ps(_mm512_add_epi32(sums[0], sums[1]));
                 acc[n] = _mm512_fmadd_ps(sum, _mm512_mul_ps(scale, _mm512_set1_ps(0.5 * *d[n].add(g))), acc[n]);
             }
         }
@@ -126,45 +121,34 @@ unsafe fn direct<const N: usize>(rows: &Span, groups: usize, x: &Int8Rows, token
     }
 }
 
-/// Scales to f32, and the rows' codes looked up, as value * 2 + ADDED, four elements of each row side by side.
+/// Scales to f32, and the rows' codes looked up, as value * 2 + 12, four elements of each row side by side.
 ///
 /// # Safety
 /// `groups` groups lie at every row.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-pub unsafe fn unpack<const ADDED: i32>(rows: &Span, groups: usize, few: bool, panel: &mut Panel) {
+pub unsafe fn unpack(rows: &Span, groups: usize, few: bool, panel: &mut Panel) {
     assert!(panel.codes.len() >= PANEL_GROUP * groups && panel.scales.len() >= TILE * groups);
     let (codes, scales) = (panel.codes.as_mut_ptr(), panel.scales.as_mut_ptr());
     // SAFETY: promised by the caller; a byte is a scale; the panel holds 512 bytes and sixteen scales for each group.
     unsafe {
         each_group(rows, groups, few, |g, exponents| {
-            unpack_group::<ADDED>(rows, g, exponents, codes.add(g * PANEL_GROUP), scales.add(g * TILE))
+            unpack_group(rows, g, exponents, codes.add(g * PANEL_GROUP), scales.add(g * TILE))
         });
     }
 }
 
-/// One group of [`unpack`]. Rows are brought side by side while two codes are still in a byte, which is half of the work.
+/// One group of [`unpack`].
 ///
 /// # Safety
 /// Group g lies at every row; there is room for 512 codes and sixteen scales.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-pub unsafe fn unpack_group<const ADDED: i32>(
-    rows: &Span,
-    g: usize,
-    exponents: &[u8; TILE],
-    codes: *mut u8,
-    scales_out: *mut f32,
-) {
-    let (table, mask) = (code_table(ADDED), _mm512_set1_epi8(15));
+unsafe fn unpack_group(rows: &Span, g: usize, exponents: &[u8; TILE], out: *mut u8, scales_out: *mut f32) {
     // SAFETY: promised by the caller.
     unsafe {
         _mm512_storeu_ps(scales_out, scales(_mm_loadu_si128(exponents.as_ptr().cast())));
-        let words = words_of_sixteen(rows.elements.add(g * rows.group), rows.row);
-        for (quad, word) in words.into_iter().enumerate() {
-            let low = _mm512_shuffle_epi8(table, _mm512_and_si512(word, mask));
-            let high = _mm512_shuffle_epi8(table, _mm512_and_si512(_mm512_srli_epi16::<4>(word), mask));
-            _mm512_storeu_si512(codes.add(64 * quad).cast(), low);
-            _mm512_storeu_si512(codes.add(64 * (quad + 4)).cast(), high);
+        for (quad, codes) in codes_of(rows, g).into_iter().enumerate() {
+            _mm512_storeu_si512(out.add(64 * quad).cast(), codes);
         }
     }
 }

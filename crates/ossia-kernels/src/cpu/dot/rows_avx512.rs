@@ -36,7 +36,7 @@ const SCALES_AHEAD: usize = 4;
 pub const FEW: usize = 8;
 
 /// How far ahead of each row memory is asked for.
-const NEAR: usize = 1024;
+const NEAR: usize = 512;
 
 impl Span {
     /// The rows from `row` on.
@@ -56,14 +56,15 @@ impl Span {
     }
 
     /// Asks for group `g`'s share of the next tile, into the second cache: all of it, or, where there is little time, the
-    /// first half of its rows.
+    /// first half of its rows. Row after row, as memory likes it best.
     #[inline(always)]
     pub fn prefetch_next(&self, g: usize, all: bool) {
-        let (lines, at) = if all { (self.near, g) } else { (self.near.div_ceil(2), g / 2) };
+        let (lines, rows) = if all { (self.near, TILE) } else { (self.near.div_ceil(2), TILE / 2) };
+        let (row, group) = (g * rows / self.groups, g * rows % self.groups);
+        let from = self.elements.wrapping_add((TILE + row) * self.row + group * self.group);
         for i in 0..lines {
-            let from = self.elements.wrapping_add((TILE + (g * lines + i) % TILE) * self.row + at * self.group);
             // SAFETY: a prefetch touches no memory and may point anywhere.
-            unsafe { _mm_prefetch::<_MM_HINT_T1>(from.cast()) };
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(from.wrapping_add(64 * i).cast()) };
         }
     }
 
@@ -172,7 +173,7 @@ pub fn with_whole_tile(m: &Matrix, row: usize, out: &mut [[f32; TILE]], whole: i
 /// 16 bytes can be read at `p` and at three times `row` bytes after it.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq")]
-pub unsafe fn load_four(p: *const u8, row: usize) -> __m512i {
+unsafe fn load_four(p: *const u8, row: usize) -> __m512i {
     // SAFETY: promised by the caller.
     let lane = |r: usize| unsafe { _mm_loadu_si128(p.add(r * row).cast()) };
     let bytes = _mm512_inserti32x4::<1>(_mm512_castsi128_si512(lane(0)), lane(1));
