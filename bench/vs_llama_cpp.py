@@ -2,7 +2,7 @@
 """Ossia and llama.cpp in turn on the same GGUF file, so that a noisy machine treats both alike.
 
   pip install llama-cpp-python        (from source, for this machine: CMAKE_ARGS=-DGGML_NATIVE=ON)
-  vs_llama_cpp.py model.gguf --ossia target/release/ossia [-p 512] [-n 64] [-d 0] [-b 1] [-t 2] [--rounds 5]
+  vs_llama_cpp.py model.gguf --ossia target/release/ossia [-p 512] [-n 64] [-d 0] [-b 1] [-t 2] [--rounds 5] [--state FILE]
 
 A round is one fresh process each: load, a warm-up of eight tokens, `-d` tokens that are there before the clock starts,
 a prompt of `-p` tokens in chunks of 512, `-n` decoded tokens one after the other; with `-b` so many sequences, whose
@@ -12,6 +12,7 @@ ratios Ossia / llama.cpp pair by pair with their range. Random tokens: speed, no
 import argparse
 import ctypes
 import json
+import os
 import random
 import resource
 import statistics
@@ -61,6 +62,20 @@ class Peer:
             last = at + len(part) == len(tokens)
             self.step([(t, start + at + i, sequence, last and i + 1 == len(part)) for i, t in enumerate(part)])
 
+    def remember(self, tokens, file):
+        """reads what is there before the clock starts, or takes what an earlier round has kept of it in `file`"""
+        ids = (self.l.llama_token * len(tokens))(*tokens)
+        if file and os.path.exists(file):
+            known, num = (self.l.llama_token * len(tokens))(), ctypes.c_size_t()
+            if not self.l.llama_state_load_file(self.context, file.encode(), known, len(tokens), ctypes.byref(num)):
+                sys.exit(f"llama.cpp cannot load {file}")
+            if list(known) != tokens:
+                sys.exit(f"{file} was kept for other tokens: remove it")
+            return
+        self.read(tokens, 0, 0)
+        if file and not self.l.llama_state_save_file(self.context, file.encode(), ids, len(tokens)):
+            sys.exit(f"llama.cpp cannot save {file}")
+
     def forget(self):
         self.l.llama_memory_clear(self.l.llama_get_memory(self.context), True)
 
@@ -72,8 +87,11 @@ def peer(a):
     tokens = [[rng.randrange(min(it.vocab, 199000)) for _ in range(length)] for _ in range(a.batch)]
     it.read(tokens[0][:8], 0, 0)
     it.forget()
-    for s in range(a.batch):
-        it.read(tokens[s][:a.depth], 0, s)
+    if a.batch == 1 and a.depth:
+        it.remember(tokens[0][:a.depth], a.state)
+    else:
+        for s in range(a.batch):
+            it.read(tokens[s][:a.depth], 0, s)
     times = [time.time()]
     for s in range(a.batch):
         it.read(tokens[s][a.depth:a.depth + a.prompt], a.depth, s)
@@ -102,6 +120,7 @@ def main():
                                  ("-t", "--threads", 2), ("-r", "--rounds", 5)):
         parser.add_argument(short, long, type=int, default=default)
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--state", help="where llama.cpp keeps what it has read of the depth, so that it reads it once")
     parser.add_argument("--dense", help="passed on to Ossia: bf16 keeps dense weights as they are")
     a = parser.parse_args()
     if a.child:
@@ -110,6 +129,7 @@ def main():
     mine = [a.ossia, "bench", "-m", a.gguf, *shape, "-r", "1", "--threads", str(a.threads), "--json"]
     mine += ["--dense", a.dense] if a.dense else []
     theirs = [sys.executable, __file__, a.gguf, "--child", *shape, "-t", str(a.threads)]
+    theirs += ["--state", a.state] if a.state else []
     with open(a.gguf, "rb") as file:                  # both start with the file in the page cache
         while file.read(1 << 26):
             pass
