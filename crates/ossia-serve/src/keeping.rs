@@ -2,15 +2,13 @@
 //! before the server listens; what a server that died left unfinished is put right then.
 
 use std::path::Path;
-use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::app::Shared;
 use crate::clock;
 use crate::keys::{self, KeyError};
 use crate::reasoning::Sealer;
-use crate::routes::batches::{self, Jobs};
+use crate::routes::batches::Jobs;
 use crate::routes::responses::Runs;
 use crate::store::{Store, StoreError};
 
@@ -18,8 +16,6 @@ use crate::store::{Store, StoreError};
 const DATABASE: &str = "ossia.db";
 /// The secret's file in the data directory.
 const SECRET: &str = "reasoning.secret";
-/// What is old is looked for so often.
-const EXPIRY_EVERY: Duration = Duration::from_secs(3600);
 /// Responses are kept for so long, as at OpenAI.
 const RESPONSES_S: u64 = 30 * 24 * 3600;
 
@@ -74,27 +70,10 @@ impl Keeping {
 
     /// Ends well: waits for what is being made, then closes the database.
     pub async fn close(&self) {
+        self.jobs.wait_idle().await;
         self.runs.wait_idle().await;
         self.store.close().await;
     }
-}
-
-/// Goes on with what a server before this one left, and deletes what is old, every hour. To be called once, when the
-/// server listens; ends with the process.
-pub fn begin(app: &Shared) {
-    let app = Shared::clone(app);
-    tokio::spawn(async move {
-        if let Err(error) = batches::resume(&app).await {
-            tracing::error!(%error, "batches could not go on");
-        }
-        loop {
-            tokio::time::sleep(EXPIRY_EVERY).await;
-            app.memory.sweep();
-            if let Err(error) = app.keeping.expire().await {
-                tracing::error!(%error, "what is old could not be deleted");
-            }
-        }
-    });
 }
 
 /// A response whose server died.

@@ -19,6 +19,7 @@ use crate::keys::KeyError;
 use crate::listener;
 use crate::models::ServedModel;
 use crate::reasoning::{MemoryLimits, ReasoningMemory};
+use crate::routes::batches;
 use crate::turn::Turns;
 
 /// When it is told to go down, running requests may take so long.
@@ -104,6 +105,9 @@ async fn serve(
     let (stop, stopping) = watch::channel(false);
     let serving = tokio::spawn(listener::serve(listener, router(Arc::clone(&app)), tls, stopping));
     let sweeping = tokio::spawn(sweep(Arc::clone(&app)));
+    if let Err(error) = batches::resume(&app).await {
+        tracing::error!(%error, "batches could not go on");
+    }
     ready();
     signals.next().await;
     tracing::info!("going down: no new requests; a second signal ends at once");

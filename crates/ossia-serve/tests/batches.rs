@@ -215,7 +215,7 @@ async fn a_batch_goes_on_after_a_restart() {
     let batch = begin(&server, &lines).await;
     until(&server, &server.key, &batch["id"], &["in_progress", "completed"]).await;
     server.app.drain();
-    server.app.keeping.runs.wait_idle().await;
+    server.app.keeping.close().await;
     let TestServer { folder, key, .. } = server;
     let again = TestServer::start_in(folder).await;
     let batch = until(&again, &key, &batch["id"], &["completed"]).await;

@@ -93,7 +93,7 @@ impl TestServer {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let at = listener.local_addr().unwrap();
         let (stop, stopping) = watch::channel(false);
-        ossia_serve::keeping::begin(&app);
+        ossia_serve::routes::batches::resume(&app).await.unwrap();
         tokio::spawn(ossia_serve::listener::serve(listener, router(app.clone()), None, stopping));
         Self { at, key, app, folder, stop }
     }

@@ -3,14 +3,16 @@
 //! again what it was just doing.
 
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use axum::body::{Body, to_bytes};
 use axum::http::{Method, Request, header};
+use axum::response::IntoResponse;
 use futures_util::future::{Either, select};
-use futures_util::{StreamExt, stream};
+use futures_util::{FutureExt, StreamExt, stream};
 use serde_json::{Value, json};
 use tokio::sync::{Semaphore, watch};
 use tower_service::Service;
@@ -37,11 +39,12 @@ const MOST_ANSWER: usize = 64 << 20;
 pub struct Jobs {
     running: Mutex<HashMap<String, watch::Sender<bool>>>,
     lines: Semaphore,
+    num_running: watch::Sender<usize>,
 }
 
 impl Default for Jobs {
     fn default() -> Self {
-        Self { running: Mutex::default(), lines: Semaphore::new(LINES_OF_ALL) }
+        Self { running: Mutex::default(), lines: Semaphore::new(LINES_OF_ALL), num_running: watch::Sender::new(0) }
     }
 }
 
@@ -56,6 +59,12 @@ impl Jobs {
         if let Some(cancel) = self.lock().get(id) {
             cancel.send_replace(true);
         }
+    }
+
+    /// Waits until no batch is being done: a server that is going down begins no more lines.
+    pub async fn wait_idle(&self) {
+        // The sender lives as long as this does.
+        let _ = self.num_running.subscribe().wait_for(|running| *running == 0).await;
     }
 }
 
@@ -80,6 +89,7 @@ pub async fn resume(app: &Shared) -> Result<(), ApiError> {
 pub fn start(app: &Shared, batch: StoredBatch) {
     let (sender, cancelled) = watch::channel(batch.status == "cancelling");
     app.keeping.jobs.lock().insert(batch.id.clone(), sender);
+    app.keeping.jobs.num_running.send_modify(|running| *running += 1);
     let app = app.clone();
     tokio::spawn(async move {
         let id = batch.id.clone();
@@ -87,6 +97,7 @@ pub fn start(app: &Shared, batch: StoredBatch) {
             tracing::error!(%error, batch = id, "a batch stopped");
         }
         app.keeping.jobs.lock().remove(&id);
+        app.keeping.jobs.num_running.send_modify(|running| *running = running.saturating_sub(1));
     });
 }
 
@@ -237,8 +248,11 @@ async fn send(
     request.extensions_mut().insert(identity);
     let route = table().into_iter().find(|route| route.method == "POST" && route.path == endpoint);
     let mut handler = route.ok_or(ApiError::Internal)?.into_handler().with_state(app.clone());
-    // The handler's own errors are answers.
-    let answer = Service::call(&mut handler, request).await.map_err(|error| match error {})?;
+    // The handler's own errors are answers, and a panic in it is that line's alone.
+    let answer = match AssertUnwindSafe(Service::call(&mut handler, request)).catch_unwind().await {
+        Ok(answer) => answer.map_err(|error| match error {})?,
+        Err(_) => ApiError::Internal.into_response(),
+    };
     let status = answer.status().as_u16();
     let body = to_bytes(answer.into_body(), MOST_ANSWER).await.map_err(|_| ApiError::Internal)?;
     Ok((status, serde_json::from_slice(&body).map_err(|_| ApiError::Internal)?))
