@@ -10,7 +10,8 @@ use axum::middleware::from_fn_with_state;
 use axum::routing::MethodRouter;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 
-use crate::auth::{Auth, Scope};
+use crate::audit::Audit;
+use crate::auth::{Auth, Identity, Scope};
 use crate::counters::Counters;
 use crate::error::ApiError;
 use crate::guard::{self, Accounts, Doors};
@@ -49,6 +50,8 @@ pub struct App {
     pub auth: Auth,
     /// Quotas and counters of generations; the ledger of `turns`.
     pub accounts: Arc<Accounts>,
+    /// The audit log, unless it is off.
+    pub audit: Option<Audit>,
     /// Counters of requests.
     pub counters: Arc<Counters>,
     /// Hosts and origins.
@@ -65,6 +68,14 @@ impl App {
     pub fn drain(&self) {
         self.draining.store(true, Ordering::Relaxed);
         self.turns.engine().drain();
+    }
+
+    /// The identity of a request that goes to a handler: with the trail that the audit log follows.
+    pub fn followed(&self, identity: Identity, request_id: &str, route: &str) -> Result<Identity, ApiError> {
+        match &self.audit {
+            None => Ok(identity),
+            Some(audit) => Ok(Identity { trail: audit.begin(&identity, request_id, route)?, ..identity }),
+        }
     }
 
     /// Whether new work is taken.
@@ -130,8 +141,8 @@ pub fn table() -> Vec<Route> {
         routes::health::routes(),
         routes::metrics::routes(),
         routes::models::routes(),
-        routes::ollama::routes(),
         routes::openapi::routes(),
+        routes::ollama::routes(),
         routes::responses::routes(),
         ui::routes(),
     ];

@@ -9,6 +9,7 @@ use axum::http::header::AUTHORIZATION;
 use ring::hmac;
 use subtle::ConstantTimeEq;
 
+use crate::audit::Trail;
 use crate::clock;
 use crate::error::ApiError;
 use crate::keys::{self, KeyError, KeyFile, KeyRecord};
@@ -50,12 +51,16 @@ impl Scope {
 pub struct Identity {
     /// The key's public id. Everything that is stored belongs to one.
     pub key_id: Arc<str>,
+    /// The key's name, for people.
+    pub name: Arc<str>,
     /// Requests are scheduled fairly between clients.
     pub client: u64,
     /// The prefix cache is separate for each salt. The server derives it; no request can choose it.
     pub salt: u64,
     /// How much.
     pub quota: Quota,
+    /// What the audit log learns of the request that this identity belongs to.
+    pub trail: Trail,
 }
 
 /// What a key may use; None: as much as it likes.
@@ -93,7 +98,7 @@ struct Entry {
 impl Auth {
     /// Over the keys in a data folder. `without_key` is what requests without a key may do.
     pub fn open(folder: &Path, without_key: Vec<Scope>) -> Result<Self, KeyError> {
-        let secret = hmac::Key::new(hmac::HMAC_SHA256, &keys::secret(folder, "server.secret")?);
+        let secret = hmac::Key::new(hmac::HMAC_SHA256, &keys::secret(folder, keys::SERVER_SECRET)?);
         let auth = Self { file: KeyFile::of(folder), secret, without_key, known: RwLock::default() };
         auth.file.read()?;
         auth.refresh();
@@ -102,9 +107,11 @@ impl Auth {
 
     /// Who sends these headers, if he may use `scope` (None: any key may).
     pub fn check(&self, headers: &HeaderMap, scope: Option<Scope>) -> Result<Identity, ApiError> {
-        let Some(key) = bearer(headers) else {
+        // Where none is needed, what is no key of ours counts as none: OpenAI's clients cannot but send something.
+        let is_key = |key: &&str| self.without_key.is_empty() || key.starts_with(keys::PREFIX);
+        let Some(key) = bearer(headers).filter(is_key) else {
             let allowed = scope.map_or(!self.without_key.is_empty(), |scope| self.without_key.contains(&scope));
-            return if allowed { Ok(self.identity("local", Quota::default())) } else { Err(ApiError::NoKey) };
+            return if allowed { Ok(self.identity("local", "", Quota::default())) } else { Err(ApiError::NoKey) };
         };
         self.refresh();
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
@@ -121,7 +128,7 @@ impl Auth {
     /// The identity of a key by its id, while it may use `scope`: for work that goes on when its request is over.
     pub fn by_id(&self, key_id: &str, scope: Scope) -> Option<Identity> {
         if key_id == "local" && self.without_key.contains(&scope) {
-            return Some(self.identity("local", Quota::default()));
+            return Some(self.identity("local", "", Quota::default()));
         }
         self.refresh();
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
@@ -148,19 +155,26 @@ impl Auth {
         let entry = |record: KeyRecord| {
             let quota =
                 Quota { requests_per_minute: record.requests_per_minute, tokens_per_minute: record.tokens_per_minute };
-            Entry { identity: self.identity(&record.id, quota), record }
+            Entry { identity: self.identity(&record.id, &record.name, quota), record }
         };
         let keys = records.into_iter().map(entry).collect();
         *self.known.write().unwrap_or_else(PoisonError::into_inner) = Known { stamp, keys };
     }
 
-    fn identity(&self, key_id: &str, quota: Quota) -> Identity {
+    fn identity(&self, key_id: &str, name: &str, quota: Quota) -> Identity {
         let number = |what: &str| {
             let tag = hmac::sign(&self.secret, format!("{what}\0{key_id}").as_bytes());
             let first: [u8; 8] = tag.as_ref().first_chunk().copied().unwrap_or_default();
             u64::from_le_bytes(first)
         };
-        Identity { key_id: key_id.into(), client: number("client"), salt: number("prefix cache"), quota }
+        Identity {
+            key_id: key_id.into(),
+            name: name.into(),
+            client: number("client"),
+            salt: number("prefix cache"),
+            quota,
+            trail: Trail::default(),
+        }
     }
 }
 
@@ -242,7 +256,9 @@ mod tests {
         let auth = Auth::open(folder.path(), vec![Scope::Infer]).unwrap();
         assert_eq!(&*auth.check(&HeaderMap::new(), Some(Scope::Infer)).unwrap().key_id, "local");
         assert!(auth.check(&HeaderMap::new(), Some(Scope::Admin)).is_err());
-        assert!(auth.check(&bearer("wrong"), Some(Scope::Infer)).is_err(), "a wrong key is wrong");
+        assert_eq!(&*auth.check(&bearer("none"), Some(Scope::Infer)).unwrap().key_id, "local");
+        assert_eq!(auth.check(&bearer("none"), Some(Scope::Admin)), Err(ApiError::NoKey));
+        assert_eq!(auth.check(&bearer("sk-ossia-gone"), Some(Scope::Infer)), Err(ApiError::WrongKey));
     }
 
     #[test]
@@ -252,12 +268,12 @@ mod tests {
             .iter()
             .flat_map(|folder| {
                 let auth = Auth::open(folder.path(), Vec::new()).unwrap();
-                ["key_1", "key_2"].map(|id| auth.identity(id, super::Quota::default()).salt)
+                ["key_1", "key_2"].map(|id| auth.identity(id, "", super::Quota::default()).salt)
             })
             .collect();
         let distinct: std::collections::HashSet<&u64> = salts.iter().collect();
         assert_eq!(distinct.len(), 4);
         let again = Auth::open(folders[0].path(), Vec::new()).unwrap();
-        assert_eq!(again.identity("key_1", super::Quota::default()).salt, salts[0], "it survives a restart");
+        assert_eq!(again.identity("key_1", "", super::Quota::default()).salt, salts[0], "it survives a restart");
     }
 }

@@ -25,10 +25,11 @@ pub enum ApiError {
         /// What was wanted and what was found.
         problem: Shown,
     },
-    /// The prompt does not fit.
+    /// The prompt does not fit. LiteLLM and LangChain know this error by phrases of OpenAI's: "maximum context length
+    /// is", "exceeds the context window".
     #[error(
-        "This model's context is {context} tokens. Your prompt has {prompt} tokens, and at least one must be left for \
-         the answer. Shorten the prompt."
+        "This model's maximum context length is {context} tokens. Your prompt has {prompt} tokens: with at least one for \
+         the answer that exceeds the context window. Shorten the prompt."
     )]
     ContextLength {
         /// Tokens of the prompt.
@@ -97,6 +98,9 @@ pub enum ApiError {
     /// The server is going down.
     #[error("The server is shutting down. Try again in a moment.")]
     Draining,
+    /// The audit log cannot be written, and nothing is done unlogged.
+    #[error("The server cannot write its audit log, and takes no requests without it. Try again in 5 s.")]
+    NotLogged,
     /// Something that OpenAI's API has and this server does not.
     #[error("{problem}")]
     Unsupported {
@@ -166,6 +170,7 @@ impl ApiError {
             Self::Timeout => (StatusCode::REQUEST_TIMEOUT, REQUEST, "timeout"),
             Self::MediaType(_) => (StatusCode::UNSUPPORTED_MEDIA_TYPE, REQUEST, "unsupported_media_type"),
             Self::Draining => (StatusCode::SERVICE_UNAVAILABLE, "server_error", "server_is_overloaded"),
+            Self::NotLogged => (StatusCode::SERVICE_UNAVAILABLE, "server_error", "audit_log_unavailable"),
             Self::Generation(_) | Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "server_error", ""),
         }
     }
@@ -203,7 +208,7 @@ impl ApiError {
     pub fn retry_after_s(&self) -> Option<u64> {
         match self {
             Self::RateLimit { retry_after_s, .. } | Self::Busy { retry_after_s, .. } => Some(*retry_after_s),
-            Self::Draining => Some(5),
+            Self::Draining | Self::NotLogged => Some(5),
             _ => None,
         }
     }

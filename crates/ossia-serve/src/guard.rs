@@ -19,6 +19,10 @@ use crate::auth::Identity;
 use crate::error::ApiError;
 use crate::ids;
 
+/// The number of a request, for its handlers.
+#[derive(Debug, Clone)]
+pub struct RequestId(String);
+
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Which names the server goes by, and which pages of other servers may use it.
@@ -63,10 +67,11 @@ impl Doors {
 }
 
 /// The layer around the whole router.
-pub async fn outer(State(app): State<Shared>, request: Request, next: Next) -> Response {
+pub async fn outer(State(app): State<Shared>, mut request: Request, next: Next) -> Response {
     let begun = Instant::now();
     let id = ids::new("req").unwrap_or_default();
     let (method, path) = (request.method().clone(), route_of(&request));
+    request.extensions_mut().insert(RequestId(id.clone()));
     let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0);
     let mut response = match app.doors.admit(request.headers(), request.uri().authority()) {
         Err(error) => error.into_response(),
@@ -119,7 +124,7 @@ fn preflight() -> Response {
 }
 
 /// The layer around each route: who may use it.
-pub async fn keyed(State((app, access)): State<(Shared, Access)>, mut request: Request, next: Next) -> Response {
+pub async fn keyed(State((app, access)): State<(Shared, Access)>, request: Request, next: Next) -> Response {
     let scope = match access {
         Access::Open => return next.run(request).await,
         Access::AnyKey => None,
@@ -131,14 +136,24 @@ pub async fn keyed(State((app, access)): State<(Shared, Access)>, mut request: R
     };
     let mut response = match app.accounts.quotas.request(&identity) {
         Err(error) => error.into_response(),
-        Ok(_) => {
-            request.extensions_mut().insert(identity.clone());
-            next.run(request).await
-        }
+        Ok(_) => handled(&app, &identity, request, next).await.unwrap_or_else(IntoResponse::into_response),
     };
     app.accounts.quotas.left(&identity).write(response.headers_mut());
     response.extensions_mut().insert(identity);
     response
+}
+
+/// Hands a request to its handler, followed by the audit log.
+async fn handled(app: &Shared, identity: &Identity, request: Request, next: Next) -> Result<Response, ApiError> {
+    let id = request.extensions().get::<RequestId>().map_or(String::new(), |id| id.0.clone());
+    let route = format!("{} {}", request.method(), route_of(&request));
+    let identity = app.followed(identity.clone(), &id, &route)?;
+    let trail = identity.trail.clone();
+    let mut request = request.map(|body| trail.hear_request(body));
+    request.extensions_mut().insert(identity);
+    let response = next.run(request).await;
+    trail.answered(response.status().as_u16());
+    Ok(response.map(|body| trail.hear_answer(body)))
 }
 
 /// Quotas and counters, as the ledger of all generations.
@@ -166,6 +181,7 @@ impl crate::turn::Ledger for Accounts {
             Some(finish) => crate::types::chat_answer::finish_word(finish).unwrap_or("cancelled"),
         };
         self.counters.generation(ended, usage);
+        identity.trail.spent(usage, ended);
         tracing::info!(
             key = &*identity.key_id,
             ended,
@@ -222,5 +238,14 @@ mod tests {
         let open = Doors::default();
         assert!(open.admit(&headers(&[("host", "any.example")]), None).is_ok());
         assert!(open.admit(&headers(&[("host", "a.example"), ("origin", "https://b.example")]), None).is_err());
+    }
+
+    #[tokio::test]
+    async fn a_panic_says_nothing() {
+        let response = super::caught(async { panic!("what somebody wrote") }).await;
+        assert_eq!(response.status(), 500);
+        let body = axum::body::to_bytes(response.into_body(), 1000).await.unwrap();
+        let text = String::from_utf8(body.to_vec()).unwrap();
+        assert!(text.contains("server_error") && !text.contains("somebody"), "{text}");
     }
 }

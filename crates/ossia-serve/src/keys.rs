@@ -17,6 +17,8 @@ use crate::clock;
 
 /// What every key begins with, so that people and scanners recognise one.
 pub const PREFIX: &str = "sk-ossia-";
+/// The file of the secret from which the server derives salts and the audit log's anchors.
+pub const SERVER_SECRET: &str = "server.secret";
 /// The longest name of a key, in characters.
 const LONGEST_NAME: usize = 64;
 /// The most keys of a server.
@@ -242,7 +244,7 @@ pub fn secret(folder: &Path, name: &str) -> Result<[u8; 32], KeyError> {
     Ok(secret)
 }
 
-fn private_folder(folder: &Path) -> std::io::Result<()> {
+pub(crate) fn private_folder(folder: &Path) -> std::io::Result<()> {
     if folder.is_dir() {
         return Ok(());
     }
@@ -260,7 +262,7 @@ fn private_file(path: &Path) -> std::io::Result<File> {
 }
 
 /// Writes a file beside its place and moves it there: a reader sees the old or the new one, whole.
-fn write_private(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let new = path.with_extension("new");
     let mut file = private_file(&new)?;
     file.set_len(0)?;

@@ -158,7 +158,14 @@ mod tests {
 
     fn identity(key_id: &str, requests: Option<u64>, tokens: Option<u64>) -> Identity {
         let quota = Quota { requests_per_minute: requests, tokens_per_minute: tokens };
-        Identity { key_id: key_id.into(), client: 1, salt: 1, quota }
+        Identity {
+            key_id: key_id.into(),
+            name: "".into(),
+            client: 1,
+            salt: 1,
+            quota,
+            trail: crate::audit::Trail::default(),
+        }
     }
 
     #[test]

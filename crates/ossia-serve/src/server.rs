@@ -12,10 +12,11 @@ use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
 use crate::app::{App, router};
+use crate::audit::{Audit, AuditError, AuditOptions};
 use crate::auth::{Auth, Scope};
 use crate::guard::{Accounts, Doors};
 use crate::keeping::{Keeping, KeepingError};
-use crate::keys::KeyError;
+use crate::keys::{self, KeyError, SERVER_SECRET};
 use crate::listener;
 use crate::models::ServedModel;
 use crate::reasoning::{MemoryLimits, ReasoningMemory};
@@ -43,6 +44,8 @@ pub struct ServerOptions {
     pub without_key: Vec<Scope>,
     /// TLS.
     pub tls: Option<TlsAcceptor>,
+    /// What the audit log is to be; None: there is none.
+    pub audit: Option<AuditOptions>,
 }
 
 /// Why a server does not start.
@@ -54,6 +57,9 @@ pub enum ServerError {
     /// The database.
     #[error(transparent)]
     Keeping(#[from] KeepingError),
+    /// The audit log.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
     /// The model's vocabulary.
     #[error(transparent)]
     Text(#[from] TextError),
@@ -85,8 +91,10 @@ async fn serve(
     listener: TcpListener,
     ready: impl FnOnce(),
 ) -> Result<(), ServerError> {
-    let ServerOptions { data, database, model, fingerprint, doors, without_key, tls } = options;
+    let ServerOptions { data, database, model, fingerprint, doors, without_key, tls, audit } = options;
     let accounts = Arc::new(Accounts::default());
+    let secret = keys::secret(&data, SERVER_SECRET)?;
+    let audit = audit.map(|audit| Audit::open(&data, &secret, &model.id, &audit)).transpose()?;
     let app = Arc::new(App {
         turns: Arc::new(Turns::new(engine, harmony, Arc::clone(&accounts) as _)?),
         model,
@@ -94,6 +102,7 @@ async fn serve(
         memory: ReasoningMemory::new(MemoryLimits::default()),
         auth: Auth::open(&data, without_key)?,
         keeping: Keeping::open(&data, database.as_deref()).await?,
+        audit,
         counters: Arc::clone(&accounts.counters),
         accounts,
         doors,
@@ -126,7 +135,10 @@ async fn serve(
                 tracing::warn!("the database did not close in time");
             }
         }
-        () = signals.next() => {}
+        () = signals.next() => return Ok(()),
+    }
+    if let Some(audit) = &app.audit {
+        audit.close().await;
     }
     Ok(())
 }

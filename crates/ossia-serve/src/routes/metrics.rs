@@ -14,6 +14,9 @@ pub fn routes() -> Vec<Route> {
 }
 
 async fn metrics(State(app): State<Shared>) -> Response {
-    let text = app.counters.text(&app.turns.engine().stats());
+    let mut text = app.counters.text(&app.turns.engine().stats());
+    if let Some(audit) = &app.audit {
+        audit.write_metrics(&mut text);
+    }
     ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
 }

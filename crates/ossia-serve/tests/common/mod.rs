@@ -11,10 +11,11 @@ use ossia_engine::{Engine, EngineOptions};
 use ossia_model::checkpoint::Checkpoint;
 use ossia_model::{Model, Options};
 use ossia_serve::app::{App, Shared, router};
+use ossia_serve::audit::{Audit, AuditOptions};
 use ossia_serve::auth::{Auth, Scope};
 use ossia_serve::guard::{Accounts, Doors};
 use ossia_serve::keeping::Keeping;
-use ossia_serve::keys::{KeyFile, NewKey};
+use ossia_serve::keys::{self, KeyFile, NewKey};
 use ossia_serve::models::ServedModel;
 use ossia_serve::reasoning::{MemoryLimits, ReasoningMemory};
 use ossia_serve::turn::Turns;
@@ -68,6 +69,7 @@ impl TestServer {
     pub async fn start_in(folder: tempfile::TempDir) -> Self {
         let new = NewKey { name: "test".into(), scopes: Scope::ALL.to_vec(), ..NewKey::default() };
         let (_, key) = KeyFile::of(folder.path()).add(new).unwrap();
+        let secret = keys::secret(folder.path(), keys::SERVER_SECRET).unwrap();
         let accounts = Arc::new(Accounts::default());
         let app = Arc::new(App {
             turns: Arc::new(Turns::new(engine(), harmony(), accounts.clone()).unwrap()),
@@ -85,6 +87,8 @@ impl TestServer {
             memory: ReasoningMemory::new(MemoryLimits::default()),
             keeping: Keeping::open(folder.path(), None).await.unwrap(),
             auth: Auth::open(folder.path(), Vec::new()).unwrap(),
+            // A test that plays a restart may leave the log to the server before.
+            audit: Audit::open(folder.path(), &secret, "nano", &AuditOptions::default()).ok(),
             counters: accounts.counters.clone(),
             accounts,
             doors: Doors::loopback(Vec::new(), Vec::new()),

@@ -1,5 +1,6 @@
 //! One file per command: its arguments, and `run`.
 
+pub mod audit;
 pub mod bench;
 pub mod chat;
 pub mod eval;
@@ -29,6 +30,8 @@ pub enum Command {
     Serve(serve::ServeArgs),
     /// Make, list and revoke API keys
     Keys(keys::KeysArgs),
+    /// Check the server's audit log
+    Audit(audit::AuditArgs),
     /// Fetch a model: resumes what was interrupted, verifies every hash
     Pull(pull::PullArgs),
     /// List the models on this machine
@@ -61,6 +64,7 @@ impl Command {
             Command::Run(args) => run::run(args),
             Command::Serve(args) => serve::run(args),
             Command::Keys(args) => keys::run(args),
+            Command::Audit(args) => audit::run(args),
             Command::Pull(args) => pull::run(args),
             Command::List(args) => list::run(args),
             Command::Inspect(args) => inspect::run(args),

@@ -199,6 +199,7 @@ async fn do_line(
     item: BatchItem,
     expires_at: u64,
 ) -> Result<Option<Ending>, ApiError> {
+    let request_id = ids::new("req")?;
     let _place = app.keeping.jobs.lines.acquire().await.map_err(|_| ApiError::Internal)?;
     loop {
         if clock::now_s() >= expires_at {
@@ -208,7 +209,10 @@ async fn do_line(
             return Ok(Some(Ending::Interrupted));
         }
         let (status, answer) = match app.auth.by_id(&batch.owner, Scope::Batch) {
-            Some(identity) => send(app, identity, endpoint, &item.text).await?,
+            Some(identity) => match app.followed(identity, &request_id, &format!("batch {endpoint}")) {
+                Ok(identity) => send(app, identity, endpoint, &item.text).await?,
+                Err(error) => (error.status().as_u16(), error.body()),
+            },
             None => (401, ApiError::WrongKey.body()),
         };
         match status {
@@ -217,7 +221,7 @@ async fn do_line(
             _ => {
                 let result = json!({
                     "id": ids::new("batch_req")?, "custom_id": item.custom_id, "error": null,
-                    "response": { "status_code": status, "request_id": ids::new("req")?, "body": answer },
+                    "response": { "status_code": status, "request_id": request_id, "body": answer },
                 });
                 let failed = status >= 400;
                 let store = &app.keeping.store;
@@ -244,7 +248,9 @@ async fn send(
 ) -> Result<(u16, Value), ApiError> {
     let request =
         Request::builder().method(Method::POST).uri(endpoint).header(header::CONTENT_TYPE, "application/json");
-    let mut request = request.body(Body::from(body.to_owned())).map_err(|_| ApiError::Internal)?;
+    let request = request.body(Body::from(body.to_owned())).map_err(|_| ApiError::Internal)?;
+    let trail = identity.trail.clone();
+    let mut request = request.map(|body| trail.hear_request(body));
     request.extensions_mut().insert(identity);
     let route = table().into_iter().find(|route| route.method == "POST" && route.path == endpoint);
     let mut handler = route.ok_or(ApiError::Internal)?.into_handler().with_state(app.clone());
@@ -254,7 +260,8 @@ async fn send(
         Err(_) => ApiError::Internal.into_response(),
     };
     let status = answer.status().as_u16();
-    let body = to_bytes(answer.into_body(), MOST_ANSWER).await.map_err(|_| ApiError::Internal)?;
+    trail.answered(status);
+    let body = to_bytes(trail.hear_answer(answer.into_body()), MOST_ANSWER).await.map_err(|_| ApiError::Internal)?;
     Ok((status, serde_json::from_slice(&body).map_err(|_| ApiError::Internal)?))
 }
 

@@ -7,6 +7,7 @@ mod model;
 use std::net::{IpAddr, TcpListener};
 use std::path::PathBuf;
 
+use ossia_serve::audit::AuditOptions;
 use ossia_serve::auth::Scope;
 use ossia_serve::guard::Doors;
 use ossia_serve::keys::{KeyFile, NewKey};
@@ -51,6 +52,9 @@ pub struct ServeArgs {
     /// Requests from this machine need no key: whoever can use this machine can use the model
     #[arg(long)]
     no_key: bool,
+    /// Make no key when there is none yet: where what is printed is kept, it would be kept too
+    #[arg(long)]
+    no_first_key: bool,
     /// Another name of this machine that requests may use
     #[arg(long, value_name = "NAME")]
     allow_host: Vec<String>,
@@ -60,6 +64,12 @@ pub struct ServeArgs {
     /// Database for responses, conversations, files and batches, as a URL [default: a file in the data folder]
     #[arg(long, value_name = "URL", env = "OSSIA_DATABASE_URL", hide_env_values = true)]
     database: Option<String>,
+    /// Keep no audit log: who asked when, of which model, with how many tokens
+    #[arg(long)]
+    no_audit: bool,
+    /// The audit log holds what is said and answered too
+    #[arg(long, conflicts_with = "no_audit")]
+    audit_content: bool,
     /// How to log to stderr; what is said and answered is never logged
     #[arg(long, value_enum, default_value = "text")]
     log: LogArg,
@@ -89,7 +99,7 @@ pub fn run(args: ServeArgs) -> Result<(), Failure> {
     let listener = bind(args.host, args.port)?;
     let at = listener.local_addr().map_err(|error| Failure::io("socket", "ask for its address", error))?;
     let data = args.data.folder()?;
-    let first_key = first_key(&data, args.no_key)?;
+    let first_key = first_key(&data, args.no_key || args.no_first_key)?;
     start_log(args.log);
     let loaded = model::load(&args.model, usize::from(args.parallel), args.kv_tokens, args.alias.clone())?;
     let greeting = greeting::Greeting {
@@ -108,6 +118,7 @@ pub fn run(args: ServeArgs) -> Result<(), Failure> {
         doors: doors(args.host, args.allow_host, args.allow_origin),
         without_key: if args.no_key { vec![Scope::Infer, Scope::Files, Scope::Batch] } else { Vec::new() },
         tls,
+        audit: (!args.no_audit).then(|| AuditOptions { content: args.audit_content, ..AuditOptions::default() }),
     };
     let ready = || print!("{greeting}");
     server::run(options, loaded.engine, loaded.harmony, listener, ready)
@@ -148,10 +159,10 @@ fn bind(host: IpAddr, port: u16) -> Result<TcpListener, Failure> {
 }
 
 /// The key of a server that has none yet.
-fn first_key(data: &std::path::Path, no_key: bool) -> Result<Option<String>, Failure> {
+fn first_key(data: &std::path::Path, none: bool) -> Result<Option<String>, Failure> {
     let file = KeyFile::of(data);
     let failed = |error: ossia_serve::keys::KeyError| Failure::Message(error.to_string());
-    if no_key || !file.read().map_err(failed)?.is_empty() {
+    if none || !file.read().map_err(failed)?.is_empty() {
         return Ok(None);
     }
     let new = NewKey { name: "first".into(), scopes: Scope::ALL.to_vec(), ..NewKey::default() };
