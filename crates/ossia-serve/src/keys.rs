@@ -297,7 +297,7 @@ mod tests {
         assert_eq!(file.read().unwrap(), []);
         let (record, key) = file.add(new("me")).unwrap();
         assert!(key.starts_with("sk-ossia-") && key.len() == 9 + 43, "{key}");
-        assert_eq!(file.read().unwrap(), [record.clone()]);
+        assert_eq!(file.read().unwrap(), std::slice::from_ref(&record));
         assert_eq!(record.sha256, hash(&key));
         let text = std::fs::read_to_string(file.path()).unwrap();
         assert!(!text.contains(&key[9..]), "the key itself is nowhere");
