@@ -109,8 +109,11 @@ fn without_a_key_on_this_machine_alone() {
     let data = tempfile::tempdir().unwrap();
     let server = Server::start(data.path(), &["--no-key"]);
     assert_eq!(server.key(), None);
-    assert_eq!(server.get("/api/version", None).0, 200);
-    assert_eq!(server.get("/metrics", None).0, 401);
+    for key in [None, Some("none"), Some("ollama")] {
+        assert_eq!(server.get("/api/version", key).0, 200, "{key:?}");
+        assert_eq!(server.get("/metrics", key).0, 401, "{key:?}");
+    }
+    assert_eq!(server.get("/api/version", Some("sk-ossia-mistyped")).0, 401);
 }
 
 #[test]
