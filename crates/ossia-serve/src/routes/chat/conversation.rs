@@ -98,13 +98,14 @@ impl Teller<'_> {
 
     fn assistant(&mut self, message: &ChatMessage, index: usize) -> Result<(), ApiError> {
         let calls = message.tool_calls.as_deref().unwrap_or_default();
-        let said = text(message, index)?;
-        let reasoning = reasoning(message);
+        let whole = text(message, index)?;
+        let (tagged, said) = without_tags(&whole);
+        let reasoning = Some(reasoning(message)).filter(|text| !text.is_empty()).unwrap_or(tagged);
         let known = calls.iter().filter_map(|call| call.id.as_deref()).find_map(|id| self.recall(id));
         if let Some(date) = known.as_ref().and_then(|thought| thought.date.clone()) {
             self.date.get_or_insert(date);
         }
-        match known.filter(|thought| is_same(thought, &reasoning, &said)) {
+        match known.filter(|thought| is_same(thought, &reasoning, said)) {
             Some(thought) => {
                 self.messages.extend(thought.said.iter().map(|said| {
                     Message::assistant(if said.thinking { ANALYSIS } else { COMMENTARY }, said.text.as_str())
@@ -169,7 +170,21 @@ fn is_same(thought: &Thought, reasoning: &str, said: &str) -> bool {
         let texts = thought.said.iter().filter(|said| said.thinking == thinking).map(|said| said.text.as_str());
         texts.collect::<Vec<_>>().join("\n\n")
     };
-    (reasoning.is_empty() || reasoning == all(true)) && (said.is_empty() || said == all(false))
+    let is = |text: &str, thinking| text.is_empty() || text.trim() == all(thinking).trim();
+    is(reasoning, true) && is(said, false)
+}
+
+/// The chain of thought that Open WebUI and others put in front of the text, in tags, and the text after it.
+fn without_tags(said: &str) -> (String, &str) {
+    let mut thoughts = Vec::new();
+    let mut rest = said;
+    while let Some(tagged) = rest.trim_start().strip_prefix("<think>")
+        && let Some((thought, after)) = tagged.split_once("</think>")
+    {
+        thoughts.push(thought.trim());
+        rest = after.trim_start();
+    }
+    (thoughts.join("\n\n"), rest)
 }
 
 /// The assistant's chain of thought, by whichever name it came.
