@@ -81,7 +81,7 @@ impl Writer {
                     self.state.waiting_bytes.fetch_sub(num_bytes, Ordering::Relaxed);
                     return;
                 }
-                Ok(Err(failed)) => failed,
+                Ok(Err(failed)) => *failed,
                 // The writer itself is broken: nothing is logged, so nothing is done, until the next start.
                 Err(_) => return self.state.failing.store(true, Ordering::Relaxed),
             };
@@ -100,11 +100,12 @@ impl Writer {
     }
 }
 
-fn attempt(place: Place, chain: Option<Chain>, mut batch: Batch) -> Result<Chain, (Batch, AuditError)> {
+/// Writes a batch, or gives it back with what was in the way.
+fn attempt(place: Place, chain: Option<Chain>, mut batch: Batch) -> Result<Chain, Box<(Batch, AuditError)>> {
     let folder = place.folder.clone();
     let mut chain = match chain.map_or_else(|| Chain::open(place), Ok) {
         Ok(chain) => chain,
-        Err(error) => return Err((batch, error)),
+        Err(error) => return Err(Box::new((batch, error))),
     };
     // An earlier try may have got further than it knew.
     let there = batch.tried.iter().take_while(|seq| **seq <= chain.last()).count();
@@ -119,7 +120,7 @@ fn attempt(place: Place, chain: Option<Chain>, mut batch: Batch) -> Result<Chain
         Ok(()) => Ok(chain),
         Err(error) => {
             batch.tried = chain.given().to_vec();
-            Err((batch, AuditError::io(&folder, "write to", error)))
+            Err(Box::new((batch, AuditError::io(&folder, "write to", error))))
         }
     }
 }
