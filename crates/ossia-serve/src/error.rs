@@ -25,11 +25,11 @@ pub enum ApiError {
         /// What was wanted and what was found.
         problem: Shown,
     },
-    /// The prompt does not fit. LiteLLM and LangChain know this error by phrases of OpenAI's: "maximum context length
-    /// is", "exceeds the context window".
+    /// The prompt does not fit. LiteLLM and LangChain know this error by phrases of others: "maximum context length
+    /// is", "exceeds the context window", "prompt is too long".
     #[error(
-        "This model's maximum context length is {context} tokens. Your prompt has {prompt} tokens: with at least one for \
-         the answer that exceeds the context window. Shorten the prompt."
+        "This model's maximum context length is {context} tokens, one at least for the answer. Your prompt has {prompt}, \
+         which exceeds the context window: the prompt is too long. Shorten it."
     )]
     ContextLength {
         /// Tokens of the prompt.

@@ -27,9 +27,19 @@ pub struct Thought {
     pub said: Vec<Said>,
     /// The date in the conversation's system message, as YYYY-MM-DD.
     pub date: Option<String>,
+    /// What it gave to the call, to the letter; empty where that is not known.
+    pub called: String,
 }
 
 impl Thought {
+    /// The call's arguments as the model wrote them, where `given` means the same. Some clients (LangChain) read them and
+    /// write them anew: with other spaces they would be another prompt.
+    pub fn as_written(&self, given: &str) -> String {
+        let json = |text: &str| serde_json::from_str::<serde_json::Value>(text).ok();
+        let is_same = given != self.called && json(given).is_some_and(|value| json(&self.called) == Some(value));
+        if is_same { self.called.clone() } else { given.to_owned() }
+    }
+
     /// True where something was thought: only then is there anything that a client can lose.
     pub fn has_thinking(&self) -> bool {
         self.said.iter().any(|said| said.thinking)
@@ -37,6 +47,25 @@ impl Thought {
 
     /// The texts' bytes.
     fn num_bytes(&self) -> usize {
-        self.said.iter().map(|said| said.text.len()).sum()
+        self.said.iter().map(|said| said.text.len()).sum::<usize>() + self.called.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Thought;
+
+    #[test]
+    fn arguments_come_back_as_they_were_written() {
+        let thought = Thought { called: r#"{"a":1,"b":[2]}"#.to_owned(), ..Thought::default() };
+        for (given, back) in [
+            (r#"{"a": 1, "b": [2]}"#, r#"{"a":1,"b":[2]}"#),
+            (r#"{"a":1,"b":[3]}"#, r#"{"a":1,"b":[3]}"#),
+            (r#"{"a":1,"#, r#"{"a":1,"#),
+            ("", ""),
+        ] {
+            assert_eq!(thought.as_written(given), back);
+        }
+        assert_eq!(Thought::default().as_written("{ }"), "{ }");
     }
 }

@@ -187,7 +187,7 @@ mod tests {
     use crate::reasoning::{Said, Thought};
 
     fn thought(text: &str) -> Thought {
-        Thought { said: vec![Said { thinking: true, text: text.to_owned() }], date: None }
+        Thought { said: vec![Said { thinking: true, text: text.to_owned() }], ..Thought::default() }
     }
 
     fn memory(total_bytes: usize, owner_bytes: usize) -> ReasoningMemory {
@@ -208,7 +208,7 @@ mod tests {
     fn what_has_no_thinking_is_not_kept() {
         let memory = memory(1 << 20, 1 << 20);
         let said = vec![Said { thinking: false, text: "Let me look.".to_owned() }];
-        memory.remember("ada", "call_1", Thought { said, date: None });
+        memory.remember("ada", "call_1", Thought { said, ..Thought::default() });
         assert_eq!((memory.recall("ada", "call_1"), memory.num_bytes()), (None, 0));
     }
 

@@ -141,6 +141,8 @@ impl Teller<'_> {
             (None, Some(custom)) => (&custom.name, custom.input.clone(), false),
             (None, None) => return Err(ApiError::invalid(format!("{at}.function"), "wanted a function's call")),
         };
+        let known = call.id.as_deref().and_then(|id| self.recall(id));
+        let input = known.map(|thought| thought.as_written(&input)).unwrap_or(input);
         let recipient = format!("functions.{name}");
         let mut message = Message::assistant(COMMENTARY, input);
         message.recipient = Some(recipient.clone());

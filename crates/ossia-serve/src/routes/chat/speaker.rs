@@ -48,6 +48,8 @@ pub struct Speaker {
     /// What was said before the calls, and their ids.
     said: Vec<Said>,
     call_ids: Vec<String>,
+    /// What the call was given.
+    called: String,
 }
 
 impl Speaker {
@@ -61,6 +63,7 @@ impl Speaker {
             num_calls: 0,
             said: Vec::new(),
             call_ids: Vec::new(),
+            called: String::new(),
         }
     }
 
@@ -102,14 +105,16 @@ impl Speaker {
 
     fn end(&mut self, message: ParsedMessage) {
         let kind = message.header.kind();
-        if kind != MessageKind::ToolCall {
+        if kind == MessageKind::ToolCall {
+            self.called = message.text;
+        } else {
             self.said.push(Said { thinking: kind == MessageKind::Thinking, text: message.text });
         }
     }
 
     /// What must stand before the calls when their results come, and the calls' ids; nothing where there was no call.
     pub fn to_remember(self, date: &str) -> Option<(Vec<String>, Thought)> {
-        let thought = Thought { said: self.said, date: Some(date.to_owned()) };
+        let thought = Thought { said: self.said, date: Some(date.to_owned()), called: self.called };
         (!self.call_ids.is_empty()).then_some((self.call_ids, thought))
     }
 }

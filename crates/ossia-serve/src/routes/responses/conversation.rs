@@ -176,6 +176,8 @@ impl<'a> Teller<'a> {
     }
 
     fn call(&mut self, call_id: &'a str, name: &str, input: &str, custom: bool) {
+        let known = self.sources.memory.recall(self.sources.owner, call_id);
+        let input = known.map_or_else(|| input.to_owned(), |thought| thought.as_written(input));
         let recipient = format!("functions.{name}");
         let mut message = Message::assistant(COMMENTARY, input);
         message.recipient = Some(recipient.clone());

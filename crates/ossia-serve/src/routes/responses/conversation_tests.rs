@@ -98,7 +98,7 @@ fn remember(server: &Server) {
     let said = |thinking, text: &str| Said { thinking, text: text.to_owned() };
     let first = vec![said(true, "First the weather."), said(false, "Let me look."), said(true, "In Rome, that is.")];
     for (id, said) in [("call_1", first), ("call_2", vec![said(true, "Now the patch.")])] {
-        server.memory.remember("ada", id, Thought { said, date: Some(DATE.to_owned()) });
+        server.memory.remember("ada", id, Thought { said, date: Some(DATE.to_owned()), ..Thought::default() });
     }
 }
 

@@ -245,7 +245,10 @@ impl Machine {
         match open.kind {
             Kind::Thinking => self.thought.said.push(Said { thinking: true, text: open.text }),
             Kind::Words { .. } => self.thought.said.push(Said { thinking: false, text: open.text }),
-            Kind::Call { call_id, .. } if is_whole => self.keeper.remember(&call_id, &self.thought),
+            Kind::Call { call_id, .. } if is_whole => {
+                self.thought.called = open.text;
+                self.keeper.remember(&call_id, &self.thought);
+            }
             Kind::Call { .. } => {}
         }
     }

@@ -197,7 +197,8 @@ fn a_call_after_thinking_and_a_preamble_is_remembered_with_both() {
     assert_eq!((&call["arguments"], &call["status"]), (&json!("{\"a\":1}"), &json!("completed")));
     assert!(call["call_id"].as_str().unwrap().starts_with("call_") && call["call_id"].as_str().unwrap().len() <= 64);
     let said = |thinking, text: &str| Said { thinking, text: text.to_owned() };
-    let thought = Thought { said: vec![said(true, "I need it."), said(false, "Let me look.")], date: None };
+    let said = vec![said(true, "I need it."), said(false, "Let me look.")];
+    let thought = Thought { said, date: None, called: "{\"a\":1}".to_owned() };
     assert_eq!(*notes.0.lock().unwrap(), [(call["call_id"].as_str().unwrap().to_owned(), thought)]);
 }
 
