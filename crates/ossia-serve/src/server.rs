@@ -9,6 +9,8 @@ use std::time::Duration;
 use ossia_engine::Engine;
 use ossia_text::{Harmony, TextError};
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 
 use crate::app::{App, router};
@@ -25,6 +27,10 @@ use crate::turn::Turns;
 
 /// When it is told to go down, running requests may take so long.
 const DRAIN: Duration = Duration::from_secs(25);
+/// Those that are cancelled then may say so for so long.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+/// Whether they have finished is looked at so often.
+const LOOK: Duration = Duration::from_millis(20);
 /// What is too old is thrown away this often.
 const SWEEP: Duration = Duration::from_secs(600);
 
@@ -121,11 +127,8 @@ async fn serve(
     signals.next().await;
     tracing::info!("going down: no new requests; a second signal ends at once");
     app.drain();
-    // Nobody listens any more if serving has ended by itself.
-    let _ = stop.send(true);
     tokio::select! {
-        _ = serving => {}
-        () = tokio::time::sleep(DRAIN) => tracing::warn!("some requests were still running and are cut off"),
+        () = finished(&app, &stop, serving) => {}
         () = signals.next() => return Ok(()),
     }
     sweeping.abort();
@@ -141,6 +144,28 @@ async fn serve(
         audit.close().await;
     }
     Ok(())
+}
+
+/// Lets what runs finish while the port still answers that nothing new is taken, then closes the port. What takes too long is
+/// told that it is cancelled, and cut off if it does not listen.
+async fn finished(app: &App, stop: &watch::Sender<bool>, serving: JoinHandle<()>) {
+    let is_idle = || {
+        let stats = app.turns.engine().stats();
+        stats.running + stats.waiting == 0
+    };
+    let end = Instant::now() + DRAIN;
+    while !is_idle() && Instant::now() < end {
+        tokio::time::sleep(LOOK).await;
+    }
+    if !is_idle() {
+        tracing::warn!("some requests were still running and are cancelled");
+        app.turns.cut();
+    }
+    // Nobody listens any more if serving has ended by itself.
+    let _ = stop.send(true);
+    if tokio::time::timeout_at(end.max(Instant::now() + LAST_WORDS), serving).await.is_err() {
+        tracing::warn!("some connections were still open and are cut off");
+    }
 }
 
 async fn sweep(app: Arc<App>) {

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
 use futures_core::Stream;
@@ -26,6 +26,8 @@ pub struct Turns {
     forbidden: Arc<[u32]>,
     stops: Arc<[u32]>,
     ledger: Arc<dyn Ledger>,
+    /// The ears of everything that was submitted, gone ones among them.
+    ears: Mutex<Vec<mpsc::WeakUnboundedSender<Event>>>,
 }
 
 /// The events of one turn. Dropping it cancels the generation within a step.
@@ -45,7 +47,7 @@ impl Turns {
         let constrainer = Constrainer::new(&harmony)?;
         let forbidden = harmony.tokenizer().unsampleable_ids(engine.limits().vocab).into();
         let stops = harmony.stop_ids().into();
-        Ok(Self { engine, harmony, constrainer, forbidden, stops, ledger })
+        Ok(Self { engine, harmony, constrainer, forbidden, stops, ledger, ears: Mutex::default() })
     }
 
     /// The engine.
@@ -125,6 +127,15 @@ impl Turns {
         Ok(RawStream::new(&self.harmony, events, ticket, entry, prompt_tokens, stop))
     }
 
+    /// Ends everything that runs or waits as cancelled, for a server that can wait no longer.
+    pub fn cut(&self) {
+        let ears = self.ears.lock().unwrap_or_else(PoisonError::into_inner);
+        for ear in ears.iter().filter_map(mpsc::WeakUnboundedSender::upgrade) {
+            // Who does not listen any more has gone.
+            let _ = ear.send(Event::Finished(Finish::Cancelled));
+        }
+    }
+
     /// How many tokens may be made after a prompt: what was asked for, at most what the context holds.
     fn room(&self, prompt: usize, limit: Option<usize>) -> Result<usize, ApiError> {
         let context = self.context();
@@ -137,11 +148,17 @@ impl Turns {
     fn submit(&self, request: Request) -> Result<(mpsc::UnboundedReceiver<Event>, Ticket), ApiError> {
         // Unbounded, because the engine must not wait for a client; what can pile up is bounded by the limit of tokens.
         let (sender, events) = mpsc::unbounded_channel();
+        let ear = sender.downgrade();
         let sink = move |event| match sender.send(event) {
             Ok(()) => ControlFlow::Continue(()),
             Err(_) => ControlFlow::Break(()),
         };
         let ticket = self.engine.submit(request, Box::new(sink)).map_err(refused)?;
+        let mut ears = self.ears.lock().unwrap_or_else(PoisonError::into_inner);
+        if ears.len() == ears.capacity() {
+            ears.retain(|ear| ear.strong_count() > 0);
+        }
+        ears.push(ear);
         Ok((events, ticket))
     }
 }
