@@ -66,7 +66,7 @@ def followed():
 
 
 def tool_loops():
-    """The result by the response's id, and with the items given back."""
+    """The result by the response's id, with the items given back, and without the thinking."""
     first = ask(ASK, tools=[RESPONSES_TOOL], include=["reasoning.encrypted_content"])
     equal(kinds(first), ["reasoning", "function_call"])
     call = first.output[-1]
@@ -74,7 +74,8 @@ def tool_loops():
     result = {"type": "function_call_output", "call_id": call.call_id, "output": RESULT}
     asked = {"role": "user", "content": ASK}
     for fields in [{"input": [result], "previous_response_id": first.id},
-                   {"input": [asked, *first.output, result], "store": False}]:
+                   {"input": [asked, *first.output, result], "store": False},
+                   {"input": [asked, call, result], "store": False}]:
         second = client.responses.create(model=MODEL, tools=[RESPONSES_TOOL], **fields)
         assert "21" in second.output_text, second
         goes_on(first.usage.total_tokens, second.usage.input_tokens, second.usage.input_tokens_details.cached_tokens)
