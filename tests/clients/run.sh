@@ -21,6 +21,13 @@ clients=(
   "codex @openai/codex codex.py"
 )
 
+for name in "$@"; do
+  if ! printf '%s\n' "${clients[@]%% *}" | grep -qx -- "$name"; then
+    echo "no client $name; there are: ${clients[*]%% *}" >&2
+    exit 2
+  fi
+done
+
 if [ -z "${OSSIA:-}" ]; then
   cargo build --quiet --locked --manifest-path "$root/Cargo.toml" --package ossia || exit 1
   OSSIA=$root/target/debug/ossia
@@ -39,7 +46,7 @@ serve() {
   "$OSSIA" serve --port 0 --data "$folder" "${@:2}" >"$folder/out" 2>"$folder/log" &
   servers+=($!)
   for _ in $(seq 300); do
-    OSSIA_URL=$(grep -o 'http://[0-9.:]*' "$folder/out" | head -1)
+    OSSIA_URL=$(grep -o 'http://[0-9.:]*' "$folder/out" 2>/dev/null | head -1)
     [ -n "$OSSIA_URL" ] && break
     kill -0 "${servers[-1]}" 2>/dev/null || break
     sleep 0.1
@@ -90,7 +97,7 @@ prepare() { # NAME PACKAGE
 
 serve nano -m nano
 nano=("$OSSIA_URL" "$OPENAI_API_KEY")
-declare -A result
+declare -A result=()
 for client in "${clients[@]}"; do
   read -r name package scripts <<<"$client"
   [ $# -eq 0 ] || [[ " $* " == *" $name "* ]] || continue
@@ -120,9 +127,5 @@ for name in "${!result[@]}"; do
   echo "$name: ${result[$name]}"
   [ "${result[$name]}" != FAILED ] || failed=1
 done
-if [ ${#result[@]} -eq 0 ]; then
-  echo "no such client; there are: $(printf '%s ' "${clients[@]%% *}")" >&2
-  exit 2
-fi
 grep -h ' ERROR \|panicked' "$data"/*/log && failed=1
 exit $failed
