@@ -94,17 +94,9 @@ impl Store {
     /// Changes a batch if it still has the status `from`; false where it does not.
     pub async fn change_batch(&self, batch: &StoredBatch, from: &str) -> Result<bool, StoreError> {
         let mut write = self.write().await?;
-        let done =
-            sqlx::query("UPDATE batches SET status = $3, body = $4 WHERE id = $1 AND owner = $2 AND status = $5")
-                .bind(batch.id.clone())
-                .bind(batch.owner.clone())
-                .bind(batch.status.clone())
-                .bind(batch.body.clone())
-                .bind(from.to_owned())
-                .execute(&mut *write.transaction)
-                .await?;
+        let done = replace(&mut write, batch, from).await?;
         write.commit().await?;
-        Ok(done.rows_affected() > 0)
+        Ok(done)
     }
 
     /// Writes the lines of a batch and its new status, in one transaction, if it still has the status `from`.
@@ -124,16 +116,7 @@ impl Store {
                 .execute(&mut *write.transaction)
                 .await?;
         }
-        let update = "UPDATE batches SET status = $3, body = $4 WHERE id = $1 AND owner = $2 AND status = $5";
-        let done = sqlx::query(update)
-            .bind(batch.id.clone())
-            .bind(batch.owner.clone())
-            .bind(batch.status.clone())
-            .bind(batch.body.clone())
-            .bind(from.to_owned())
-            .execute(&mut *write.transaction)
-            .await?;
-        if done.rows_affected() == 0 {
+        if !replace(&mut write, batch, from).await? {
             return Ok(false);
         }
         write.commit().await?;
@@ -200,21 +183,26 @@ impl Store {
             .bind(batch.id.clone())
             .execute(&mut *write.transaction)
             .await?;
-        let update = "UPDATE batches SET status = $3, body = $4 WHERE id = $1 AND owner = $2 AND status = $5";
-        let done = sqlx::query(update)
-            .bind(batch.id.clone())
-            .bind(batch.owner.clone())
-            .bind(batch.status.clone())
-            .bind(batch.body.clone())
-            .bind(from.to_owned())
-            .execute(&mut *write.transaction)
-            .await?;
-        if done.rows_affected() == 0 {
+        if !replace(&mut write, batch, from).await? {
             return Ok(false);
         }
         write.commit().await?;
         Ok(true)
     }
+}
+
+/// Keeps `batch` in place of what is there, if that is in the state `from`.
+async fn replace(write: &mut super::Write<'_>, batch: &StoredBatch, from: &str) -> Result<bool, StoreError> {
+    let update = "UPDATE batches SET status = $3, body = $4 WHERE id = $1 AND owner = $2 AND status = $5";
+    let done = sqlx::query(update)
+        .bind(batch.id.clone())
+        .bind(batch.owner.clone())
+        .bind(batch.status.clone())
+        .bind(batch.body.clone())
+        .bind(from.to_owned())
+        .execute(&mut *write.transaction)
+        .await?;
+    Ok(done.rows_affected() > 0)
 }
 
 /// Lines on their way into a file's chunks.

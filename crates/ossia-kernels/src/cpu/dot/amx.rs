@@ -14,7 +14,7 @@ use super::quantize::{Int8Rows, Int16Rows};
 use super::rows_avx512::{Scales, Span, with_whole_tile, words_of_sixteen};
 use super::{Panel, TILE, int8_avx512, int16_avx512};
 use crate::matrix::Matrix;
-use crate::mxfp4::GROUP;
+use crate::mxfp4::{DOUBLED, GROUP};
 
 /// Tokens of a tile register.
 pub const TOKENS: usize = 16;
@@ -188,11 +188,10 @@ unsafe fn unpack_group_of_bytes(rows: &Span, g: usize, halves: &[[u8; 2]; TILE],
 
 /// E2M1 codes, doubled, for bytes whose two highest bits say nothing: sixteen values four times over.
 static CODES: [i8; 64] = {
-    let doubled = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
     let mut table = [0; 64];
     let mut i = 0;
     while i < 64 {
-        table[i] = doubled[i % 16];
+        table[i] = DOUBLED[i % 16];
         i += 1;
     }
     table
@@ -335,10 +334,11 @@ unsafe fn pipeline<const PLANES: usize, const M: usize>(
             }
             if block > 0 {
                 let first = first - at_once;
-                let sums = sums[(block - 1) % 2].assume_init_ref();
-                for (g, sums) in (first..groups).zip(sums.0.chunks_exact(PLANES)) {
+                // Of each C only the rows of M tokens were written, so no reference to it may be made.
+                let sums = (&raw const (*sums[(block - 1) % 2].as_ptr()).0).cast::<[[i32; TILE]; TOKENS]>();
+                for (i, g) in (first..(first + at_once).min(groups)).enumerate() {
                     let row_scale = _mm512_loadu_ps(row_scales.add((g & mask) * TILE));
-                    add_scaled::<PLANES, M>(sums, row_scale, token_scales.add(g * M), &mut acc);
+                    add_scaled::<PLANES, M>(sums.add(i * PLANES), row_scale, token_scales.add(g * M), &mut acc);
                 }
             }
         }
@@ -352,11 +352,11 @@ unsafe fn pipeline<const PLANES: usize, const M: usize>(
 /// acc[n] += the sums of a group, scaled.
 ///
 /// # Safety
-/// M scales of tokens lie at `token_scales`.
+/// PLANES sums of M tokens lie at `sums`, at a multiple of 64 bytes, and M scales of tokens at `token_scales`.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx2,fma,f16c")]
 unsafe fn add_scaled<const PLANES: usize, const M: usize>(
-    sums: &[[[i32; TILE]; TOKENS]],
+    sums: *const [[i32; TILE]; TOKENS],
     row_scale: __m512,
     token_scales: *const f32,
     acc: &mut [__m512; M],
@@ -364,9 +364,9 @@ unsafe fn add_scaled<const PLANES: usize, const M: usize>(
     for n in 0..M {
         // SAFETY: sixteen numbers each; promised by the caller.
         unsafe {
-            let mut sum = _mm512_load_si512(sums[0][n].as_ptr().cast());
+            let mut sum = _mm512_load_si512(sums.cast::<[i32; TILE]>().add(n).cast());
             if PLANES == 2 {
-                let high = _mm512_load_si512(sums[1][n].as_ptr().cast());
+                let high = _mm512_load_si512(sums.add(1).cast::<[i32; TILE]>().add(n).cast());
                 sum = _mm512_add_epi32(sum, _mm512_slli_epi32::<8>(high));
             }
             let scale = _mm512_mul_ps(row_scale, _mm512_set1_ps(*token_scales.add(n)));

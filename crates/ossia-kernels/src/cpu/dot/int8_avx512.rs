@@ -10,7 +10,7 @@ use super::quantize::Int8Rows;
 use super::rows_avx512::{FEW, Scales, Span, each_group, in_eights, with_whole_tile, words_of_sixteen};
 use super::{Panel, TILE};
 use crate::matrix::Matrix;
-use crate::mxfp4::GROUP;
+use crate::mxfp4::{DOUBLED, GROUP};
 
 /// What is added to a doubled E2M1 value to make it unsigned.
 const OFFSET: i32 = 12;
@@ -55,7 +55,8 @@ pub unsafe fn tile(m: &Matrix, row: usize, x: &Int8Rows, tokens: &[u32], panel: 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
 fn code_table() -> __m512i {
-    let doubled = _mm_setr_epi8(0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12);
+    // SAFETY: sixteen bytes.
+    let doubled = unsafe { _mm_loadu_si128(DOUBLED.as_ptr().cast()) };
     _mm512_add_epi8(_mm512_broadcast_i32x4(doubled), _mm512_set1_epi8(OFFSET as i8))
 }
 
