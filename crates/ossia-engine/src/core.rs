@@ -8,7 +8,7 @@ mod admission;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,6 +18,7 @@ use ossia_model::{Logits, Paged};
 
 use crate::pages::Pages;
 use crate::prefix_cache::PrefixCache;
+use crate::queue::{Pace, Queue, weight};
 use crate::request::{Finish, Request, Sink, TokenMask};
 use crate::runner::{Rows, Runner, Shape, StepError};
 use crate::scheduler::{OUTPUT_WEIGHT, PROMPT_WEIGHT, Room, Scheduler, Share, plan};
@@ -31,6 +32,8 @@ pub struct EngineOptions {
     pub queue: usize,
     /// Requests of one client that may wait.
     pub queue_per_client: usize,
+    /// Who would have to wait longer than this is not taken.
+    pub longest_wait: Duration,
     /// Prompt tokens of a step while other sequences decode.
     pub prompt_tokens: usize,
     /// Keep prefixes for later requests.
@@ -41,7 +44,14 @@ pub struct EngineOptions {
 
 impl Default for EngineOptions {
     fn default() -> Self {
-        Self { queue: 256, queue_per_client: 192, prompt_tokens: 128, cache: true, point_every: 512 }
+        Self {
+            queue: 256,
+            queue_per_client: 192,
+            longest_wait: Duration::from_secs(60),
+            prompt_tokens: 128,
+            cache: true,
+            point_every: 512,
+        }
     }
 }
 
@@ -110,6 +120,13 @@ pub struct Core<R: Runner> {
     running: BTreeMap<u64, Sequence>,
     mask: TokenMask,
     stats: Stats,
+    pace: Pace,
+    /// Tokens that were charged in this step, and whether somebody had to wait in it.
+    charged: u64,
+    crowded: bool,
+    /// Who ended and is still to be told, in order: the counters are published first, so nobody who knows of an end can
+    /// read counters from before it.
+    ended: Vec<(Who, Finish)>,
 }
 
 /// How sequences came out of a step: those that end.
@@ -130,6 +147,10 @@ impl<R: Runner> Core<R> {
             running: BTreeMap::new(),
             mask: TokenMask::new(shape.vocab),
             stats: Stats::default(),
+            pace: Pace::default(),
+            charged: 0,
+            crowded: false,
+            ended: Vec::new(),
         }
     }
 
@@ -163,15 +184,28 @@ impl<R: Runner> Core<R> {
     pub fn took(&mut self, time: Duration) {
         self.stats.last_step_s = time.as_secs_f64();
         self.stats.step_s += self.stats.last_step_s;
+        if self.crowded {
+            self.pace.step(self.charged, time);
+        }
     }
 
-    /// Requests of each client that wait and never ran.
-    pub fn queued(&self) -> HashMap<u64, usize> {
-        let mut queued = HashMap::new();
-        for waiting in self.waiting.values().filter(|w| matches!(w.who, Who::New(_))) {
-            *queued.entry(waiting.who.client()).or_default() += 1;
-        }
-        queued
+    /// Requests that wait and never ran.
+    pub fn queued(&self) -> Queue {
+        let mut queue = Queue::default();
+        self.newcomers().for_each(|new| queue.add(new.request.client, weight(&new.request)));
+        queue
+    }
+
+    /// How fast they begin.
+    pub fn pace(&self) -> Pace {
+        self.pace
+    }
+
+    fn newcomers(&self) -> impl Iterator<Item = &Arrival> {
+        self.waiting.values().filter_map(|waiting| match &waiting.who {
+            Who::New(arrival) => Some(&**arrival),
+            Who::Preempted(_) => None,
+        })
     }
 
     /// Ends everything.
@@ -186,8 +220,9 @@ impl<R: Runner> Core<R> {
         let running = std::mem::take(&mut self.running).into_values();
         let waiting = std::mem::take(&mut self.waiting).into_values();
         self.stats.failed += (running.len() + waiting.len()) as u64;
-        running.for_each(|sequence| sequence.finish(finish.clone()));
-        waiting.for_each(|waiting| waiting.who.finish(finish.clone()));
+        let running = running.map(|sequence| Who::Preempted(Box::new(sequence)));
+        let everybody = running.chain(waiting.map(|waiting| waiting.who));
+        self.ended.extend(everybody.map(|who| (who, finish.clone())));
         self.pages = Pages::new(self.shape.pages);
         self.cache = PrefixCache::new(self.shape.window);
         self.scheduler = Scheduler::default();
@@ -197,6 +232,8 @@ impl<R: Runner> Core<R> {
     pub fn begin_step(&mut self) {
         self.sweep();
         self.admit();
+        self.charged = 0;
+        self.crowded = self.newcomers().next().is_some();
     }
 
     /// The second half: tokens are computed and told. Returns how many were computed.
@@ -217,6 +254,11 @@ impl<R: Runner> Core<R> {
         gone.into_iter().for_each(|id| self.end(id, Finish::Cancelled));
     }
 
+    /// Tells everybody who ended. To be called after what [`Core::stats`] says was published.
+    pub fn tell_ended(&mut self) {
+        std::mem::take(&mut self.ended).into_iter().for_each(|(who, finish)| who.finish(finish));
+    }
+
     /// Ends a request, wherever it is: its pages are back before its sink is told.
     fn end(&mut self, id: u64, finish: Finish) {
         match finish {
@@ -230,10 +272,11 @@ impl<R: Runner> Core<R> {
             }
             self.pages.release(&mut sequence.tables);
             self.scheduler.ended(sequence.client);
-            sequence.finish(finish);
+            self.pace.ended(sequence.weight, sequence.paid);
+            self.ended.push((Who::Preempted(Box::new(sequence)), finish));
         } else if let Some(waiting) = self.waiting.remove(&id) {
             self.scheduler.dequeue(waiting.who.client(), id, false);
-            waiting.who.finish(finish);
+            self.ended.push((waiting.who, finish));
         }
     }
 
@@ -373,7 +416,10 @@ impl<R: Runner> Core<R> {
         let made = (sequence.made() - made) as u64;
         self.stats.generated_tokens += made;
         // Its own computation, one step later, is counted as a token of a prompt is.
-        self.scheduler.charge(sequence.client, made * (OUTPUT_WEIGHT - PROMPT_WEIGHT));
+        let cost = made * (OUTPUT_WEIGHT - PROMPT_WEIGHT);
+        sequence.paid += cost;
+        self.charged += cost;
+        self.scheduler.charge(sequence.client, cost);
         result
     }
 
@@ -383,9 +429,11 @@ impl<R: Runner> Core<R> {
         sequence.len += share.tokens;
         sequence.last_step = self.stats.steps;
         self.stats.computed_tokens += share.tokens as u64;
-        let fresh = sequence.len.saturating_sub(sequence.charged) as u64;
+        let cost = sequence.len.saturating_sub(sequence.charged) as u64 * PROMPT_WEIGHT;
         sequence.charged = sequence.charged.max(sequence.len);
-        self.scheduler.charge(sequence.client, fresh * PROMPT_WEIGHT);
+        sequence.paid += cost;
+        self.charged += cost;
+        self.scheduler.charge(sequence.client, cost);
         for point in sequence.points_due(share.tokens, self.options.point_every) {
             sequence.last_point = point;
             self.leave_point(&sequence, point);

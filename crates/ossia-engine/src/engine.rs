@@ -1,7 +1,6 @@
 //! The engine's thread and the ways to it. One thread owns the model and everything that belongs to a step; what other
 //! threads see is a list of arrivals and the last counts. With nothing to do the thread sleeps.
 
-use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -12,6 +11,7 @@ use ossia_kernels::kv::PAGE;
 use ossia_model::Model;
 
 use crate::core::{Arrival, Core, EngineOptions};
+use crate::queue::{Pace, Queue, weight};
 use crate::request::{Finish, Refused, Request, Sink};
 use crate::runner::Runner;
 use crate::stats::Stats;
@@ -55,8 +55,9 @@ struct Shared {
 struct Inbox {
     arrivals: Vec<Arrival>,
     next_id: u64,
-    /// Requests of each client that wait and never ran.
-    queued: HashMap<u64, usize>,
+    /// Requests that wait and never ran, and how fast they begin.
+    queued: Queue,
+    pace: Pace,
     draining: bool,
     stopping: bool,
     woken: bool,
@@ -68,11 +69,29 @@ struct Inbox {
 impl Inbox {
     /// What other threads see of a step.
     fn publish<R: Runner>(&mut self, core: &Core<R>) {
-        self.queued = core.queued();
+        (self.queued, self.pace) = (core.queued(), core.pace());
         for arrival in &self.arrivals {
-            *self.queued.entry(arrival.request.client).or_default() += 1;
+            self.queued.add(arrival.request.client, weight(&arrival.request));
         }
         self.stats = core.stats();
+    }
+
+    /// Whether one more request of `client` is taken, that weighs so much.
+    fn admit(&mut self, options: &EngineOptions, client: u64, weight: u64) -> Result<(), Refused> {
+        if self.draining || self.stopping {
+            return Err(Refused::Draining);
+        }
+        let waiting = self.queued.requests();
+        let full = waiting >= options.queue || self.queued.requests_of(client) >= options.queue_per_client;
+        let wait = self.pace.wait(self.queued.ahead(client, weight)).unwrap_or_default();
+        if !full && wait <= options.longest_wait {
+            return Ok(());
+        }
+        self.refused += 1;
+        // A tenth of the queue at least: enough that not everybody comes back for the same place.
+        let tenth = self.pace.wait(self.queued.weight() / 10).unwrap_or_default();
+        let room = wait.saturating_sub(options.longest_wait).max(tenth);
+        Err(Refused::QueueFull { waiting, retry_after_s: room.as_secs_f64().ceil().clamp(1.0, 600.0) as u64 })
     }
 }
 
@@ -114,24 +133,25 @@ impl Engine {
     /// Takes a request, or says why not. Events follow on the engine's thread, the first one maybe before this returns.
     pub fn submit(&self, request: Request, sink: Sink) -> Result<Ticket, Refused> {
         request.check(self.limits.vocab, self.limits.context)?;
+        let weight = weight(&request);
         let cancelled = Arc::new(AtomicBool::new(false));
         let mut inbox = self.shared.lock();
-        if inbox.draining || inbox.stopping {
-            return Err(Refused::Draining);
-        }
-        let waiting: usize = inbox.queued.values().sum();
-        let own = inbox.queued.get(&request.client).copied().unwrap_or(0);
-        if waiting >= self.options.queue || own >= self.options.queue_per_client {
-            inbox.refused += 1;
-            return Err(Refused::QueueFull { waiting, retry_after_s: retry_after_s(&inbox.stats, waiting) });
-        }
-        *inbox.queued.entry(request.client).or_default() += 1;
+        inbox.admit(&self.options, request.client, weight)?;
+        inbox.queued.add(request.client, weight);
         let id = inbox.next_id;
         inbox.next_id += 1;
         inbox.busy = true;
         inbox.arrivals.push(Arrival { id, request, sink, cancelled: cancelled.clone() });
         self.shared.wake(&mut inbox);
         Ok(Ticket { cancelled, shared: self.shared.clone() })
+    }
+
+    /// Whether a request of `client` would be taken now, if it is like those that wait: for who wants to know before
+    /// the request has been read. An error counts as a refused request.
+    pub fn expects(&self, client: u64) -> Result<(), Refused> {
+        let mut inbox = self.shared.lock();
+        let typical = inbox.queued.typical();
+        inbox.admit(&self.options, client, typical)
     }
 
     /// What was counted, as of the last step.
@@ -185,14 +205,6 @@ impl Drop for Ticket {
     }
 }
 
-/// Seconds until one of `waiting` requests is likely to have left the queue, by what requests took so far.
-fn retry_after_s(stats: &Stats, waiting: usize) -> u64 {
-    let ended = stats.answered + stats.cancelled + stats.failed;
-    let each = if ended == 0 { 1.0 } else { stats.step_s / ended as f64 };
-    // A tenth of the queue: enough that not everybody comes back for the same place.
-    (each * (waiting as f64 / 10.0).max(1.0)).ceil().clamp(1.0, 600.0) as u64
-}
-
 /// The engine's thread.
 fn run<R: Runner>(core: &mut Core<R>, shared: &Shared) {
     while let Some(arrivals) = next_arrivals(core, shared) {
@@ -200,7 +212,7 @@ fn run<R: Runner>(core: &mut Core<R>, shared: &Shared) {
         let step = AssertUnwindSafe(|| {
             arrivals.into_iter().for_each(|arrival| core.enqueue(arrival));
             core.begin_step();
-            shared.lock().publish(core);
+            publish(core, shared);
             core.end_step()
         });
         // What belongs to a request is caught where it is called; this is for faults of the engine's own.
@@ -209,13 +221,18 @@ fn run<R: Runner>(core: &mut Core<R>, shared: &Shared) {
             Ok(_) => core.took(begun.elapsed()),
             Err(_) => core.reset(),
         }
-        shared.lock().publish(core);
+        publish(core, shared);
     }
     core.end_all(&Finish::Cancelled);
-    let mut inbox = shared.lock();
-    inbox.publish(core);
-    inbox.busy = false;
+    publish(core, shared);
+    shared.lock().busy = false;
     shared.idle.notify_all();
+}
+
+/// Lets other threads see the step, then tells those who ended in it.
+fn publish<R: Runner>(core: &mut Core<R>, shared: &Shared) {
+    shared.lock().publish(core);
+    core.tell_ended();
 }
 
 /// What came since the last step; sleeps where nothing did and nothing is left to do. Nothing where the engine is to stop.
@@ -234,4 +251,44 @@ fn next_arrivals<R: Runner>(core: &mut Core<R>, shared: &Shared) -> Option<Vec<A
         return None;
     }
     Some(arrivals)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::{EngineOptions, Inbox};
+    use crate::request::Refused;
+
+    fn inbox(waiting: u64) -> Inbox {
+        let mut inbox = Inbox::default();
+        (0..waiting).for_each(|_| inbox.queued.add(1, 500));
+        inbox
+    }
+
+    #[test]
+    fn a_queue_has_a_length() {
+        let options = EngineOptions { queue: 8, queue_per_client: 6, ..EngineOptions::default() };
+        assert_eq!(inbox(5).admit(&options, 1, 500), Ok(()));
+        let mut full = inbox(6);
+        assert_eq!(full.admit(&options, 1, 500), Err(Refused::QueueFull { waiting: 6, retry_after_s: 1 }));
+        assert_eq!(full.admit(&options, 2, 500), Ok(()), "another client has its own places");
+        (0..2).for_each(|_| full.queued.add(2, 500));
+        assert!(full.admit(&options, 3, 500).is_err(), "but there are so many in all");
+        assert_eq!(full.refused, 2);
+    }
+
+    #[test]
+    fn who_would_wait_too_long_is_not_taken() {
+        let options = EngineOptions { longest_wait: Duration::from_secs(10), ..EngineOptions::default() };
+        let mut inbox = inbox(100);
+        assert_eq!(inbox.admit(&options, 1, 500), Ok(()), "nobody knows yet how long it takes");
+        // 1,000 tokens a second: two requests.
+        inbox.pace.step(100, Duration::from_millis(100));
+        assert_eq!(inbox.admit(&options, 1, 500), Err(Refused::QueueFull { waiting: 100, retry_after_s: 40 }));
+        assert_eq!(inbox.admit(&options, 2, 500), Ok(()), "it is not behind them");
+        (2..30).for_each(|client| inbox.queued.add(client, 500));
+        assert_eq!(inbox.admit(&options, 30, 500), Err(Refused::QueueFull { waiting: 128, retry_after_s: 7 }));
+        assert_eq!(inbox.admit(&options, 30, 10), Ok(()), "a short one is before them in fair service");
+    }
 }

@@ -8,6 +8,7 @@ mod core;
 mod engine;
 mod pages;
 mod prefix_cache;
+mod queue;
 mod request;
 mod runner;
 mod scheduler;

@@ -34,6 +34,10 @@ pub struct Sequence {
     pub tables: Tables,
     /// Positions that its client was charged for; what is computed again is not charged again.
     pub charged: usize,
+    /// What its client was charged, and what it was taken for when it came.
+    pub paid: u64,
+    /// See [`crate::queue::weight`].
+    pub weight: u64,
     /// So many of its tokens were known to the prefix cache when it began.
     pub fork: usize,
     /// The last point that it left in the prefix cache.
@@ -63,6 +67,7 @@ struct Scores {
 impl Sequence {
     /// A request that was checked. Nothing, and the sink was told, where it has no sampler all the same.
     pub fn new(id: u64, request: Request, vocab: usize, sink: Sink, cancelled: Arc<AtomicBool>) -> Option<Self> {
+        let weight = crate::queue::weight(&request);
         let Request { prompt, params, forbidden, stops, limit, constraint, client, salt, prompt_logprobs } = request;
         let mut sampler = match Sampler::new(params, forbidden, vocab) {
             Ok(sampler) => sampler,
@@ -83,6 +88,8 @@ impl Sequence {
             len: 0,
             tables: Tables::default(),
             charged: 0,
+            paid: 0,
+            weight,
             fork: 0,
             last_point: 0,
             last_step: 0,

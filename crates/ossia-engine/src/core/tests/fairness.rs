@@ -1,7 +1,10 @@
 //! A client who floods the engine does not keep another from his first token, and nobody starves.
 
+use std::time::Duration;
+
 use super::fake::{Fake, Heard, request, shape};
 use crate::core::{Core, EngineOptions};
+use crate::queue::weight;
 use crate::request::{Event, Request};
 
 fn from(client: u64, salt: u32, prompt: usize, limit: usize) -> Request {
@@ -99,6 +102,35 @@ fn a_large_request_neither_blocks_nor_starves() {
         core.steps(3);
     }
     assert!(large.finish().is_some());
+    core.run_out();
+    core.assert_whole();
+}
+
+/// How long a request is expected to wait is about how long it does, whoever asks.
+#[test]
+fn the_expected_wait_is_the_wait() {
+    const STEP: Duration = Duration::from_millis(10);
+    let mut core = Core::new(Fake::new(shape(8, 1024, 16_384, 256)), EngineOptions::default());
+    // Prompts of which half is known to the cache, and answers of half the limit that they are taken for at most.
+    let like = |client: u64, id: u64| from(client, if client == 0 { 1 } else { id as u32 }, 100, 40 + id as usize % 50);
+    let timed_step = |core: &mut Core<Fake>| {
+        core.step();
+        core.took(STEP);
+    };
+    (0..150).for_each(|id| drop(core.add(id, like(id % 3, id))));
+    (0..150).for_each(|_| timed_step(&mut core));
+    for (client, id) in [(0, 1000), (7, 1001)] {
+        let request = like(client, id);
+        let expected = core.pace().wait(core.queued().ahead(client, weight(&request))).unwrap();
+        let heard = core.add(id, request);
+        let mut waited = Duration::ZERO;
+        while heard.events().is_empty() {
+            timed_step(&mut core);
+            waited += STEP;
+        }
+        let fits = expected < 2 * waited + 10 * STEP && waited < 2 * expected + 10 * STEP;
+        assert!(fits, "client {client}: expected {expected:?}, waited {waited:?}");
+    }
     core.run_out();
     core.assert_whole();
 }

@@ -237,7 +237,9 @@ impl Core<Fake> {
 
     pub fn step(&mut self) -> usize {
         self.begin_step();
-        self.end_step()
+        let tokens = self.end_step();
+        self.tell_ended();
+        tokens
     }
 
     pub fn steps(&mut self, steps: usize) {

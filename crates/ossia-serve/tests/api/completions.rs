@@ -1,8 +1,6 @@
 //! POST /v1/completions over a real connection: text, token ids, echo with log probabilities, streams.
 
-mod common;
-
-use common::{Answer, TestServer};
+use crate::common::{Answer, TestServer};
 use serde_json::{Value, json};
 
 async fn complete(server: &TestServer, body: Value) -> Answer {
@@ -12,7 +10,7 @@ async fn complete(server: &TestServer, body: Value) -> Answer {
 #[tokio::test(flavor = "multi_thread")]
 async fn text_and_token_ids_are_the_same() {
     let server = TestServer::start().await;
-    let ids = common::harmony().tokenizer().encode_text("Hello, my name").unwrap();
+    let ids = crate::common::harmony().tokenizer().encode_text("Hello, my name").unwrap();
     let by_text = complete(&server, json!({ "prompt": "Hello, my name", "max_tokens": 8 })).await.json();
     let by_ids = complete(&server, json!({ "prompt": ids, "max_tokens": 8 })).await.json();
     assert_eq!(by_text["choices"], by_ids["choices"]);

@@ -1,10 +1,8 @@
 //! Files and batches, as raw clients see them.
 
-mod common;
-
 use std::time::Duration;
 
-use common::{Answer, TestServer};
+use crate::common::{Answer, TestServer};
 use ossia_serve::auth::Scope;
 use ossia_serve::keys::NewKey;
 use serde_json::{Value, json};

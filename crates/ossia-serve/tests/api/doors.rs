@@ -1,9 +1,7 @@
 //! Who comes in and what is too much: every route of the table without a key, with keys that lack the scope, other hosts,
 //! limits of headers and bodies, quotas.
 
-mod common;
-
-use common::TestServer;
+use crate::common::TestServer;
 use ossia_serve::app::{Access, table};
 use ossia_serve::auth::Scope;
 use ossia_serve::keys::NewKey;

@@ -1,5 +1,4 @@
 //! What several tests need: seeded random numbers, mixed text, texts with special tokens as ids, the vectors.
-#![allow(dead_code, reason = "each test binary uses its own part")]
 
 pub mod sampler;
 pub mod schemas;
@@ -97,7 +96,7 @@ pub fn reference_text(tokenizer: &Tokenizer, ids: &[u32]) -> String {
 
 /// Checks what must hold for any ids: text conserved, events well formed.
 pub fn check_invariants(tokenizer: &Tokenizer, ids: &[u32], events: &[Event], trailing: &str) {
-    let mut source = String::new();
+    let (mut source, mut written) = (String::new(), Vec::new());
     let mut open: Option<(&ossia_text::harmony::Header, String)> = None;
     for event in events {
         match event {
@@ -113,11 +112,15 @@ pub fn check_invariants(tokenizer: &Tokenizer, ids: &[u32], events: &[Event], tr
                 let (header, text) = open.take().expect("an end belongs to a message");
                 assert_eq!((header, &text), (&message.header, &message.text), "{ids:?}");
                 source += &message.source();
+                written.extend_from_slice(&message.ids);
             }
         }
     }
     assert!(open.is_none(), "a message never ended: {ids:?}");
     assert_eq!(source + trailing, reference_text(tokenizer, ids), "text lost or made up: {ids:?}");
+    let in_prompt = encode_with_specials(tokenizer, "<|start|>assistant");
+    let from_prompt = in_prompt.iter().chain(ids).copied().collect::<Vec<u32>>();
+    assert!(ids.starts_with(&written) || from_prompt.starts_with(&written), "ids lost or made up: {ids:?}");
 }
 
 const CODE: [&str; 8] = [

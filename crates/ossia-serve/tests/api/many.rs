@@ -1,8 +1,6 @@
 //! Many clients at once, and clients that go away.
 
-mod common;
-
-use common::TestServer;
+use crate::common::TestServer;
 use serde_json::{Value, json};
 
 fn counting(seed: usize) -> Value {

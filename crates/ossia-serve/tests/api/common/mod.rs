@@ -1,5 +1,4 @@
 //! A server over the nano model on a loopback port, and a small HTTP client that shows what is on the wire.
-#![allow(dead_code, reason = "each test binary uses its own part")]
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -215,6 +214,13 @@ impl Open {
             }
         }
         Self { status, headers, stream }
+    }
+
+    /// Sends a request on the same connection, once the answer before has been read to its end.
+    pub async fn again(self, bytes: &[u8]) -> Self {
+        let mut stream = self.stream.into_inner();
+        stream.write_all(bytes).await.unwrap();
+        Self::read(stream).await
     }
 
     /// The next line of the body, chunk sizes left in.

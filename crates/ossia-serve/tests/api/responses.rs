@@ -1,8 +1,6 @@
 //! The Responses API over the nano model, as raw clients see it.
 
-mod common;
-
-use common::{Answer, TestServer};
+use crate::common::{Answer, TestServer};
 use ossia_serve::auth::Scope;
 use ossia_serve::keys::NewKey;
 use serde_json::{Value, json};

@@ -1,8 +1,6 @@
 //! POST /v1/chat/completions over a real connection, with a model that speaks harmony.
 
-mod common;
-
-use common::TestServer;
+use crate::common::TestServer;
 use serde_json::{Value, json};
 
 fn greeting() -> Value {
@@ -244,7 +242,7 @@ async fn wrong_requests_name_the_field() {
     let long = server.chat(json!({ "messages": [{ "role": "user", "content": "word ".repeat(3000) }] })).await.json();
     let message = long["error"]["message"].as_str().unwrap();
     let known = ["model's maximum context length is", "exceeds the context window", "prompt is too long"];
-    for part in known.into_iter().chain([common::CONTEXT.to_string().as_str()]) {
+    for part in known.into_iter().chain([crate::common::CONTEXT.to_string().as_str()]) {
         assert!(message.contains(part), "{part} in {message}");
     }
     server.wait_idle().await;

@@ -1,11 +1,9 @@
 //! Prints what constraints cost for each token with o200k's 201,088 ids. Run alone, with `--ignored --nocapture`.
 
-mod common;
-
 use std::time::{Duration, Instant};
 
-use common::schemas::random_schema;
-use common::{Rng, constrainer, encode_with_specials, harmony};
+use crate::common::schemas::random_schema;
+use crate::common::{Rng, constrainer, encode_with_specials, harmony};
 use ossia_text::constrain::{AnswerRules, Choice, ConstrainError, Format, ToolRule};
 use serde_json::{Value, json};
 
@@ -100,7 +98,7 @@ fn time_of_compiling_many_tools() {
 #[ignore = "prints times; run alone"]
 fn time_of_random_schemas() {
     let (mut rng, mut times) = (Rng(11), Vec::new());
-    let sampler = common::sampler::Sampler::new(harmony());
+    let sampler = crate::common::sampler::Sampler::new(harmony());
     for _ in 0..150 {
         let format = Format::JsonSchema(random_schema(&mut rng));
         let rules = AnswerRules { format, thinking: false, ..AnswerRules::default() };

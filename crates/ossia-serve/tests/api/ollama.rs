@@ -1,8 +1,6 @@
 //! Ollama's routes over a real connection.
 
-mod common;
-
-use common::TestServer;
+use crate::common::TestServer;
 use serde_json::{Value, json};
 
 fn lines(text: &str) -> Vec<Value> {
@@ -17,7 +15,7 @@ async fn what_programs_ask_before_they_begin() {
     assert_eq!((&tags["models"][0]["name"], &tags["models"][1]["name"]), (&json!("nano"), &json!("gpt-oss:20b")));
     assert_eq!(tags["models"][0]["details"]["family"], "gptoss");
     let show = server.send("POST", "/api/show", Some(&json!({ "model": "nano:latest" }))).await.json();
-    assert_eq!(show["model_info"]["gptoss.context_length"], common::CONTEXT);
+    assert_eq!(show["model_info"]["gptoss.context_length"], crate::common::CONTEXT);
     let pull = server.send("POST", "/api/pull", Some(&json!({ "name": "gpt-oss:20b" }))).await;
     assert_eq!(lines(&pull.text).last().unwrap()["status"], "success");
     let missing = server.send("POST", "/api/pull", Some(&json!({ "model": "llama3" }))).await;

@@ -1,8 +1,6 @@
 //! Rendering against the vectors of OpenAI's library, and the documented rule where it departs from them.
 
-mod common;
-
-use common::{harmony, ids, o200k, vectors};
+use crate::common::{harmony, ids, o200k, vectors};
 use ossia_text::harmony::{
     ANALYSIS, Author, COMMENTARY, Content, DeveloperContent, DropRule, Effort, FINAL, Role, SystemContent,
     ToolDescription, ToolNamespace,

@@ -1,11 +1,9 @@
 //! What is deployed beside the server speaks of metrics, routes and flags that there are.
 
-mod common;
-
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use common::TestServer;
+use crate::common::TestServer;
 use ossia_serve::app::table;
 use serde_json::{Value, json};
 

@@ -1,11 +1,9 @@
 //! o200k_harmony, built in and read from files, against tiktoken-rs: not one token may differ.
 
-mod common;
-
 use std::collections::HashMap;
 use std::sync::OnceLock;
 
-use common::{Rng, mixed_text, o200k};
+use crate::common::{Rng, mixed_text, o200k};
 use ossia_text::{GgufVocab, Tokenizer};
 use tiktoken_rs::o200k_harmony_singleton;
 
@@ -13,9 +11,9 @@ const NUM_ORDINARY: u32 = 199_998;
 
 #[test]
 fn vectors_of_the_python_library_are_equal() {
-    for entry in common::vectors()["tokenizer"].as_array().unwrap() {
+    for entry in crate::common::vectors()["tokenizer"].as_array().unwrap() {
         let text = entry[0].as_str().unwrap();
-        let ids = common::ids(&entry[1]);
+        let ids = crate::common::ids(&entry[1]);
         assert_eq!(o200k().encode_text(text).unwrap(), ids, "{text:?}");
         assert_eq!(o200k().decode(&ids), text.as_bytes());
     }

@@ -1,10 +1,8 @@
 //! Strict schemas: whatever a matcher allows is valid under the schema that a user gave, by another library's judgement.
 
-mod common;
-
-use common::sampler::Sampler;
-use common::schemas::random_schema;
-use common::{Rng, constrainer, feed, harmony, messages, nano, nano_constrainer};
+use crate::common::sampler::Sampler;
+use crate::common::schemas::random_schema;
+use crate::common::{Rng, constrainer, feed, harmony, messages, nano, nano_constrainer};
 use ossia_text::Harmony;
 use ossia_text::constrain::{AnswerRules, ConstrainError, Constrainer, Format, Place, ToolRule};
 use serde_json::{Value, json};
@@ -101,7 +99,7 @@ fn a_string_of_many_counted_characters_is_followed_to_its_end() {
         let text = part.repeat(2_047 / part.chars().count());
         let turn = format!("<|channel|>final<|message|>{{\"a\":\"{text}\",\"b\":\"{text}\"}}<|return|>");
         let mut mask = vec![0; harmony().tokenizer().vocab_size().div_ceil(32)];
-        for id in common::encode_with_specials(harmony().tokenizer(), &turn) {
+        for id in crate::common::encode_with_specials(harmony().tokenizer(), &turn) {
             mask.fill(u32::MAX);
             matcher.mask(&mut mask).unwrap();
             assert_eq!(mask[id as usize / 32] >> (id % 32) & 1, 1);
@@ -202,7 +200,7 @@ fn documents_have_no_endless_whitespace_and_no_endless_numbers() {
     let allows = |text: &str| {
         let mut matcher = nano_constrainer().compile(&final_rules(&json!({}))).unwrap();
         let text = format!("<|channel|>final<|message|>{text}");
-        let ids = common::encode_with_specials(tokenizer, &text);
+        let ids = crate::common::encode_with_specials(tokenizer, &text);
         let sampler = Sampler::new(nano());
         ids.iter().all(|id| sampler.allowed(&mut matcher).contains(id) && matcher.accept(*id).is_ok())
     };

@@ -1,12 +1,10 @@
 //! The parser against the vectors of OpenAI's library, and the outcome of every failure seen in the field (SPEC 9.9).
 
-mod common;
-
-use common::{check_invariants, encode_with_specials, feed, harmony, ids, messages, o200k, parse_completion, vectors};
+use crate::common::{check_invariants, encode_with_specials, feed, harmony, ids, messages, o200k, parse_completion, vectors};
 use ossia_text::harmony::{
     Anomaly, Arguments, DeveloperContent, MessageEnd, MessageKind, ParsedMessage, Role, ToolDescription,
 };
-use ossia_text::{Event, Message};
+use ossia_text::{Event, Message, RenderOptions};
 use serde_json::{Value, json};
 
 fn m(role: &str, channel: Option<&str>, recipient: Option<&str>, content_type: Option<&str>, text: &str) -> Value {
@@ -322,4 +320,46 @@ fn an_endless_header_ends_in_content() {
         check_invariants(o200k(), &ids, &events, parser.trailing());
         assert!(messages(events)[0].text.len() > 90_000);
     }
+}
+
+/// Headers in an order and a cutting that rendering would not choose, and text cut otherwise: repeated to the letter.
+#[test]
+fn what_the_model_wrote_is_rendered_to_the_letter() {
+    let piece = |text: &str| encode_with_specials(o200k(), text);
+    let odd = [
+        piece("<|channel|>analysis<|message|>"),
+        // "Hello", letter by letter.
+        "Hello".chars().flat_map(|letter| piece(&letter.to_string())).collect(),
+        piece("<|end|><|start|>assistant<|channel|>commentary to=functions.f json<|message|>{}<|call|>"),
+    ]
+    .concat();
+    let mut parser = harmony().completion_parser();
+    let parsed = messages(feed(&mut parser, &odd));
+    let as_written = |parsed: &ParsedMessage| Message {
+        written: Some(parsed.ids.clone().into()),
+        ..parsed.to_message()
+    };
+    let render = |messages: Vec<Message>| harmony().render(&messages.into(), &RenderOptions::default()).unwrap();
+    let rendered = render(parsed.iter().map(as_written).collect());
+    assert_eq!(rendered, [piece("<|start|>assistant"), odd].concat());
+    let canonical = render(parsed.iter().map(ParsedMessage::to_message).collect());
+    assert_eq!(
+        canonical,
+        piece(
+            "<|start|>assistant<|channel|>analysis<|message|>Hello<|end|>\
+             <|start|>assistant to=functions.f<|channel|>commentary json<|message|>{}<|call|>"
+        )
+    );
+    // Nobody sends ids in JSON, and a saved conversation has none.
+    let json = serde_json::to_value(as_written(&parsed[0])).unwrap();
+    assert!(json.get("written").is_none());
+}
+
+/// The drop rule is of channels, whatever a message was written with.
+#[test]
+fn written_thinking_is_dropped_like_any() {
+    let thought = Message { written: Some([1, 2, 3].into()), ..Message::assistant("analysis", "x") };
+    let messages = vec![Message::user("a"), thought, Message::assistant("final", "b")];
+    let ids = harmony().render(&messages.into(), &RenderOptions::default()).unwrap();
+    assert!(!ids.starts_with(&[1]) && !ids.windows(3).any(|ids| ids == [1, 2, 3]));
 }

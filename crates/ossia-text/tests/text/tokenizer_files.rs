@@ -1,8 +1,6 @@
 //! Tokenizers from small files: the byte-level tokenizer.json we write, GGUF metadata, and what is refused, how.
 
-mod common;
-
-use common::{Rng, mixed_text};
+use crate::common::{Rng, mixed_text};
 use ossia_text::{GgufVocab, TextError, Tokenizer, Utf8Stream, byte_level_tokenizer_json};
 use serde_json::{Value, json};
 

@@ -1,8 +1,6 @@
 //! The audit log of a whole server: every API's requests, streams, clients that go away, batches; refusals are not in it.
 
-mod common;
-
-use common::TestServer;
+use crate::common::TestServer;
 use ossia_serve::audit::{AnchorKey, FOLDER, Verify};
 use ossia_serve::auth::Scope;
 use ossia_serve::keys::{self, NewKey};

@@ -1,10 +1,8 @@
 //! Constrained turns as a whole: which headers may come, what ends a turn, and that harmony's parser reads back what
 //! was drawn.
 
-mod common;
-
-use common::sampler::Sampler;
-use common::{Rng, constrainer, encode_with_specials, feed, harmony, messages, nano, nano_constrainer};
+use crate::common::sampler::Sampler;
+use crate::common::{Rng, constrainer, encode_with_specials, feed, harmony, messages, nano, nano_constrainer};
 use ossia_text::constrain::{AnswerRules, Choice, ConstrainError, Format, Place, ToolInput, ToolRule};
 use ossia_text::harmony::{Arguments, MessageEnd, MessageKind};
 use ossia_text::{Harmony, ParsedMessage};

@@ -1,8 +1,6 @@
 //! Conversations, and responses in them.
 
-mod common;
-
-use common::TestServer;
+use crate::common::TestServer;
 use ossia_serve::auth::Scope;
 use ossia_serve::keys::NewKey;
 use serde_json::{Value, json};

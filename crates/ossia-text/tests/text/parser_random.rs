@@ -1,10 +1,8 @@
 //! The parser on random and on cut token sequences: no panic, text conserved, incremental equal to whole.
 
-mod common;
-
 use std::sync::Arc;
 
-use common::{Rng, check_invariants, feed, harmony, mixed_text, o200k};
+use crate::common::{Rng, check_invariants, feed, harmony, mixed_text, o200k};
 use ossia_text::harmony::{ANALYSIS, COMMENTARY, DeveloperContent, FINAL, SystemContent, ToolDescription};
 use ossia_text::{Conversation, Event, Harmony, Message, RenderOptions, Tokenizer, byte_level_tokenizer_json};
 
@@ -112,7 +110,7 @@ fn rendered_conversations_come_back() {
     for _ in 0..500 {
         let conversation = Conversation::from((0..4).map(|_| random_message(&mut rng)).collect::<Vec<_>>());
         let ids = harmony().render(&conversation, &keep_all()).unwrap();
-        let found = common::messages(feed(&mut harmony().parser(), &ids));
+        let found = crate::common::messages(feed(&mut harmony().parser(), &ids));
         let back: Vec<Message> = found.iter().map(|message| message.to_message()).collect();
         assert_eq!(back, conversation.messages);
         assert!(found.iter().all(|message| message.anomalies.is_empty()));
@@ -157,6 +155,6 @@ fn a_small_vocabulary_speaks_harmony_too() {
     }
     let conversation = Conversation::from(vec![Message::user("Hei på deg 🙂"), Message::assistant(FINAL, "中")]);
     let ids = harmony.render(&conversation, &keep_all()).unwrap();
-    let found = common::messages(feed(&mut harmony.parser(), &ids));
+    let found = crate::common::messages(feed(&mut harmony.parser(), &ids));
     assert_eq!(found.iter().map(|m| m.to_message()).collect::<Vec<_>>(), conversation.messages);
 }

@@ -1,11 +1,9 @@
 //! Hostile rules: each gives a matcher or one clear error, on a small stack, and a matcher that it gives works.
 
-mod common;
-
 use std::fmt::Write;
 
-use common::sampler::Sampler;
-use common::{Rng, constrainer, harmony};
+use crate::common::sampler::Sampler;
+use crate::common::{Rng, constrainer, harmony};
 use ossia_text::constrain::{AnswerRules, Choice, ConstrainError, Constrainer, Format, Matcher, ToolInput, ToolRule};
 use serde_json::{Map, Value, json};
 
@@ -192,7 +190,7 @@ fn a_generation_that_fails_leaves_others_alone() {
 #[test]
 fn the_cache_keeps_to_its_bytes_and_serves_what_it_keeps() {
     let max_bytes = 1 << 20;
-    let constrainer = Constrainer::with_cache_bytes(common::nano(), max_bytes).unwrap();
+    let constrainer = Constrainer::with_cache_bytes(crate::common::nano(), max_bytes).unwrap();
     let compile = |i: usize| {
         let schema = json!({"type": "object", "properties": {format!("p{i}"): {"type": "string"}}, "required": [format!("p{i}")]});
         constrainer.compile(&AnswerRules { format: Format::JsonSchema(schema), ..AnswerRules::default() }).unwrap()
@@ -206,7 +204,7 @@ fn the_cache_keeps_to_its_bytes_and_serves_what_it_keeps() {
         assert!(constrainer.cached_bytes() <= max_bytes);
     }
     assert!(constrainer.clone().cached_bytes() > max_bytes / 2, "clones share it");
-    let tiny = Constrainer::with_cache_bytes(common::nano(), 10).unwrap();
+    let tiny = Constrainer::with_cache_bytes(crate::common::nano(), 10).unwrap();
     tiny.compile(&AnswerRules { format: Format::JsonObject, ..AnswerRules::default() }).unwrap();
     assert_eq!(tiny.cached_bytes(), 0);
 }

@@ -1,8 +1,6 @@
 //! What runs when a server can wait no longer is told so.
 
-mod common;
-
-use common::TestServer;
+use crate::common::TestServer;
 use serde_json::json;
 
 #[tokio::test(flavor = "multi_thread")]

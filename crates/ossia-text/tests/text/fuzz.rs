@@ -1,10 +1,8 @@
 //! Seeded mutations of what comes from outside: tokenizer.json, a model's tokens, saved conversations. 0 panics.
 
-mod common;
-
 use std::sync::Arc;
 
-use common::{Rng, check_invariants, feed};
+use crate::common::{Rng, check_invariants, feed};
 use ossia_text::{Conversation, Harmony, RenderOptions, Tokenizer, byte_level_tokenizer_json};
 
 const NUM_INPUTS: usize = 200_000;
@@ -147,7 +145,7 @@ fn harmony_parser() {
         let mut parser = if rng.below(2) == 0 { harmony.completion_parser() } else { harmony.parser() };
         let events = feed(&mut parser, &ids);
         check_invariants(&tokenizer, &ids, &events, parser.trailing());
-        for message in common::messages(events) {
+        for message in crate::common::messages(events) {
             let again: ossia_text::Message =
                 serde_json::from_value(serde_json::to_value(message.to_message()).unwrap()).unwrap();
             assert_eq!(again, message.to_message());
@@ -158,7 +156,7 @@ fn harmony_parser() {
 
 #[test]
 fn saved_conversations() {
-    let vectors = common::vectors();
+    let vectors = crate::common::vectors();
     let bases: Vec<String> =
         vectors["render"].as_array().unwrap().iter().map(|v| format!("{{\"messages\":{}}}", v["messages"])).collect();
     let mut rng = Rng(23);
@@ -166,7 +164,7 @@ fn saved_conversations() {
     for _ in 0..50_000 {
         let at = rng.below(bases.len());
         let Ok(conversation) = serde_json::from_str::<Conversation>(&mutate(&mut rng, &bases[at])) else { continue };
-        let rendered = common::harmony().render_for_completion(&conversation, &RenderOptions::default());
+        let rendered = crate::common::harmony().render_for_completion(&conversation, &RenderOptions::default());
         num_rendered += usize::from(rendered.is_ok());
     }
     assert!(num_rendered > 1_000, "{num_rendered}");
