@@ -3,17 +3,25 @@
 #![forbid(unsafe_code)]
 
 mod check;
+mod client;
+mod fuzz;
+mod json;
 mod kill;
+mod kill_server;
+mod rng;
+mod served;
 mod tidy;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: cargo xtask tidy | check | kill
+const USAGE: &str = "usage: cargo xtask tidy | check | kill | fuzz-server | kill-server
 
   tidy    the house's rules: lengths, openings, unsafe, crate arrows, op folders, banned words, dead files, links
   check   cargo fmt --check, cargo clippy, tidy, cargo test
-  kill    [KILLS [SEED]] training runs that are killed at random times leave the bytes of an unbroken one; minutes";
+  kill    [KILLS [SEED]] training runs that are killed at random times leave the bytes of an unbroken one; minutes
+  fuzz-server    [--requests N] [--seed N] [--from N] requests that mean harm: no fault, no hang, nothing told; minutes
+  kill-server    [KILLS [SEED]] a server that is killed at random times has kept what it said that it has; minutes";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -22,6 +30,8 @@ fn main() -> ExitCode {
         ["tidy"] => outcome(tidy::run(&root)),
         ["check"] => outcome(check::run(&root)),
         ["kill", ref args @ ..] => outcome(kill::run(&root, args)),
+        ["fuzz-server", ref args @ ..] => outcome(fuzz::run(&root, args)),
+        ["kill-server", ref args @ ..] => outcome(kill_server::run(&root, args)),
         ["help" | "-h" | "--help"] => {
             println!("{USAGE}");
             ExitCode::SUCCESS
