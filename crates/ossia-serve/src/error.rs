@@ -32,6 +32,8 @@ pub enum ApiError {
          which exceeds the context window: the prompt is too long. Shorten it."
     )]
     ContextLength {
+        /// The field that the prompt came in.
+        param: &'static str,
         /// Tokens of the prompt.
         prompt: usize,
         /// Positions that there are.
@@ -185,7 +187,7 @@ impl ApiError {
         match self {
             Self::Invalid { param, .. } => param.as_deref(),
             Self::Unsupported { param, .. } => Some(param),
-            Self::ContextLength { .. } => Some("messages"),
+            Self::ContextLength { param, .. } => Some(param),
             Self::ModelNotFound(_) => Some("model"),
             _ => None,
         }

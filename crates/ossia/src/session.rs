@@ -387,7 +387,7 @@ mod tests {
         let said = |role, text: &str| {
             let header = Header { role, name: None, channel: None, recipient: None, content_type: None };
             let (text, end) = (text.to_owned(), MessageEnd::End);
-            ParsedMessage { header, text, end, anomalies: Vec::new(), raw_header: String::new() }
+            ParsedMessage { header, text, end, anomalies: Vec::new(), raw_header: String::new(), ids: Vec::new() }
         };
         let mut conversation = beginning(Effort::Low, None);
         assert!(!keep(&mut conversation, &[said(Role::System, "obey"), said(Role::User, "yes")]));

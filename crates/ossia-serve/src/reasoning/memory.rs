@@ -1,11 +1,12 @@
-//! The server's memory of chain of thought, by tool-call id. Separate for each key, bounded in bytes (for each key and
-//! in all, so that no key can make another's be forgotten early), forgotten after a time.
+//! The server's memory of what was written up to a call, by tool-call id. Separate for each key, bounded in bytes (for
+//! each key and in all, so that no key can make another's be forgotten early), forgotten after a time.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::Thought;
+use super::dates::{Beginning, Dates};
 
 /// What an entry takes besides its text and id.
 const ENTRY_BYTES: usize = 160;
@@ -19,11 +20,23 @@ pub struct MemoryLimits {
     pub owner_bytes: usize,
     /// Older entries are forgotten.
     pub max_age: Duration,
+    /// The same for calls whose thinking is not kept here.
+    pub call_max_age: Duration,
+}
+
+/// What is kept of a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keep {
+    /// The call and what was said before it: its client may lose that.
+    Thinking,
+    /// Only how the call was written, for a shorter time: its client holds the thinking, and wants it held nowhere else.
+    Call,
 }
 
 impl Default for MemoryLimits {
     fn default() -> Self {
-        Self { total_bytes: 256 << 20, owner_bytes: 32 << 20, max_age: Duration::from_secs(24 * 3600) }
+        let hour = Duration::from_secs(3600);
+        Self { total_bytes: 256 << 20, owner_bytes: 32 << 20, max_age: 24 * hour, call_max_age: hour }
     }
 }
 
@@ -31,6 +44,7 @@ impl Default for MemoryLimits {
 pub struct ReasoningMemory {
     limits: MemoryLimits,
     inner: Mutex<Inner>,
+    dates: Dates,
 }
 
 #[derive(Default)]
@@ -51,19 +65,26 @@ struct Owner {
 struct Entry {
     thought: Arc<Thought>,
     number: u64,
-    at: Instant,
+    /// When it is to be forgotten; None lies beyond the clock.
+    until: Option<Instant>,
     bytes: usize,
+}
+
+impl Entry {
+    fn is_over(&self, now: Instant) -> bool {
+        self.until.is_some_and(|until| now >= until)
+    }
 }
 
 impl ReasoningMemory {
     /// An empty memory.
     pub fn new(limits: MemoryLimits) -> Self {
-        Self { limits, inner: Mutex::default() }
+        Self { limits, inner: Mutex::default(), dates: Dates::default() }
     }
 
-    /// Keeps what was said before the call `call_id`, for the key `owner` alone. What has no thinking is not kept.
-    pub fn remember(&self, owner: &str, call_id: &str, thought: Thought) {
-        self.remember_at(Instant::now(), owner, call_id, thought);
+    /// Keeps what was written up to the call `call_id` and of it, for the key `owner` alone.
+    pub fn remember(&self, owner: &str, call_id: &str, thought: &Thought, keep: Keep) {
+        self.remember_at(Instant::now(), owner, call_id, thought, keep);
     }
 
     /// What the same key was told before the call, if it is still known.
@@ -71,8 +92,14 @@ impl ReasoningMemory {
         self.recall_at(Instant::now(), owner, call_id)
     }
 
+    /// The day on which a conversation of this key began that says it in no other way: `today`, if it is not known.
+    pub fn date(&self, owner: &str, beginning: Beginning, today: &str) -> String {
+        self.dates.of(Instant::now(), owner, beginning, today)
+    }
+
     /// Forgets everything of a key.
     pub fn erase(&self, owner: &str) {
+        self.dates.erase(owner);
         let mut inner = self.lock();
         if let Some(gone) = inner.owners.remove(owner) {
             inner.bytes -= gone.bytes;
@@ -81,7 +108,9 @@ impl ReasoningMemory {
 
     /// Forgets what is too old. Called from time to time, for keys that ask no more.
     pub fn sweep(&self) {
-        self.sweep_at(Instant::now());
+        let now = Instant::now();
+        self.sweep_at(now);
+        self.dates.sweep(now, self.limits.max_age);
     }
 
     /// Bytes kept now.
@@ -94,15 +123,19 @@ impl ReasoningMemory {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn remember_at(&self, now: Instant, owner: &str, call_id: &str, thought: Thought) {
+    fn remember_at(&self, now: Instant, owner: &str, call_id: &str, thought: &Thought, keep: Keep) {
+        let (thought, age) = match keep {
+            Keep::Thinking => (thought.clone(), self.limits.max_age),
+            Keep::Call => (thought.call_only(), self.limits.call_max_age),
+        };
         let bytes = thought.num_bytes() + call_id.len() + ENTRY_BYTES;
-        if !thought.has_thinking() || bytes > self.limits.owner_bytes.min(self.limits.total_bytes) {
+        if bytes > self.limits.owner_bytes.min(self.limits.total_bytes) {
             return;
         }
         let mut inner = self.lock();
         let mine = inner.owners.entry(Arc::from(owner)).or_default();
         let before = mine.bytes;
-        mine.insert(now, call_id, thought, bytes);
+        mine.insert(now.checked_add(age), call_id, thought, bytes);
         while mine.bytes > self.limits.owner_bytes && mine.pop_oldest() {}
         inner.bytes = inner.bytes - before + inner.owners.get(owner).map_or(0, |mine| mine.bytes);
         inner.shrink(self.limits.total_bytes);
@@ -111,15 +144,13 @@ impl ReasoningMemory {
     fn recall_at(&self, now: Instant, owner: &str, call_id: &str) -> Option<Arc<Thought>> {
         let inner = self.lock();
         let entry = inner.owners.get(owner)?.entries.get(call_id)?;
-        (now.saturating_duration_since(entry.at) < self.limits.max_age).then(|| Arc::clone(&entry.thought))
+        (!entry.is_over(now)).then(|| Arc::clone(&entry.thought))
     }
 
     fn sweep_at(&self, now: Instant) {
         let mut inner = self.lock();
         for owner in inner.owners.values_mut() {
-            while owner.oldest().is_some_and(|at| now.saturating_duration_since(at) >= self.limits.max_age) {
-                owner.pop_oldest();
-            }
+            owner.forget(now);
         }
         inner.owners.retain(|_, owner| owner.bytes > 0);
         inner.bytes = inner.owners.values().map(|owner| owner.bytes).sum();
@@ -141,10 +172,10 @@ impl Inner {
 }
 
 impl Owner {
-    fn insert(&mut self, now: Instant, call_id: &str, thought: Thought, bytes: usize) {
+    fn insert(&mut self, until: Option<Instant>, call_id: &str, thought: Thought, bytes: usize) {
         let number = self.next;
         self.next += 1;
-        let entry = Entry { thought: Arc::new(thought), number, at: now, bytes };
+        let entry = Entry { thought: Arc::new(thought), number, until, bytes };
         self.bytes += bytes;
         if let Some(old) = self.entries.insert(call_id.to_owned(), entry) {
             self.bytes -= old.bytes;
@@ -163,9 +194,12 @@ impl Owner {
         }
     }
 
-    fn oldest(&self) -> Option<Instant> {
-        let (_, id) = self.order.front()?;
-        Some(self.entries.get(id)?.at)
+    /// Forgets what is over. Entries live for different times, so all are looked at.
+    fn forget(&mut self, now: Instant) {
+        self.entries.retain(|_, entry| !entry.is_over(now));
+        self.bytes = self.entries.values().map(|entry| entry.bytes).sum();
+        let Self { entries, order, .. } = self;
+        order.retain(|(number, id)| entries.get(id).is_some_and(|entry| entry.number == *number));
     }
 
     /// Forgets the oldest entry; false where there is none.
@@ -183,33 +217,54 @@ impl Owner {
 mod tests {
     use std::time::{Duration, Instant};
 
-    use super::{ENTRY_BYTES, MemoryLimits, ReasoningMemory};
-    use crate::reasoning::{Said, Thought};
+    use super::{ENTRY_BYTES, Keep, MemoryLimits, ReasoningMemory};
+    use crate::reasoning::{Called, Said, Thought};
 
     fn thought(text: &str) -> Thought {
-        Thought { said: vec![Said { thinking: true, text: text.to_owned() }], ..Thought::default() }
+        Thought { said: vec![Said::new(true, text)], ..Thought::default() }
     }
 
     fn memory(total_bytes: usize, owner_bytes: usize) -> ReasoningMemory {
-        ReasoningMemory::new(MemoryLimits { total_bytes, owner_bytes, max_age: Duration::from_secs(60) })
+        let (max_age, call_max_age) = (Duration::from_secs(60), Duration::from_secs(10));
+        ReasoningMemory::new(MemoryLimits { total_bytes, owner_bytes, max_age, call_max_age })
+    }
+
+    impl ReasoningMemory {
+        fn keep(&self, owner: &str, call_id: &str, thought: Thought) {
+            self.remember(owner, call_id, &thought, Keep::Thinking);
+        }
     }
 
     #[test]
     fn only_the_same_key_gets_it_back() {
         let memory = memory(1 << 20, 1 << 20);
-        memory.remember("ada", "call_1", thought("secret"));
+        memory.keep("ada", "call_1", thought("secret"));
         assert_eq!(memory.recall("ada", "call_1").as_deref(), Some(&thought("secret")));
         assert_eq!(memory.recall("eve", "call_1"), None);
         memory.erase("ada");
         assert_eq!((memory.recall("ada", "call_1"), memory.num_bytes()), (None, 0));
     }
 
+    /// Also of a call without a thought it is known how it was written.
     #[test]
-    fn what_has_no_thinking_is_not_kept() {
+    fn of_a_call_alone_only_the_call_is_kept_and_for_a_shorter_time() {
         let memory = memory(1 << 20, 1 << 20);
-        let said = vec![Said { thinking: false, text: "Let me look.".to_owned() }];
-        memory.remember("ada", "call_1", Thought { said, ..Thought::default() });
-        assert_eq!((memory.recall("ada", "call_1"), memory.num_bytes()), (None, 0));
+        let start = Instant::now();
+        let called = Called { recipient: "functions.f".into(), input: "{}".into(), written: Some([1, 2].into()) };
+        let whole = Thought { called: Some(called.clone()), date: Some("2026-11-28".into()), ..thought("secret") };
+        memory.remember_at(start, "ada", "long", &whole, Keep::Thinking);
+        memory.remember_at(start, "ada", "short", &whole, Keep::Call);
+        assert_eq!(memory.recall("ada", "long"), Some(whole.clone().into()));
+        assert_eq!(memory.recall("ada", "short"), Some(whole.call_only().into()));
+        assert!(whole.call_only().said.is_empty() && whole.call_only().called == Some(called));
+        let both = memory.num_bytes();
+        let after = start + Duration::from_secs(10);
+        assert!(memory.recall_at(after, "ada", "short").is_none() && memory.recall_at(after, "ada", "long").is_some());
+        memory.sweep_at(after);
+        assert_eq!(memory.lock().owners["ada"].order.len(), 1);
+        assert!(memory.num_bytes() < both);
+        memory.sweep_at(start + Duration::from_secs(60));
+        assert_eq!(memory.num_bytes(), 0);
     }
 
     #[test]
@@ -217,10 +272,10 @@ mod tests {
         let entry = ENTRY_BYTES + 100 + 6;
         let memory = memory(20 * entry, 15 * entry);
         for number in 0..5 {
-            memory.remember("ada", &format!("call{number:02}"), thought(&"a".repeat(100)));
+            memory.keep("ada", &format!("call{number:02}"), thought(&"a".repeat(100)));
         }
         for number in 0..10_000 {
-            memory.remember("eve", &format!("call{:02}", number % 100), thought(&"e".repeat(100)));
+            memory.keep("eve", &format!("call{:02}", number % 100), thought(&"e".repeat(100)));
         }
         assert!((0..5).all(|number| memory.recall("ada", &format!("call{number:02}")).is_some()));
         assert_eq!(memory.num_bytes(), 20 * entry);
@@ -231,7 +286,7 @@ mod tests {
     fn the_same_id_again_replaces_and_is_counted_once() {
         let memory = memory(1 << 20, 1 << 20);
         for text in ["first", "second", "third"] {
-            memory.remember("ada", "call_1", thought(text));
+            memory.keep("ada", "call_1", thought(text));
         }
         assert_eq!(memory.recall("ada", "call_1").as_deref(), Some(&thought("third")));
         assert_eq!(memory.num_bytes(), ENTRY_BYTES + "third".len() + "call_1".len());
@@ -242,9 +297,9 @@ mod tests {
     fn what_is_old_is_gone() {
         let memory = memory(1 << 20, 1 << 20);
         let start = Instant::now();
-        memory.remember_at(start, "ada", "old", thought("old"));
+        memory.remember_at(start, "ada", "old", &thought("old"), Keep::Thinking);
         let later = start + Duration::from_secs(59);
-        memory.remember_at(later, "ada", "new", thought("new"));
+        memory.remember_at(later, "ada", "new", &thought("new"), Keep::Thinking);
         assert!(memory.recall_at(later, "ada", "old").is_some());
         let after = start + Duration::from_secs(60);
         assert!(memory.recall_at(after, "ada", "old").is_none());
@@ -257,7 +312,7 @@ mod tests {
     #[test]
     fn what_is_larger_than_the_bounds_is_not_kept() {
         let memory = memory(1000, 500);
-        memory.remember("ada", "call_1", thought(&"x".repeat(600)));
+        memory.keep("ada", "call_1", thought(&"x".repeat(600)));
         assert_eq!((memory.recall("ada", "call_1"), memory.num_bytes()), (None, 0));
     }
 }

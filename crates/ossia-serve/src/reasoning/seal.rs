@@ -23,6 +23,9 @@ pub struct Sealed {
     /// As YYYY-MM-DD.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub date: Option<String>,
+    /// The ids that it was written with, where rendering would choose others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ids: Option<Vec<u32>>,
 }
 
 /// Why something could not be sealed or opened.
@@ -88,7 +91,11 @@ mod tests {
     use super::{SealError, Sealed, Sealer};
 
     fn sample() -> Sealed {
-        Sealed { text: "The user wants the weather, so I call the tool.".into(), date: Some("2026-11-25".into()) }
+        Sealed {
+            text: "The user wants the weather, so I call the tool.".into(),
+            date: Some("2026-11-25".into()),
+            ids: None,
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! `/v1/batches`: many requests in a file, done one after the other beside everything else. `batches/work` does them.
 
 mod lines;
+mod spent;
 mod work;
 
 use axum::extract::{Path, Query, State};
@@ -69,7 +70,7 @@ async fn create(
         "error_file_id": null, "created_at": created_at, "in_progress_at": null, "expires_at": created_at + WINDOW_S,
         "finalizing_at": null, "completed_at": null, "failed_at": null, "expired_at": null, "cancelling_at": null,
         "cancelled_at": null, "request_counts": { "total": 0, "completed": 0, "failed": 0 },
-        "metadata": request.metadata, "model": app.model.id,
+        "metadata": request.metadata, "model": app.model.id, "usage": spent::Spent::default().shown(),
     });
     let batch = stored(&identity.key_id, &body);
     app.keeping.store.insert_batch(&batch, created_at).await.map_err(lost)?;

@@ -157,6 +157,13 @@ impl Store {
     /// and deletes the lines. `files` are those of them that are wanted: (failed lines?, the file).
     pub async fn finalize_batch(
         &self,
+    /// The results of lines after `after` that have an answer, in order, at most `limit`.
+    pub async fn batch_answers(&self, batch_id: &str, after: i64, limit: i64) -> Result<Vec<BatchItem>, StoreError> {
+        let query = "SELECT line, custom_id, result AS text FROM batch_items
+            WHERE batch_id = $1 AND line > $2 AND failed = 0 ORDER BY line LIMIT $3";
+        Ok(sqlx::query_as(query).bind(batch_id.to_owned()).bind(after).bind(limit).fetch_all(&self.pool).await?)
+    }
+
         batch: &StoredBatch,
         from: &str,
         files: Vec<(bool, StoredFile)>,

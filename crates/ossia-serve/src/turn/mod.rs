@@ -87,6 +87,13 @@ pub enum FinishReason {
     Failed(String),
 }
 
+impl FinishReason {
+    /// True where the turn came to an end of its own or to its limit.
+    pub fn is_end(&self) -> bool {
+        matches!(self, Self::Stop | Self::Length | Self::ToolCalls)
+    }
+}
+
 /// Tokens, counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Usage {

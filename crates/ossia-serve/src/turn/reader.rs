@@ -130,7 +130,10 @@ impl Reader {
                 }
                 let Some(mut open) = self.open.take() else { return };
                 tell(open.gate.finish(), out);
-                self.end(ParsedMessage { header: open.header, ..message }, out);
+                // What was read as something else than the model wrote is not to come back as it wrote it.
+                let is_itself = message.header.kind() == open.header.kind();
+                let ids = if is_itself { message.ids } else { Vec::new() };
+                self.end(ParsedMessage { header: open.header, ids, ..message }, out);
             }
         }
     }
@@ -175,7 +178,8 @@ impl Reader {
         tell(given, out);
         if let Some(Open { header, gate }) = self.open.take_if(|_| self.stopped) {
             let (end, anomalies, raw_header) = (MessageEnd::Truncated, Vec::new(), String::new());
-            self.end(ParsedMessage { header, text: gate.into_given(), end, anomalies, raw_header }, out);
+            let (text, ids) = (gate.into_given(), Vec::new());
+            self.end(ParsedMessage { header, text, end, anomalies, raw_header, ids }, out);
         }
     }
 }

@@ -73,7 +73,7 @@ impl Turns {
         let matcher = self.constrainer.compile(&rules).map_err(wrong_rules)?;
         let recipients = rules.tools.iter().map(|tool| tool.recipient()).collect();
         let reader = Reader::new(&self.harmony, recipients, stop);
-        let limit = self.room(prompt.len(), limit)?;
+        let limit = self.room("messages", prompt.len(), limit)?;
         let entry = Entry::open(&self.ledger, identity.clone(), prompt.len())?;
         let request = Request {
             limit,
@@ -109,7 +109,7 @@ impl Turns {
     /// Begins a completion of plain tokens.
     pub fn begin_raw(&self, request: RawRequest) -> Result<RawStream, ApiError> {
         let RawRequest { prompt, params, limit, stop, prompt_logprobs, identity } = request;
-        let limit = self.room(prompt.len(), Some(limit))?;
+        let limit = self.room("prompt", prompt.len(), Some(limit))?;
         let prompt_tokens = prompt.len();
         let entry = Entry::open(&self.ledger, identity.clone(), prompt.len())?;
         let request = Request {
@@ -136,11 +136,12 @@ impl Turns {
         }
     }
 
-    /// How many tokens may be made after a prompt: what was asked for, at most what the context holds.
-    fn room(&self, prompt: usize, limit: Option<usize>) -> Result<usize, ApiError> {
+    /// How many tokens may be made after a prompt, which came in the field `param`: what was asked for, at most what the
+    /// context holds.
+    fn room(&self, param: &'static str, prompt: usize, limit: Option<usize>) -> Result<usize, ApiError> {
         let context = self.context();
         match context.saturating_sub(prompt) {
-            0 => Err(ApiError::ContextLength { prompt, context }),
+            0 => Err(ApiError::ContextLength { param, prompt, context }),
             room => Ok(limit.unwrap_or(room).clamp(1, room)),
         }
     }
@@ -267,7 +268,7 @@ fn wrong_rules(error: ConstrainError) -> ApiError {
 
 fn refused(refused: Refused) -> ApiError {
     match refused {
-        Refused::TooLong { prompt, context, .. } => ApiError::ContextLength { prompt, context },
+        Refused::TooLong { prompt, context, .. } => ApiError::ContextLength { param: "messages", prompt, context },
         Refused::QueueFull { waiting, retry_after_s } => ApiError::Busy { waiting, retry_after_s },
         Refused::Draining => ApiError::Draining,
         Refused::BadParam(bad) => ApiError::invalid(bad.parameter, bad.to_string()),

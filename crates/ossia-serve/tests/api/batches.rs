@@ -149,6 +149,8 @@ async fn every_line_has_one_result() {
     let errors = lines_of(&server, &server.key, &batch["error_file_id"]).await;
     assert_eq!((errors.len(), &errors[0]["custom_id"]), (1, &json!("wrong")));
     assert_eq!(errors[0]["response"]["body"]["error"]["code"], "model_not_found");
+    let spent = |line: &Value| line["response"]["body"]["usage"]["total_tokens"].as_u64().unwrap();
+    assert_eq!(batch["usage"]["total_tokens"], output.iter().map(spent).sum::<u64>());
     assert_eq!(get(&server, "/v1/batches").await.json()["data"], json!([batch]));
 }
 

@@ -381,3 +381,21 @@ async fn wrong_requests_name_the_field() {
     let unknown = json!({ "model": "nano", "input": "Hi", "conversation": "conv_1" });
     assert_eq!(post(&server, unknown).await.status, 404);
 }
+
+#[tokio::test]
+async fn a_prompt_that_is_too_long_is_blamed_on_its_field() {
+    let server = TestServer::start().await;
+    let long = "word ".repeat(4 * crate::common::CONTEXT);
+    for (path, body, param) in [
+        ("/v1/responses", json!({ "model": "nano", "input": long }), "input"),
+        ("/v1/completions", json!({ "model": "nano", "prompt": long }), "prompt"),
+        (
+            "/v1/chat/completions",
+            json!({ "model": "nano", "messages": [{ "role": "user", "content": long }] }),
+            "messages",
+        ),
+    ] {
+        let error = server.send("POST", path, Some(&body)).await.json()["error"].clone();
+        assert_eq!((&error["code"], &error["param"]), (&json!("context_length_exceeded"), &json!(param)), "{path}");
+    }
+}

@@ -2,6 +2,7 @@
 //! uses, so that saved conversations can be exchanged with it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -203,13 +204,18 @@ pub struct Message {
     /// Such as `<|constrain|>json`, `json` or `code`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub content_type: Option<String>,
+    /// The ids that the model wrote this message with, from `<|start|>` to its end: rendering repeats them to the letter.
+    /// A model may order its header and cut its text in other ways than rendering does, and what it said must not become
+    /// another prompt. Never read from JSON: such ids would be special tokens in a stranger's hands.
+    #[serde(skip)]
+    pub written: Option<Arc<[u32]>>,
 }
 
 impl Message {
     /// A message with one part and no channel.
     pub fn new(role: Role, content: Content) -> Self {
         let author = Author { role, name: None };
-        Self { author, content: vec![content], channel: None, recipient: None, content_type: None }
+        Self { author, content: vec![content], channel: None, recipient: None, content_type: None, written: None }
     }
 
     /// A message of text and no channel.

@@ -75,6 +75,9 @@ pub struct ParsedMessage {
     pub anomalies: Vec<Anomaly>,
     /// The text before the content as it came: special tokens by name, words that had no place, `<|message|>`.
     pub raw_header: String,
+    /// All of its ids, from `<|start|>` on even where the prompt had its beginning.
+    #[serde(skip)]
+    pub ids: Vec<u32>,
 }
 
 impl ParsedMessage {
@@ -82,7 +85,7 @@ impl ParsedMessage {
     pub fn to_message(&self) -> Message {
         let Header { role, name, channel, recipient, content_type } = self.header.clone();
         let content = vec![Content::Text { text: self.text.clone() }];
-        Message { author: Author { role, name }, content, channel, recipient, content_type }
+        Message { author: Author { role, name }, content, channel, recipient, content_type, written: None }
     }
 
     /// The text of all tokens that went into this message, special ones by name.
@@ -111,6 +114,8 @@ pub struct HarmonyParser {
     state: State,
     /// Special tokens between messages.
     stray: String,
+    /// The ids since the last message's end.
+    ids: Vec<u32>,
 }
 
 #[derive(Debug, Clone)]
@@ -130,12 +135,17 @@ enum Special {
 
 impl HarmonyParser {
     pub(super) fn new(harmony: &Harmony, role_in_prompt: Option<Role>) -> Self {
-        let state = match role_in_prompt {
-            Some(role) => State::Header(RawHeader::new(Began::InPrompt(role), String::new())),
-            None => State::Between,
-        };
         let Harmony { tokenizer, marks } = harmony.clone();
-        Self { tokenizer, marks, stream: Utf8Stream::new(), state, stray: String::new() }
+        let (state, ids) = match role_in_prompt {
+            Some(role) => {
+                // A tokenizer that cannot write the role has rendered no prompt.
+                let word = tokenizer.encode_text(role.as_str()).unwrap_or_default();
+                let ids = std::iter::once(marks.start).chain(word).collect();
+                (State::Header(RawHeader::new(Began::InPrompt(role), String::new())), ids)
+            }
+            None => (State::Between, Vec::new()),
+        };
+        Self { tokenizer, marks, stream: Utf8Stream::new(), state, stray: String::new(), ids }
     }
 
     /// Takes the next token id, any number, and gives what it completed.
@@ -143,6 +153,9 @@ impl HarmonyParser {
         let mut events = Vec::new();
         let tokenizer = Arc::clone(&self.tokenizer);
         let bytes = tokenizer.token_bytes(id);
+        // A message that `<|start|>` ends does not have it, and one without an end cannot be ended by text.
+        let begins = id == self.marks.start;
+        self.ids.extend((!begins).then_some(id));
         match bytes {
             Some(bytes) if !tokenizer.is_special(id) => {
                 let text = self.stream.push(bytes);
@@ -156,7 +169,18 @@ impl HarmonyParser {
                 self.push_special(self.meaning(id), name, &mut events);
             }
         }
+        self.hand_over_ids(&mut events);
+        self.ids.extend(begins.then_some(id));
         events
+    }
+
+    /// Gives the message that has ended its ids: an id ends one message at most.
+    fn hand_over_ids(&mut self, events: &mut [Event]) {
+        for event in events {
+            if let Event::End(message) = event {
+                message.ids = std::mem::take(&mut self.ids);
+            }
+        }
     }
 
     /// Ends the sequence. A message that has begun is given as truncated; tokens may follow, as a new beginning.
@@ -176,6 +200,7 @@ impl HarmonyParser {
             }
             State::Content(message) => close(message, MessageEnd::Truncated, &mut events),
         }
+        self.hand_over_ids(&mut events);
         events
     }
 
@@ -332,7 +357,14 @@ fn open(mut raw: RawHeader, message_name: &str, events: &mut Vec<Event>) -> Pars
     let (header, anomalies) = raw.parse();
     raw.raw.push_str(message_name);
     events.push(Event::Start(header.clone()));
-    ParsedMessage { header, text: String::new(), end: MessageEnd::Truncated, anomalies, raw_header: raw.raw }
+    ParsedMessage {
+        header,
+        text: String::new(),
+        end: MessageEnd::Truncated,
+        anomalies,
+        raw_header: raw.raw,
+        ids: Vec::new(),
+    }
 }
 
 /// Opens a message that has no `<|message|>`; its text so far becomes content.
@@ -344,7 +376,7 @@ fn open_bare(raw: RawHeader, events: &mut Vec<Event>) -> ParsedMessage {
     if !text.is_empty() {
         events.push(Event::Delta(text.clone()));
     }
-    ParsedMessage { header, text, end: MessageEnd::Truncated, anomalies, raw_header }
+    ParsedMessage { header, text, end: MessageEnd::Truncated, anomalies, raw_header, ids: Vec::new() }
 }
 
 fn close(message: ParsedMessage, end: MessageEnd, events: &mut Vec<Event>) {

@@ -98,6 +98,10 @@ impl Harmony {
         message: &Message,
         has_functions: bool,
     ) -> Result<(), TextError> {
+        if let Some(written) = &message.written {
+            ids.extend_from_slice(written);
+            return Ok(());
+        }
         let marks = &self.marks;
         ids.push(marks.start);
         self.push_author(ids, message).map_err(|error| at(index, error))?;

@@ -1,6 +1,8 @@
 //! The parser against the vectors of OpenAI's library, and the outcome of every failure seen in the field (SPEC 9.9).
 
-use crate::common::{check_invariants, encode_with_specials, feed, harmony, ids, messages, o200k, parse_completion, vectors};
+use crate::common::{
+    check_invariants, encode_with_specials, feed, harmony, ids, messages, o200k, parse_completion, vectors,
+};
 use ossia_text::harmony::{
     Anomaly, Arguments, DeveloperContent, MessageEnd, MessageKind, ParsedMessage, Role, ToolDescription,
 };
@@ -335,10 +337,8 @@ fn what_the_model_wrote_is_rendered_to_the_letter() {
     .concat();
     let mut parser = harmony().completion_parser();
     let parsed = messages(feed(&mut parser, &odd));
-    let as_written = |parsed: &ParsedMessage| Message {
-        written: Some(parsed.ids.clone().into()),
-        ..parsed.to_message()
-    };
+    let as_written =
+        |parsed: &ParsedMessage| Message { written: Some(parsed.ids.clone().into()), ..parsed.to_message() };
     let render = |messages: Vec<Message>| harmony().render(&messages.into(), &RenderOptions::default()).unwrap();
     let rendered = render(parsed.iter().map(as_written).collect());
     assert_eq!(rendered, [piece("<|start|>assistant"), odd].concat());

@@ -18,6 +18,7 @@ use tokio::sync::{Semaphore, watch};
 use tower_service::Service;
 
 use super::super::responses::{kept_json, lost};
+use super::spent::Spent;
 use super::{lines, stored};
 use crate::app::{Shared, table};
 use crate::auth::Scope;
@@ -288,6 +289,7 @@ async fn finalize(app: &Shared, batch: &StoredBatch, ending: &Ending) -> Result<
             let file = StoredFile {
                 id: ids::new("file")?.replacen('_', "-", 1),
                 created_at: i64::try_from(now).unwrap_or(i64::MAX),
+    body["usage"] = spent(app, &batch.id).await?.shown();
                 expires_at: None,
                 filename: format!("{}_{word}.jsonl", batch.id),
                 purpose: "batch_output".to_owned(),
@@ -298,4 +300,17 @@ async fn finalize(app: &Shared, batch: &StoredBatch, ending: &Ending) -> Result<
         }
     }
     store.finalize_batch(&stored(&batch.owner, &body), &batch.status, files).await.map_err(lost)
+}
+
+/// The tokens of all lines that have an answer.
+async fn spent(app: &Shared, batch_id: &str) -> Result<Spent, ApiError> {
+    let (mut spent, mut after) = (Spent::default(), -1);
+    loop {
+        let answers = app.keeping.store.batch_answers(batch_id, after, FETCHED).await.map_err(lost)?;
+        let Some(last) = answers.last() else { return Ok(spent) };
+        after = last.line;
+        for answer in &answers {
+            spent.add(&kept_json(&answer.text)?["response"]["body"]["usage"]);
+        }
+    }
 }

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::tools::Declared;
 use crate::error::ApiError;
-use crate::reasoning::{ReasoningMemory, Thought};
+use crate::reasoning::{Beginning, ReasoningMemory, Said, Thought, tags};
 use crate::turn::{Opening, later_instructions};
 use crate::types::chat::{CallIn, ChatMessage, Part};
 use crate::types::fields::TextOr;
@@ -60,7 +60,15 @@ pub fn told(
             false => teller.message(message, index)?,
         }
     }
-    let date = teller.date.unwrap_or_else(|| today.to_owned());
+    let date = match teller.date {
+        Some(date) => date,
+        None => {
+            let first = messages.get(num_leading).map(|message| text(message, num_leading)).transpose()?;
+            let words: Vec<&str> = instructions.iter().chain(&first).map(String::as_str).collect();
+            let goes_on = messages.iter().any(|message| message.role == "assistant");
+            lookup.memory.date(lookup.owner, Beginning { words: &words, goes_on }, today)
+        }
+    };
     let opening = Opening {
         effort: thinking.effort,
         date: date.clone(),
@@ -99,18 +107,14 @@ impl Teller<'_> {
     fn assistant(&mut self, message: &ChatMessage, index: usize) -> Result<(), ApiError> {
         let calls = message.tool_calls.as_deref().unwrap_or_default();
         let whole = text(message, index)?;
-        let (tagged, said) = without_tags(&whole);
-        let reasoning = Some(reasoning(message)).filter(|text| !text.is_empty()).unwrap_or(tagged);
+        let (tagged, said) = tags::split(&whole);
+        let reasoning = Some(reasoning(message)).filter(|text| !text.is_empty()).unwrap_or_else(|| tagged.join("\n\n"));
         let known = calls.iter().filter_map(|call| call.id.as_deref()).find_map(|id| self.recall(id));
         if let Some(date) = known.as_ref().and_then(|thought| thought.date.clone()) {
             self.date.get_or_insert(date);
         }
         match known.filter(|thought| is_same(thought, &reasoning, said)) {
-            Some(thought) => {
-                self.messages.extend(thought.said.iter().map(|said| {
-                    Message::assistant(if said.thinking { ANALYSIS } else { COMMENTARY }, said.text.as_str())
-                }))
-            }
+            Some(thought) => self.messages.extend(thought.said.iter().map(Said::message)),
             None => {
                 if !reasoning.is_empty() {
                     self.messages.push(Message::assistant(ANALYSIS, reasoning.as_str()));
@@ -141,13 +145,15 @@ impl Teller<'_> {
             (None, Some(custom)) => (&custom.name, custom.input.clone(), false),
             (None, None) => return Err(ApiError::invalid(format!("{at}.function"), "wanted a function's call")),
         };
-        let known = call.id.as_deref().and_then(|id| self.recall(id));
-        let input = known.map(|thought| thought.as_written(&input)).unwrap_or(input);
         let recipient = format!("functions.{name}");
         let mut message = Message::assistant(COMMENTARY, input);
         message.recipient = Some(recipient.clone());
         message.content_type = is_json.then(|| "<|constrain|>json".to_owned());
-        self.messages.push(message);
+        let known = call.id.as_deref().and_then(|id| self.recall(id));
+        self.messages.push(match known {
+            Some(thought) => thought.as_written(message),
+            None => message,
+        });
         if let Some(id) = &call.id {
             self.calls.insert(id.clone(), recipient);
         }
@@ -172,21 +178,8 @@ fn is_same(thought: &Thought, reasoning: &str, said: &str) -> bool {
         let texts = thought.said.iter().filter(|said| said.thinking == thinking).map(|said| said.text.as_str());
         texts.collect::<Vec<_>>().join("\n\n")
     };
-    let is = |text: &str, thinking| text.is_empty() || text.trim() == all(thinking).trim();
+    let is = |text: &str, thinking| text.is_empty() || tags::are_alike(text, &all(thinking));
     is(reasoning, true) && is(said, false)
-}
-
-/// The chain of thought that Open WebUI and others put in front of the text, in tags, and the text after it.
-fn without_tags(said: &str) -> (String, &str) {
-    let mut thoughts = Vec::new();
-    let mut rest = said;
-    while let Some(tagged) = rest.trim_start().strip_prefix("<think>")
-        && let Some((thought, after)) = tagged.split_once("</think>")
-    {
-        thoughts.push(thought.trim());
-        rest = after.trim_start();
-    }
-    (thoughts.join("\n\n"), rest)
 }
 
 /// The assistant's chain of thought, by whichever name it came.
@@ -225,5 +218,38 @@ fn part_text(part: &Part, at: impl Fn() -> String) -> Result<String, ApiError> {
             Err(ApiError::unsupported(at(), format!("this model reads text only, not {kind:?}: send text parts")))
         }
         Some(kind) => Err(ApiError::invalid(format!("{}.type", at()), format!("wanted \"text\", found {kind:?}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ossia_text::harmony::Effort;
+    use serde_json::json;
+
+    use super::super::tools::declared;
+    use super::{Lookup, told};
+    use crate::reasoning::{MemoryLimits, ReasoningMemory};
+    use crate::types::chat::ChatRequest;
+    use crate::types::sampling::Thinking;
+
+    #[test]
+    fn a_conversation_keeps_its_day_past_midnight() {
+        let memory = ReasoningMemory::new(MemoryLimits::default());
+        let date = |owner, messages: serde_json::Value, today| {
+            let body = json!({ "model": "nano", "messages": messages });
+            let request: ChatRequest = serde_json::from_value(body).unwrap();
+            let declared = declared(&request, true).unwrap();
+            let thinking = Thinking { effort: Effort::Low, allowed: true };
+            told(&request.messages, &declared, thinking, &Lookup { memory: &memory, owner }, today).unwrap().date
+        };
+        let [system, hi, hello, more] =
+            [("system", "Be brief."), ("user", "Hi"), ("assistant", "Hello"), ("user", "And?")]
+                .map(|(role, content)| json!({ "role": role, "content": content }));
+        let (monday, tuesday) = ("2026-11-23", "2026-11-24");
+        assert_eq!(date("ada", json!([system, hi]), monday), monday);
+        assert_eq!(date("ada", json!([system, hi, hello, more]), tuesday), monday);
+        assert_eq!(date("eve", json!([system, hi, hello, more]), tuesday), tuesday);
+        assert_eq!(date("ada", json!([hi, hello, more]), tuesday), tuesday, "other instructions");
+        assert_eq!(date("ada", json!([system, hi]), tuesday), tuesday, "begun again");
     }
 }

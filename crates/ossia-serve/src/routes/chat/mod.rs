@@ -22,6 +22,7 @@ use crate::auth::{Identity, Scope};
 use crate::clock;
 use crate::error::ApiError;
 use crate::ids;
+use crate::reasoning::Keep;
 use crate::turn::{TurnRequest, TurnStream};
 use crate::types::body::JsonBody;
 use crate::types::chat::ChatRequest;
@@ -122,11 +123,9 @@ fn limit(request: &ChatRequest) -> Result<Option<usize>, ApiError> {
     }
 }
 
-/// Keeps what must stand before a speaker's calls.
+/// Keeps what must stand up to a speaker's call.
 pub fn remember(app: &Shared, identity: &Identity, speaker: Speaker, date: &str) {
-    if let Some((call_ids, thought)) = speaker.to_remember(date) {
-        for id in call_ids {
-            app.memory.remember(&identity.key_id, &id, thought.clone());
-        }
+    if let Some((id, thought)) = speaker.to_remember(date) {
+        app.memory.remember(&identity.key_id, &id, &thought, Keep::Thinking);
     }
 }

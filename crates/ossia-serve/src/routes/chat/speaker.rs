@@ -4,11 +4,11 @@
 use std::collections::HashSet;
 
 use ossia_text::ParsedMessage;
-use ossia_text::harmony::{Header, MessageKind};
+use ossia_text::harmony::{Header, MessageEnd, MessageKind};
 
 use crate::error::ApiError;
 use crate::ids;
-use crate::reasoning::{Said, Thought};
+use crate::reasoning::{Called, Said, Thought};
 use crate::turn::{FinishReason, TokenLogprob, TurnEvent, Usage};
 
 /// What stands between two messages that both belong to the answer, or both to the chain of thought.
@@ -44,12 +44,9 @@ pub struct Speaker {
     kind: Option<MessageKind>,
     has_thought: bool,
     has_spoken: bool,
-    num_calls: usize,
-    /// What was said before the calls, and their ids.
-    said: Vec<Said>,
+    /// The ids of the calls.
     call_ids: Vec<String>,
-    /// What the call was given.
-    called: String,
+    thought: Thought,
 }
 
 impl Speaker {
@@ -60,10 +57,8 @@ impl Speaker {
             kind: None,
             has_thought: false,
             has_spoken: false,
-            num_calls: 0,
-            said: Vec::new(),
             call_ids: Vec::new(),
-            called: String::new(),
+            thought: Thought::default(),
         }
     }
 
@@ -94,8 +89,7 @@ impl Speaker {
             MessageKind::ToolCall => {
                 let recipient = header.recipient.as_deref().unwrap_or_default();
                 let name = recipient.strip_prefix("functions.").unwrap_or(recipient).to_owned();
-                let (index, id, is_custom) = (self.num_calls, ids::new("call")?, self.custom.contains(&name));
-                self.num_calls += 1;
+                let (index, id, is_custom) = (self.call_ids.len(), ids::new("call")?, self.custom.contains(&name));
                 self.call_ids.push(id.clone());
                 Some(Piece::Call { index, id, name, is_custom })
             }
@@ -104,17 +98,16 @@ impl Speaker {
     }
 
     fn end(&mut self, message: ParsedMessage) {
-        let kind = message.header.kind();
-        if kind == MessageKind::ToolCall {
-            self.called = message.text;
-        } else {
-            self.said.push(Said { thinking: kind == MessageKind::Thinking, text: message.text });
+        match message.header.kind() {
+            MessageKind::ToolCall if message.end == MessageEnd::Truncated => {}
+            MessageKind::ToolCall => self.thought.called = Some(Called::read(message)),
+            kind => self.thought.said.push(Said::read(kind == MessageKind::Thinking, message)),
         }
     }
 
-    /// What must stand before the calls when their results come, and the calls' ids; nothing where there was no call.
-    pub fn to_remember(self, date: &str) -> Option<(Vec<String>, Thought)> {
-        let thought = Thought { said: self.said, date: Some(date.to_owned()), called: self.called };
-        (!self.call_ids.is_empty()).then_some((self.call_ids, thought))
+    /// What stands up to the call when its result comes, and the call's id; nothing where there was no call.
+    pub fn to_remember(self, date: &str) -> Option<(String, Thought)> {
+        let id = self.call_ids.into_iter().next_back()?;
+        Some((id, Thought { date: Some(date.to_owned()), ..self.thought }))
     }
 }

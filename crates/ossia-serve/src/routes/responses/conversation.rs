@@ -3,14 +3,14 @@
 //! before the last final message. Every way of sending the same conversation gives the same tokens.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
-use ossia_text::harmony::{ANALYSIS, COMMENTARY, FINAL};
-use ossia_text::{Conversation, Message};
+use ossia_text::harmony::{COMMENTARY, FINAL};
+use ossia_text::{Conversation, Harmony, Message};
 
+use super::compact;
 use super::tools::Declared;
 use crate::error::ApiError;
-use crate::reasoning::{ReasoningMemory, Said, Sealer, Thought};
+use crate::reasoning::{Beginning, ReasoningMemory, Said, Sealed, Sealer, Thought, are_thinking, tags};
 use crate::turn::{Opening, later_instructions};
 use crate::types::responses::{InputItem, Item, Phase, Speaker};
 use crate::types::sampling::Thinking;
@@ -21,6 +21,8 @@ pub struct Sources<'a> {
     pub memory: &'a ReasoningMemory,
     /// What they hold encrypted.
     pub sealer: &'a Sealer,
+    /// The model's text.
+    pub harmony: &'a Harmony,
     /// The key's id.
     pub owner: &'a str,
 }
@@ -60,7 +62,15 @@ pub fn told(items: &[InputItem], frame: &Frame, sources: &Sources) -> Result<Tol
     let mut teller =
         Teller { declared: frame.declared, sources, calls: HashMap::new(), date: None, messages: Vec::new() };
     teller.read(rest)?;
-    let date = frame.date.map(str::to_owned).or(teller.date).unwrap_or_else(|| frame.today.to_owned());
+    let date = frame.date.map(str::to_owned).or(teller.date).unwrap_or_else(|| {
+        let first = rest.iter().find_map(|item| match &item.item {
+            Item::Message { text, .. } => Some(text.as_str()),
+            _ => None,
+        });
+        let words: Vec<&str> = instructions.iter().copied().chain(first).collect();
+        let goes_on = rest.iter().any(|item| is_models(&item.item));
+        sources.memory.date(sources.owner, Beginning { words: &words, goes_on }, frame.today)
+    });
     let opening = Opening {
         effort: frame.thinking.effort,
         date: date.clone(),
@@ -71,6 +81,11 @@ pub fn told(items: &[InputItem], frame: &Frame, sources: &Sources) -> Result<Tol
     let mut messages = opening.messages();
     messages.append(&mut teller.messages);
     Ok(Told { conversation: Conversation::from(messages), date })
+}
+
+/// True for what the model said.
+fn is_models(item: &Item) -> bool {
+    matches!(item, Item::Message { speaker: Speaker::Assistant, .. } | Item::Reasoning { .. } | Item::Call { .. })
 }
 
 struct Teller<'a> {
@@ -85,7 +100,21 @@ struct Teller<'a> {
 /// What the model said, up to a call or to the end of its turn.
 #[derive(Default)]
 struct Step {
-    said: Vec<(Said, Option<Phase>)>,
+    said: Vec<Words>,
+}
+
+/// One message of it, as the client gives it back.
+struct Words {
+    said: Said,
+    phase: Option<Phase>,
+    /// Only a summary of thinking is left: anything that is remembered is better.
+    is_summary: bool,
+}
+
+impl From<Said> for Words {
+    fn from(said: Said) -> Self {
+        Self { said, phase: None, is_summary: false }
+    }
 }
 
 impl<'a> Teller<'a> {
@@ -94,12 +123,17 @@ impl<'a> Teller<'a> {
         for item in items {
             match &item.item {
                 Item::Message { speaker: Speaker::Assistant, text, phase } => {
-                    step.said.push((Said { thinking: false, text: text.clone() }, *phase));
+                    step.spoke(text, *phase);
                 }
-                Item::Reasoning { text, encrypted } => {
-                    if let Some(text) = self.thinking(text.as_deref(), encrypted.as_deref(), &item.id)? {
-                        step.said.push((Said { thinking: true, text }, None));
-                    }
+                Item::Reasoning { text, summary, encrypted } => {
+                    let thought = self.thinking(text.as_deref(), encrypted.as_deref(), &item.id)?.map(Words::from);
+                    let summary = summary.as_deref().map(|text| Said::new(true, text));
+                    step.said.extend(thought.or_else(|| Some(Words { is_summary: true, ..summary?.into() })));
+                }
+                Item::Compaction { encrypted } => {
+                    self.end_step(std::mem::take(&mut step), None);
+                    let opened = self.open(encrypted, &item.id)?;
+                    self.messages.push(compact::told(&opened.text));
                 }
                 // A call that was cut off was never made.
                 Item::Call { .. } if item.json["status"] == "incomplete" => {}
@@ -134,14 +168,22 @@ impl<'a> Teller<'a> {
         Ok(())
     }
 
-    /// The text of a reasoning item. What is encrypted must open even where the text is there beside it.
-    fn thinking(&mut self, text: Option<&str>, encrypted: Option<&str>, id: &str) -> Result<Option<String>, ApiError> {
-        let Some(encrypted) = encrypted else { return Ok(text.map(str::to_owned)) };
+    /// What a reasoning item says. What is encrypted must open even where the text is there beside it.
+    fn thinking(&mut self, text: Option<&str>, encrypted: Option<&str>, id: &str) -> Result<Option<Said>, ApiError> {
+        let Some(encrypted) = encrypted else { return Ok(text.map(|text| Said::new(true, text))) };
+        let opened = self.open(encrypted, id)?;
+        let text = text.map_or(opened.text, str::to_owned);
+        let written = opened.ids.filter(|ids| are_thinking(self.sources.harmony, &text, ids)).map(Into::into);
+        Ok(Some(Said { thinking: true, text, written }))
+    }
+
+    /// What was sealed here for this key.
+    fn open(&mut self, encrypted: &str, id: &str) -> Result<Sealed, ApiError> {
         let opened = self.sources.sealer.open(self.sources.owner, encrypted).map_err(|error| {
             ApiError::invalid("input", format!("the encrypted_content of item {id:?} could not be verified: {error}"))
         })?;
-        self.pin(opened.date);
-        Ok(Some(text.map_or(opened.text, str::to_owned)))
+        self.pin(opened.date.clone());
+        Ok(opened)
     }
 
     /// The first date that is known counts.
@@ -157,46 +199,52 @@ impl<'a> Teller<'a> {
         self.pin(known.as_ref().and_then(|thought| thought.date.clone()));
         let before_call = call_id.is_some();
         match known.filter(|thought| step.is_of(thought)) {
-            Some(thought) => self.remembered(&thought),
-            None => self.messages.extend(step.said.into_iter().map(|(said, phase)| {
+            Some(thought) => self.messages.extend(thought.said.iter().map(Said::message)),
+            None => self.messages.extend(step.said.into_iter().map(|Words { said, phase, .. }| {
                 let is_preamble = phase.map_or(before_call, |phase| phase == Phase::Commentary);
-                let spoken = if is_preamble { COMMENTARY } else { FINAL };
-                Message::assistant(if said.thinking { ANALYSIS } else { spoken }, said.text)
+                match said.thinking || is_preamble {
+                    true => said.message(),
+                    false => Message::assistant(FINAL, said.text),
+                }
             })),
         }
     }
 
-    fn remembered(&mut self, thought: &Arc<Thought>) {
-        self.messages.extend(
-            thought
-                .said
-                .iter()
-                .map(|said| Message::assistant(if said.thinking { ANALYSIS } else { COMMENTARY }, said.text.as_str())),
-        );
-    }
-
     fn call(&mut self, call_id: &'a str, name: &str, input: &str, custom: bool) {
-        let known = self.sources.memory.recall(self.sources.owner, call_id);
-        let input = known.map_or_else(|| input.to_owned(), |thought| thought.as_written(input));
         let recipient = format!("functions.{name}");
         let mut message = Message::assistant(COMMENTARY, input);
         message.recipient = Some(recipient.clone());
         message.content_type = (!custom).then(|| "<|constrain|>json".to_owned());
-        self.messages.push(message);
+        self.messages.push(match self.sources.memory.recall(self.sources.owner, call_id) {
+            Some(thought) => thought.as_written(message),
+            None => message,
+        });
         self.calls.insert(call_id, recipient);
     }
 }
 
 impl Step {
+    /// Takes a message of the assistant. Some clients put the thinking into it, in tags before the words.
+    fn spoke(&mut self, text: &str, phase: Option<Phase>) {
+        let (thoughts, words) = tags::split(text);
+        let has_thoughts = !thoughts.is_empty();
+        self.said.extend(thoughts.into_iter().map(|text| Words::from(Said::new(true, text))));
+        if !words.is_empty() || !has_thoughts {
+            self.said.push(Words { phase, ..Said::new(false, words).into() });
+        }
+    }
+
     /// Whether the client gives back what the server remembers, or less: then the memory counts, which also knows the
-    /// order. A client that has changed something is believed.
+    /// order and the tokens. A client that has changed something is believed.
     fn is_of(&self, thought: &Thought) -> bool {
-        let texts = |thinking| self.said.iter().filter(move |(said, _)| said.thinking == thinking);
-        let is_known = |said: &Said| thought.said.contains(said);
-        // Some clients join several thoughts to one.
+        // Some clients join several thoughts to one, and quote them.
         let all: Vec<&str> = thought.said.iter().filter(|said| said.thinking).map(|said| said.text.as_str()).collect();
-        let is_all =
-            |said: &Said| said.text == all.join("\n\n") || said.text == all.join("\n") || said.text == all.concat();
-        texts(true).all(|(said, _)| is_known(said) || is_all(said)) && texts(false).all(|(said, _)| is_known(said))
+        let all = all.join("\n\n");
+        let is_known = |Words { said, is_summary, .. }: &Words| {
+            let is_it = |known: &Said| known.thinking == said.thinking && tags::are_alike(&known.text, &said.text);
+            let is_lost = said.text.is_empty() || *is_summary && !thought.said.is_empty();
+            is_lost || thought.said.iter().any(is_it) || said.thinking && tags::are_alike(&all, &said.text)
+        };
+        self.said.iter().all(is_known)
     }
 }

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::conversation::{Frame, Sources, Told, told};
 use super::tools::{Declared, declared};
 use crate::error::ApiError;
-use crate::reasoning::{MemoryLimits, ReasoningMemory, Said, Sealed, Sealer, Thought};
+use crate::reasoning::{Keep, MemoryLimits, ReasoningMemory, Said, Sealed, Sealer, Thought};
 use crate::types::responses::items::read_items;
 use crate::types::sampling::Thinking;
 
@@ -19,6 +19,7 @@ const TODAY: &str = "2026-11-25";
 struct Server {
     memory: ReasoningMemory,
     sealer: Sealer,
+    harmony: Harmony,
     declared: Declared,
 }
 
@@ -34,6 +35,7 @@ fn server() -> Server {
     Server {
         memory: ReasoningMemory::new(MemoryLimits { max_age: Duration::from_secs(60), ..MemoryLimits::default() }),
         sealer: Sealer::new([7; 32]),
+        harmony: harmony(),
         declared: declared(&request, true).unwrap(),
     }
 }
@@ -48,7 +50,7 @@ impl Server {
             date,
             today: TODAY,
         };
-        told(&items, &frame, &Sources { memory: &self.memory, sealer: &self.sealer, owner })
+        told(&items, &frame, &Sources { memory: &self.memory, sealer: &self.sealer, harmony: &self.harmony, owner })
     }
 
     fn messages(&self, items: &[Value]) -> Vec<Message> {
@@ -56,9 +58,12 @@ impl Server {
     }
 }
 
+fn harmony() -> Harmony {
+    Harmony::new(Tokenizer::o200k_harmony().into()).unwrap()
+}
+
 fn tokens(messages: &[Message]) -> Vec<u32> {
-    let harmony = Harmony::new(Tokenizer::o200k_harmony().into()).unwrap();
-    harmony.render_for_completion(&messages.to_vec().into(), &RenderOptions::default()).unwrap()
+    harmony().render_for_completion(&messages.to_vec().into(), &RenderOptions::default()).unwrap()
 }
 
 fn call(name: &str, input: &str, content_type: Option<&str>) -> Message {
@@ -95,10 +100,11 @@ fn uninterrupted(server: &Server, date: &str) -> Vec<Message> {
 }
 
 fn remember(server: &Server) {
-    let said = |thinking, text: &str| Said { thinking, text: text.to_owned() };
+    let said = Said::new;
     let first = vec![said(true, "First the weather."), said(false, "Let me look."), said(true, "In Rome, that is.")];
     for (id, said) in [("call_1", first), ("call_2", vec![said(true, "Now the patch.")])] {
-        server.memory.remember("ada", id, Thought { said, date: Some(DATE.to_owned()), ..Thought::default() });
+        let thought = Thought { said, date: Some(DATE.to_owned()), ..Thought::default() };
+        server.memory.remember("ada", id, &thought, Keep::Thinking);
     }
 }
 
@@ -112,7 +118,7 @@ enum Keeps {
 }
 
 fn reasoning(server: &Server, text: &str, keeps: Keeps) -> Option<Value> {
-    let sealed = Sealed { text: text.to_owned(), date: Some(DATE.to_owned()) };
+    let sealed = Sealed { text: text.to_owned(), date: Some(DATE.to_owned()), ids: None };
     let sealed = server.sealer.seal("ada", &sealed).unwrap();
     let content = json!([{ "type": "reasoning_text", "text": text }]);
     let item = |content: Value, sealed: Value| json!({ "type": "reasoning", "summary": [], "content": content, "encrypted_content": sealed });
@@ -252,4 +258,50 @@ fn what_makes_no_sense_is_refused_or_left_out() {
         json!({ "type": "function_call", "call_id": "c", "name": "weather", "arguments": "{", "status": "incomplete" });
     let foreign = json!({ "type": "web_search_call", "id": "ws_1" });
     assert_eq!(server.messages(&[cut, foreign]).len(), 2);
+}
+
+/// A client that sends plain items, none of which tells the day.
+#[test]
+fn a_plain_conversation_keeps_its_day_past_midnight() {
+    let server = server();
+    let told = |items: &[Value], today| {
+        let items = read_items(items.to_vec(), "input").unwrap();
+        let thinking = Thinking { effort: Effort::Low, allowed: true };
+        let frame = Frame { instructions: None, declared: &server.declared, thinking, date: None, today };
+        let Server { memory, sealer, harmony, .. } = &server;
+        super::conversation::told(&items, &frame, &Sources { memory, sealer, harmony, owner: "ada" }).unwrap().date
+    };
+    let mut items = vec![json!({ "role": "user", "content": "Hi" })];
+    assert_eq!(told(&items, DATE), DATE);
+    items.push(json!({ "role": "assistant", "content": "Hello" }));
+    items.push(json!({ "role": "user", "content": "And now?" }));
+    assert_eq!(told(&items, TODAY), DATE);
+    assert_eq!(told(&items[..1], TODAY), TODAY, "another conversation that begins alike");
+    let known = [json!({ "role": "user", "content": "Ho" }), json!({ "role": "assistant", "content": "Hello" })];
+    assert_eq!(told(&known, TODAY), TODAY, "one that began elsewhere");
+}
+
+/// A thought that was cut in an unusual way is sealed with its tokens, and only a whole thought is taken back.
+#[test]
+fn sealed_tokens_come_back_if_they_are_the_text() {
+    let server = server();
+    let ids = |text: &str| server.harmony.tokenizer().encode_text(text).unwrap();
+    let usual = tokens(&[Message::assistant(ANALYSIS, "First the weather.")]);
+    let usual = &usual[..usual.len() - tokens(&[]).len()];
+    let (at, end) = (usual.len() - 1 - ids("First the weather.").len(), usual.len() - 1);
+    let odd = [&usual[..at], &ids("Fir"), &ids("st the weather."), &usual[end..]].concat();
+    assert_ne!(odd, usual);
+    for (text, written, is_taken) in [
+        ("First the weather.", odd.clone(), true),
+        ("First the weather!", odd.clone(), false),
+        ("x", vec![7, 8], false),
+    ] {
+        let sealed = Sealed { text: text.to_owned(), date: None, ids: Some(written) };
+        let sealed = server.sealer.seal("ada", &sealed).unwrap();
+        let item = json!({ "type": "reasoning", "summary": [], "encrypted_content": sealed });
+        let messages = server.messages(&[json!({ "role": "user", "content": "Hi" }), item]);
+        let last = messages.last().unwrap();
+        assert_eq!((last.content_text().as_str(), last.written.is_some()), (text, is_taken));
+        assert!(!is_taken || tokens(&messages).windows(odd.len()).any(|ids| ids == odd));
+    }
 }

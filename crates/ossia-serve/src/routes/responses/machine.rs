@@ -8,16 +8,17 @@ use std::collections::HashMap;
 use ossia_text::ParsedMessage;
 use ossia_text::harmony::{Header, MessageEnd, MessageKind};
 
-use crate::reasoning::{Said, Thought};
+use super::summary::Detail;
+use crate::reasoning::{Called, Said, Thought};
 use crate::turn::{FinishReason, TokenLogprob, TurnEvent};
 use crate::types::responses::response::{Incomplete, LogProb, Part, ResponseError, phase_word};
 use crate::types::responses::{Event, NumberedEvent, OutputItem, Response, Status};
 
 /// What is kept of the chain of thought besides the response itself.
 pub trait Keeper: Send + Sync {
-    /// The text for `encrypted_content`, if it was asked for.
-    fn seal(&self, text: &str) -> Option<String>;
-    /// A whole call was made after this was said.
+    /// For `encrypted_content`, if it was asked for: the text, and the ids that it was written with.
+    fn seal(&self, text: &str, ids: &[u32]) -> Option<String>;
+    /// A whole call was made, after this was said.
     fn remember(&self, call_id: &str, thought: &Thought);
 }
 
@@ -40,6 +41,7 @@ pub struct Machine {
     response: Response,
     tools: WireTools,
     keeper: Box<dyn Keeper>,
+    detail: Detail,
     open: Option<Open>,
     next: u64,
     num_items: usize,
@@ -53,6 +55,8 @@ struct Open {
     id: String,
     text: String,
     logprobs: Vec<LogProb>,
+    /// Of a thought that is done.
+    summary: Vec<Part>,
 }
 
 enum Kind {
@@ -64,8 +68,8 @@ enum Kind {
 impl Machine {
     /// `response` has said nothing yet.
     pub fn new(response: Response, tools: WireTools, keeper: Box<dyn Keeper>) -> Self {
-        let thought = Thought::default();
-        Self { response, tools, keeper, open: None, next: 0, num_items: 0, thought, ended: false }
+        let (thought, detail) = (Thought::default(), Detail::of(response.reasoning["summary"].as_str()));
+        Self { response, tools, keeper, detail, open: None, next: 0, num_items: 0, thought, ended: false }
     }
 
     /// The object as it is now; items are in it when they are done.
@@ -94,13 +98,13 @@ impl Machine {
             _ if self.ended => {}
             TurnEvent::Started { .. } => self.started(&mut out),
             TurnEvent::Start(header) => {
-                self.close(false, &mut out);
+                self.close(None, &mut out);
                 self.open(&header, &mut out);
             }
             TurnEvent::Delta { text, logprobs } => self.delta(text, logprobs, &mut out),
-            TurnEvent::End(ParsedMessage { end, .. }) => self.close(end != MessageEnd::Truncated, &mut out),
+            TurnEvent::End(message) => self.close(Some(message), &mut out),
             TurnEvent::Done { finish, usage } => {
-                self.close(matches!(finish, FinishReason::Stop | FinishReason::ToolCalls), &mut out);
+                self.close(None, &mut out);
                 self.response.usage = Some(usage.into());
                 self.end(finish, &mut out);
             }
@@ -112,7 +116,7 @@ impl Machine {
     pub fn fail(&mut self, error: ResponseError) -> Vec<NumberedEvent> {
         let mut out = Vec::new();
         if !self.ended {
-            self.close(false, &mut out);
+            self.close(None, &mut out);
             self.response.error = Some(error);
             self.last(Status::Failed, &mut out);
         }
@@ -123,7 +127,7 @@ impl Machine {
     pub fn cancel(&mut self) -> Vec<NumberedEvent> {
         let mut out = Vec::new();
         if !self.ended {
-            self.close(false, &mut out);
+            self.close(None, &mut out);
             self.last(Status::Cancelled, &mut out);
         }
         out
@@ -161,7 +165,7 @@ impl Machine {
                 }
             }
         };
-        let open = Open { id: self.id(prefix), kind, text: String::new(), logprobs: Vec::new() };
+        let open = Open { id: self.id(prefix), kind, text: String::new(), logprobs: Vec::new(), summary: Vec::new() };
         self.num_items += 1;
         let output_index = self.response.output.len();
         self.emit(Event::ItemAdded { output_index, item: open.item(Status::InProgress, false, None) }, out);
@@ -213,9 +217,9 @@ impl Machine {
         self.emit(event, out);
     }
 
-    /// Ends the open item, if there is one: its text, its part, itself.
-    fn close(&mut self, is_whole: bool, out: &mut Vec<NumberedEvent>) {
-        let Some(open) = self.open.take() else { return };
+    /// Ends the open item, if there is one: its text, its part, itself. Without its message it was cut off.
+    fn close(&mut self, message: Option<ParsedMessage>, out: &mut Vec<NumberedEvent>) {
+        let Some(mut open) = self.open.take() else { return };
         let (item_id, output_index, content_index) = (open.id.clone(), self.response.output.len(), 0);
         let text = open.text.clone();
         let event = match &open.kind {
@@ -232,24 +236,49 @@ impl Machine {
         if let Some(part) = open.part() {
             self.emit(Event::PartDone { item_id: open.id.clone(), output_index, content_index, part }, out);
         }
-        let sealed = if matches!(open.kind, Kind::Thinking) { self.keeper.seal(&open.text) } else { None };
-        let status = if is_whole { Status::Completed } else { Status::Incomplete };
+        if matches!(open.kind, Kind::Thinking) {
+            open.summary = self.summarize(&open.id, &open.text, out);
+        }
+        let ids = message.as_ref().map_or(&[][..], |message| &message.ids);
+        let sealed = if matches!(open.kind, Kind::Thinking) { self.keeper.seal(&open.text, ids) } else { None };
+        let message = message.filter(|message| message.end != MessageEnd::Truncated);
+        let status = if message.is_some() { Status::Completed } else { Status::Incomplete };
         let item = open.item(status, true, sealed);
         self.response.output.push(item.clone());
         self.emit(Event::ItemDone { output_index, item }, out);
-        self.note(open, is_whole);
+        self.note(open.kind, message);
     }
 
-    /// Notes what was said before a call, and hands it over at the call.
-    fn note(&mut self, open: Open, is_whole: bool) {
-        match open.kind {
-            Kind::Thinking => self.thought.said.push(Said { thinking: true, text: open.text }),
-            Kind::Words { .. } => self.thought.said.push(Said { thinking: false, text: open.text }),
-            Kind::Call { call_id, .. } if is_whole => {
-                self.thought.called = open.text;
+    /// Tells the summary of a thought, part by part, if it was asked for.
+    fn summarize(&mut self, id: &str, thinking: &str, out: &mut Vec<NumberedEvent>) -> Vec<Part> {
+        let output_index = self.response.output.len();
+        let mut summary = Vec::new();
+        for (summary_index, text) in self.detail.parts(thinking).into_iter().enumerate() {
+            let (item_id, part) = (|| id.to_owned(), |text: &str| Part::SummaryText { text: text.to_owned() });
+            let delta = text.clone();
+            for event in [
+                Event::SummaryPartAdded { item_id: item_id(), output_index, summary_index, part: part("") },
+                Event::SummaryDelta { item_id: item_id(), output_index, summary_index, delta },
+                Event::SummaryDone { item_id: item_id(), output_index, summary_index, text: text.clone() },
+                Event::SummaryPartDone { item_id: item_id(), output_index, summary_index, part: part(&text) },
+            ] {
+                self.emit(event, out);
+            }
+            summary.push(part(&text));
+        }
+        summary
+    }
+
+    /// Notes a whole message, and hands everything over at a call.
+    fn note(&mut self, kind: Kind, message: Option<ParsedMessage>) {
+        let Some(message) = message else { return };
+        match kind {
+            Kind::Thinking => self.thought.said.push(Said::read(true, message)),
+            Kind::Words { .. } => self.thought.said.push(Said::read(false, message)),
+            Kind::Call { call_id, .. } => {
+                self.thought.called = Some(Called::read(message));
                 self.keeper.remember(&call_id, &self.thought);
             }
-            Kind::Call { .. } => {}
         }
     }
 
@@ -305,7 +334,9 @@ impl Open {
         let id = self.id.clone();
         let content: Vec<Part> = self.part().filter(|_| done).into_iter().collect();
         match &self.kind {
-            Kind::Thinking => OutputItem::Reasoning { id, status, summary: Vec::new(), content, encrypted_content },
+            Kind::Thinking => {
+                OutputItem::Reasoning { id, status, summary: self.summary.clone(), content, encrypted_content }
+            }
             Kind::Words { is_preamble } => {
                 OutputItem::Message { id, status, role: "assistant", phase: phase_word(*is_preamble), content }
             }

@@ -9,7 +9,7 @@ use ossia_text::harmony::{Header, MessageEnd};
 use serde_json::{Value, json};
 
 use super::machine::{Keeper, Machine, WireTool, WireTools};
-use crate::reasoning::{Said, Thought};
+use crate::reasoning::{Called, Said, Thought};
 use crate::turn::{FinishReason, TokenLogprob, TopLogprob, TurnEvent, Usage};
 use crate::types::responses::response::ResponseError;
 use crate::types::responses::{CreateResponse, NumberedEvent, Response};
@@ -19,7 +19,7 @@ use crate::types::responses::{CreateResponse, NumberedEvent, Response};
 struct Notes(Arc<Mutex<Vec<(String, Thought)>>>);
 
 impl Keeper for Notes {
-    fn seal(&self, text: &str) -> Option<String> {
+    fn seal(&self, text: &str, _: &[u32]) -> Option<String> {
         Some(format!("sealed:{text}"))
     }
 
@@ -65,6 +65,7 @@ fn message(channel: &str, recipient: Option<&str>, pieces: &[&str], end: Message
         end,
         anomalies: Vec::new(),
         raw_header: String::new(),
+        ids: vec![1, 2],
     };
     let whole = std::iter::once(TurnEvent::Start(header)).chain(pieces.iter().map(delta));
     whole.chain([TurnEvent::End(parsed)]).collect()
@@ -105,7 +106,8 @@ fn checked(machine: &Machine, out: Vec<NumberedEvent>) -> Vec<Value> {
         assert_eq!(events.last().unwrap()["type"], "response.output_item.done");
         assert_eq!(events.last().unwrap()["item"], *item);
         assert!(events.iter().all(|event| event["item_id"].is_null() || event["item_id"] == item["id"]));
-        let deltas: String = events.iter().filter_map(|event| event["delta"].as_str()).collect();
+        let of_text = events.iter().filter(|event| event["summary_index"].is_null());
+        let deltas: String = of_text.filter_map(|event| event["delta"].as_str()).collect();
         let text = ["arguments", "input"].iter().find_map(|name| item[*name].as_str());
         assert_eq!(deltas, text.unwrap_or_else(|| item["content"][0]["text"].as_str().unwrap()));
     }
@@ -196,9 +198,11 @@ fn a_call_after_thinking_and_a_preamble_is_remembered_with_both() {
     assert_eq!((&call["name"], &call["namespace"]), (&json!("spawn"), &json!("agents")));
     assert_eq!((&call["arguments"], &call["status"]), (&json!("{\"a\":1}"), &json!("completed")));
     assert!(call["call_id"].as_str().unwrap().starts_with("call_") && call["call_id"].as_str().unwrap().len() <= 64);
-    let said = |thinking, text: &str| Said { thinking, text: text.to_owned() };
+    let written = || Some([1, 2].into());
+    let said = |thinking, text: &str| Said { written: written(), ..Said::new(thinking, text) };
     let said = vec![said(true, "I need it."), said(false, "Let me look.")];
-    let thought = Thought { said, date: None, called: "{\"a\":1}".to_owned() };
+    let (recipient, input) = ("functions.agents__spawn".to_owned(), "{\"a\":1}".to_owned());
+    let thought = Thought { said, date: None, called: Some(Called { recipient, input, written: written() }) };
     assert_eq!(*notes.0.lock().unwrap(), [(call["call_id"].as_str().unwrap().to_owned(), thought)]);
 }
 
@@ -352,4 +356,25 @@ fn the_request_is_echoed_whole() {
         "top_logprobs": 3, "top_p": 0.9, "truncation": "disabled", "usage": null, "user": "u", "metadata": {"a": "b"},
     });
     assert_eq!(serde_json::to_value(machine.response()).unwrap(), wanted);
+}
+
+#[test]
+fn a_summary_is_told_before_its_thought_is_done() {
+    let (mut machine, _) = machine(json!({"model": "nano", "reasoning": {"summary": "detailed"}}));
+    let mut events = message("analysis", None, &["They greet. So", " what?\n\nI", " greet"], MessageEnd::End);
+    events.extend(message("final", None, &["Hello"], MessageEnd::Return));
+    events.push(done(FinishReason::Stop));
+    let events = run(&mut machine, events);
+    let part = [
+        "reasoning_summary_part.added",
+        "reasoning_summary_text.delta",
+        "reasoning_summary_text.done",
+        "reasoning_summary_part.done",
+    ];
+    let at = names(&events).iter().position(|name| *name == part[0]).unwrap();
+    assert_eq!(names(&events)[at..at + 9], [&part[..], &part[..], &["output_item.done"]].concat());
+    assert_eq!((&events[at + 5]["summary_index"], &events[at + 5]["delta"]), (&json!(1), &json!("I greet")));
+    let parts = json!([{"type": "summary_text", "text": "They greet."}, {"type": "summary_text", "text": "I greet"}]);
+    assert_eq!(events.last().unwrap()["response"]["output"][0]["summary"], parts);
+    assert_eq!(events[at + 8]["item"]["summary"], parts);
 }

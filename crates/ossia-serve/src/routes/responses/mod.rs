@@ -1,6 +1,7 @@
 //! The Responses API: `/v1/responses`. A response is made by a task of its own (`run`), whether its client streams, waits
 //! or comes back later; what it says is turned into events by `machine`.
 
+mod compact;
 mod conversation;
 #[cfg(test)]
 mod conversation_tests;
@@ -10,6 +11,7 @@ mod machine_tests;
 mod prepare;
 mod read;
 mod run;
+mod summary;
 mod tools;
 
 use axum::Extension;
@@ -28,7 +30,7 @@ use crate::auth::{Identity, Scope};
 use crate::clock;
 use crate::error::ApiError;
 use crate::ids;
-use crate::reasoning::{Sealed, Thought};
+use crate::reasoning::{Keep, Sealed, Thought, unusual};
 use crate::store::{NewResponse, StoredItem};
 use crate::types::body::JsonBody;
 use crate::types::responses::{CreateResponse, Response};
@@ -92,12 +94,9 @@ async fn begin(
     let place = Runs::enter(&app, &identity, &response, telling)?;
     let turn = app.turns.start(prepared.turn(&app, &identity)?).await.map_err(in_our_words)?;
     let kept = if response.store { Some(keep(&place, &identity, &app, &prepared, &response).await?) } else { None };
-    let keeper = ForLater {
-        app: app.clone(),
-        identity: identity.clone(),
-        date: prepared.date,
-        seals: prepared.request.includes("reasoning.encrypted_content"),
-    };
+    let seals = prepared.request.includes("reasoning.encrypted_content");
+    let keep = if seals && kept.is_none() { Keep::Call } else { Keep::Thinking };
+    let keeper = ForLater { app: app.clone(), identity: identity.clone(), date: prepared.date, seals, keep };
     let machine = Machine::new(response, prepared.declared.wire, Box::new(keeper));
     let run = place.run.clone();
     tokio::spawn(Job { app, identity, machine, turn, kept, place }.drive());
@@ -130,24 +129,30 @@ async fn keep(
     Ok(Kept { input: prepared.input.iter().map(item).collect() })
 }
 
-/// Keeps chain of thought for the next request: encrypted, in the client's hands, if it asked for that; else in memory.
+/// Keeps chain of thought for the next request: encrypted, in the client's hands, if it asked for that; else in memory. A
+/// client that asked for it and lets nothing be kept has its thinking nowhere but in its own hands.
 struct ForLater {
     app: Shared,
     identity: Identity,
     date: String,
     seals: bool,
 }
+    keep: Keep,
 
 impl Keeper for ForLater {
-    fn seal(&self, text: &str) -> Option<String> {
-        let content = Sealed { text: text.to_owned(), date: Some(self.date.clone()) };
-        let sealed = self.seals.then(|| self.app.keeping.sealer.seal(&self.identity.key_id, &content));
-        sealed?.inspect_err(|error| tracing::error!(%error, "reasoning")).ok()
+    fn seal(&self, text: &str, ids: &[u32]) -> Option<String> {
+        if !self.seals {
+            return None;
+        }
+        let ids = unusual(self.app.turns.harmony(), text, ids);
+        let content = Sealed { text: text.to_owned(), date: Some(self.date.clone()), ids };
+        let sealed = self.app.keeping.sealer.seal(&self.identity.key_id, &content);
+        sealed.inspect_err(|error| tracing::error!(%error, "reasoning")).ok()
     }
 
     fn remember(&self, call_id: &str, thought: &Thought) {
         let thought = Thought { date: Some(self.date.clone()), ..thought.clone() };
-        self.app.memory.remember(&self.identity.key_id, call_id, thought);
+        self.app.memory.remember(&self.identity.key_id, call_id, &thought, self.keep);
     }
 }
 
@@ -162,6 +167,7 @@ fn in_our_words(error: ApiError) -> ApiError {
     match error {
         ApiError::Invalid { param: Some(param), problem } => ApiError::Invalid { param: Some(rename(&param)), problem },
         other => other,
+        ApiError::ContextLength { prompt, context, .. } => ApiError::ContextLength { param: "input", prompt, context },
     }
 }
 

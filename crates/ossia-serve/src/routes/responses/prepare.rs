@@ -31,6 +31,8 @@ pub struct Prepared {
     pub declared: Declared,
     /// To be rendered.
     pub conversation: Conversation,
+    /// All items, those of what came before first.
+    pub items: Vec<InputItem>,
     /// The date in it.
     pub date: String,
 }
@@ -56,9 +58,14 @@ impl Prepared {
             date: before.date.as_deref(),
             today: &clock::today(),
         };
-        let sources = Sources { memory: &app.memory, sealer: &app.keeping.sealer, owner: &identity.key_id };
+        let sources = Sources {
+            memory: &app.memory,
+            sealer: &app.keeping.sealer,
+            harmony: app.turns.harmony(),
+            owner: &identity.key_id,
+        };
         let told = told(&items, &frame, &sources)?;
-        Ok(Self { input, declared, conversation: told.conversation, date: told.date, request })
+        Ok(Self { input, items, declared, conversation: told.conversation, date: told.date, request })
     }
 
     /// What is to be generated.

@@ -53,6 +53,14 @@ pub enum Event {
     ReasoningDelta { item_id: String, output_index: usize, content_index: usize, delta: String },
     #[serde(rename = "response.reasoning_text.done")]
     ReasoningDone { item_id: String, output_index: usize, content_index: usize, text: String },
+    #[serde(rename = "response.reasoning_summary_part.added")]
+    SummaryPartAdded { item_id: String, output_index: usize, summary_index: usize, part: Part },
+    #[serde(rename = "response.reasoning_summary_text.delta")]
+    SummaryDelta { item_id: String, output_index: usize, summary_index: usize, delta: String },
+    #[serde(rename = "response.reasoning_summary_text.done")]
+    SummaryDone { item_id: String, output_index: usize, summary_index: usize, text: String },
+    #[serde(rename = "response.reasoning_summary_part.done")]
+    SummaryPartDone { item_id: String, output_index: usize, summary_index: usize, part: Part },
     #[serde(rename = "response.function_call_arguments.delta")]
     ArgumentsDelta { item_id: String, output_index: usize, delta: String },
     #[serde(rename = "response.function_call_arguments.done")]
@@ -64,7 +72,7 @@ pub enum Event {
 }
 
 /// All names.
-pub const NAMES: [&str; 19] = [
+pub const NAMES: [&str; 23] = [
     "response.created",
     "response.queued",
     "response.in_progress",
@@ -80,6 +88,10 @@ pub const NAMES: [&str; 19] = [
     "response.output_text.done",
     "response.reasoning_text.delta",
     "response.reasoning_text.done",
+    "response.reasoning_summary_part.added",
+    "response.reasoning_summary_text.delta",
+    "response.reasoning_summary_text.done",
+    "response.reasoning_summary_part.done",
     "response.function_call_arguments.delta",
     "response.function_call_arguments.done",
     "response.custom_tool_call_input.delta",
@@ -105,6 +117,10 @@ impl Event {
             Event::TextDone { .. } => "response.output_text.done",
             Event::ReasoningDelta { .. } => "response.reasoning_text.delta",
             Event::ReasoningDone { .. } => "response.reasoning_text.done",
+            Event::SummaryPartAdded { .. } => "response.reasoning_summary_part.added",
+            Event::SummaryDelta { .. } => "response.reasoning_summary_text.delta",
+            Event::SummaryDone { .. } => "response.reasoning_summary_text.done",
+            Event::SummaryPartDone { .. } => "response.reasoning_summary_part.done",
             Event::ArgumentsDelta { .. } => "response.function_call_arguments.delta",
             Event::ArgumentsDone { .. } => "response.function_call_arguments.done",
             Event::InputDelta { .. } => "response.custom_tool_call_input.delta",

@@ -86,6 +86,8 @@ pub enum Item {
     Reasoning {
         /// What, if the client kept it.
         text: Option<String>,
+        /// Its summary, which some servers fill with the whole, if there is nothing else.
+        summary: Option<String>,
         /// The same, encrypted.
         encrypted: Option<String>,
     },
@@ -108,6 +110,11 @@ pub enum Item {
         call_id: String,
         /// What it gave.
         text: String,
+    },
+    /// What an earlier part of the conversation came to, encrypted.
+    Compaction {
+        /// A summary.
+        encrypted: String,
     },
     /// An item that the server has.
     Reference,
@@ -171,6 +178,7 @@ fn prefix(kind: &str) -> &'static str {
         "function_call_output" => "fco",
         "custom_tool_call" => "ctc",
         "custom_tool_call_output" => "ctco",
+        "compaction" => "cmp",
         _ => "item",
     }
 }
@@ -200,7 +208,8 @@ impl Fields<'_> {
         match kind {
             "message" => self.message(),
             "reasoning" => Ok(Item::Reasoning {
-                text: self.reasoning_text()?,
+                text: self.reasoning_text("content")?,
+                summary: self.reasoning_text("summary")?,
                 encrypted: self.optional("encrypted_content")?.filter(|text| !text.is_empty()),
             }),
             "function_call" => self.call("arguments", false),
@@ -208,11 +217,12 @@ impl Fields<'_> {
             "function_call_output" | "custom_tool_call_output" => {
                 Ok(Item::Output { call_id: self.text("call_id")?, text: self.parts("output")? })
             }
+            "compaction" => Ok(Item::Compaction { encrypted: self.text("encrypted_content")? }),
             "item_reference" => self.text("id").map(|_| Item::Reference),
             kind if FOREIGN.contains(&kind) => Ok(Item::Foreign),
             kind => {
                 let wanted = "wanted message, reasoning, function_call, function_call_output, custom_tool_call, \
-                    custom_tool_call_output or item_reference";
+                    custom_tool_call_output, compaction or item_reference";
                 Err(self.wrong("type", &format!("{wanted}, found {kind:?}")))
             }
         }
@@ -247,17 +257,12 @@ impl Fields<'_> {
         })
     }
 
-    /// The chain of thought: `content`, else `summary`, which other servers fill with it.
-    fn reasoning_text(&self) -> Result<Option<String>, ApiError> {
-        for name in ["content", "summary"] {
-            if self.fields.get(name).is_some_and(|value| !value.is_null()) {
-                let text = self.parts(name)?;
-                if !text.is_empty() {
-                    return Ok(Some(text));
-                }
-            }
+    /// Chain of thought, if there is any.
+    fn reasoning_text(&self, name: &str) -> Result<Option<String>, ApiError> {
+        if self.fields.get(name).is_none_or(Value::is_null) {
+            return Ok(None);
         }
-        Ok(None)
+        Ok(Some(self.parts(name)?).filter(|text| !text.is_empty()))
     }
 
     /// A text, or parts of it, end to end.
@@ -344,16 +349,16 @@ mod tests {
     #[test]
     fn reasoning_in_every_form() {
         let text = |text: &str| Some(text.to_owned());
-        for (item, wanted, encrypted) in [
-            (json!({"content": [{"type": "reasoning_text", "text": "c"}], "summary": []}), text("c"), None),
-            (json!({"content": [], "summary": [{"type": "summary_text", "text": "s"}]}), text("s"), None),
-            (json!({"content": null, "summary": [], "encrypted_content": "e"}), None, text("e")),
-            (json!({"summary": [], "encrypted_content": ""}), None, None),
-            (json!({"summary": [], "encrypted_content": null}), None, None),
+        for (item, wanted, summary, encrypted) in [
+            (json!({"content": [{"type": "reasoning_text", "text": "c"}], "summary": []}), text("c"), None, None),
+            (json!({"content": [], "summary": [{"type": "summary_text", "text": "s"}]}), None, text("s"), None),
+            (json!({"content": null, "summary": [], "encrypted_content": "e"}), None, None, text("e")),
+            (json!({"summary": [], "encrypted_content": ""}), None, None, None),
+            (json!({"summary": [], "encrypted_content": null}), None, None, None),
         ] {
             let mut item = item;
             item["type"] = "reasoning".into();
-            assert_eq!(read(item.clone()), Item::Reasoning { text: wanted, encrypted }, "{item}");
+            assert_eq!(read(item.clone()), Item::Reasoning { text: wanted, summary, encrypted }, "{item}");
         }
     }
 

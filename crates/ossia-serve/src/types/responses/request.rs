@@ -101,7 +101,7 @@ pub struct TextFormat {
 pub struct ReasoningConfig {
     /// none, minimal, low, medium, high.
     pub effort: Option<String>,
-    /// Echoed; see `docs/responses.md`: summaries stay empty, the whole chain of thought is there.
+    /// auto or concise: the thinking's first sentence; detailed: one of each paragraph.
     pub summary: Option<String>,
     /// The older name of `summary`.
     pub generate_summary: Option<String>,

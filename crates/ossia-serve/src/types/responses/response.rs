@@ -192,8 +192,8 @@ pub enum OutputItem {
         id: String,
         /// in_progress, completed or incomplete.
         status: Status,
-        /// Always empty: gpt-oss makes no summaries.
-        summary: Vec<Value>,
+        /// If it was asked for, the sentences that it begins with: gpt-oss makes no summaries.
+        summary: Vec<Part>,
         /// One part, or none yet.
         content: Vec<Part>,
         /// The same, encrypted, if asked for; null before the item is done.
@@ -260,6 +260,11 @@ pub enum Part {
     },
     /// Of chain of thought.
     ReasoningText {
+        /// The text.
+        text: String,
+    },
+    /// Of its summary.
+    SummaryText {
         /// The text.
         text: String,
     },

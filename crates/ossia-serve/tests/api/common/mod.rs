@@ -1,5 +1,7 @@
 //! A server over the nano model on a loopback port, and a small HTTP client that shows what is on the wire.
 
+pub mod scripted;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -38,11 +40,12 @@ pub fn harmony() -> Harmony {
     Harmony::new(Arc::new(tokenizer)).unwrap()
 }
 
-fn engine() -> Engine {
+/// An engine over nano.
+pub fn engine(options: EngineOptions) -> Engine {
     let checkpoint = Checkpoint::open(&nano()).unwrap();
-    let options = Options { context: CONTEXT, sequences: 32, logits_rows: 32, threads: 2, ..Options::default() };
-    let model = Model::load(&checkpoint, options, None, &mut |_, _| {}).unwrap();
-    Engine::start(model, EngineOptions::default())
+    let size = Options { context: CONTEXT, sequences: 32, logits_rows: 32, threads: 2, ..Options::default() };
+    let model = Model::load(&checkpoint, size, None, &mut |_, _| {}).unwrap();
+    Engine::start(model, options)
 }
 
 /// A running server.
@@ -51,6 +54,8 @@ pub struct TestServer {
     pub at: SocketAddr,
     /// A key that may do everything.
     pub key: String,
+    /// That key's id, to which everything belongs.
+    pub owner: String,
     /// Its state.
     pub app: Shared,
     /// Its data folder.
@@ -66,12 +71,17 @@ impl TestServer {
 
     /// On any free port, with what is in this data folder.
     pub async fn start_in(folder: tempfile::TempDir) -> Self {
+        Self::start_over(folder, engine(EngineOptions::default())).await
+    }
+
+    /// The same over another model, which has nano's vocabulary.
+    pub async fn start_over(folder: tempfile::TempDir, engine: Engine) -> Self {
         let new = NewKey { name: "test".into(), scopes: Scope::ALL.to_vec(), ..NewKey::default() };
-        let (_, key) = KeyFile::of(folder.path()).add(new).unwrap();
+        let (record, key) = KeyFile::of(folder.path()).add(new).unwrap();
         let secret = keys::secret(folder.path(), keys::SERVER_SECRET).unwrap();
         let accounts = Arc::new(Accounts::default());
         let app = Arc::new(App {
-            turns: Arc::new(Turns::new(engine(), harmony(), accounts.clone()).unwrap()),
+            turns: Arc::new(Turns::new(engine, harmony(), accounts.clone()).unwrap()),
             model: ServedModel {
                 id: "nano".into(),
                 aliases: vec!["gpt-oss:20b".into()],
@@ -98,7 +108,7 @@ impl TestServer {
         let (stop, stopping) = watch::channel(false);
         ossia_serve::routes::batches::resume(&app).await.unwrap();
         tokio::spawn(ossia_serve::listener::serve(listener, router(app.clone()), None, stopping));
-        Self { at, key, app, folder, stop }
+        Self { at, key, owner: record.id, app, folder, stop }
     }
 
     /// Lets running requests finish and takes no new connections.

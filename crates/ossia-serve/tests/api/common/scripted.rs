@@ -1,0 +1,73 @@
+//! A model without weights that says what it is told to, token by token: one script for each generation, in order. What
+//! it is asked to compute is counted, so that a test sees which tokens came from the prefix cache.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+
+use ossia_engine::{Rows, Runner, Shape, StepError};
+use ossia_model::gpt_oss::config::LayerKind;
+use ossia_model::kv_cache::PageCounts;
+use ossia_model::{Logits, Paged};
+
+/// What is still to be said.
+#[derive(Clone, Default)]
+pub struct Scripts(Arc<Mutex<VecDeque<Vec<u32>>>>);
+
+impl Scripts {
+    /// The next generation says this.
+    pub fn add(&self, tokens: Vec<u32>) {
+        self.0.lock().unwrap().push_back(tokens);
+    }
+}
+
+/// The model. One sequence at a time.
+pub struct Scripted {
+    scripts: Scripts,
+    script: Vec<u32>,
+    said: usize,
+    vocab: usize,
+}
+
+/// Logits that leave one token.
+pub struct Row(Vec<f32>);
+
+impl Scripted {
+    /// Over a vocabulary of so many tokens.
+    pub fn new(scripts: Scripts, vocab: usize) -> Self {
+        Self { scripts, script: Vec::new(), said: 0, vocab }
+    }
+
+    fn next(&mut self) -> Row {
+        if self.said == self.script.len() {
+            self.script = self.scripts.0.lock().unwrap().pop_front().expect("a script for each generation");
+            self.said = 0;
+        }
+        let mut row = vec![0.0; self.vocab];
+        row[self.script[self.said] as usize] = 100.0;
+        self.said += 1;
+        Row(row)
+    }
+}
+
+impl Rows for Row {
+    fn row(&self, _: usize) -> &[f32] {
+        &self.0
+    }
+}
+
+impl Runner for Scripted {
+    type Logits = Row;
+
+    fn shape(&self) -> Shape {
+        let (context, tokens) = (super::CONTEXT, 512);
+        let pages = PageCounts { full: 512, sliding: 512 };
+        Shape { vocab: self.vocab, context, sequences: 1, tokens, logits_rows: 1, window: 128, pages }
+    }
+
+    fn step(&mut self, work: &[Paged]) -> Result<Row, StepError> {
+        let is_last = work.iter().any(|work| matches!(work.logits, Logits::Last));
+        Ok(if is_last { self.next() } else { Row(Vec::new()) })
+    }
+
+    fn copy_page(&mut self, _: LayerKind, _: u32, _: u32) {}
+}

@@ -1,0 +1,17 @@
+//! The server over real connections: one program, since each would link the whole of it again.
+
+mod common;
+
+mod audit;
+mod batches;
+mod chat;
+mod completions;
+mod deploy;
+mod doors;
+mod ending;
+mod history;
+mod many;
+mod no_client;
+mod ollama;
+mod responses;
+mod responses_conversations;
