@@ -30,7 +30,7 @@ pub struct ModelArgs {
     /// Dense float weights: q8_0 (converted at load), bf16 (kept); by default q8_0 for large models in fast precision
     #[arg(long, value_enum)]
     pub dense: Option<DenseArg>,
-    /// Threads [default: all cores]
+    /// Threads, at most one for each core [default: all cores]
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
     /// Context in tokens [default: the command's need, at most what the model allows]
@@ -130,7 +130,8 @@ impl ModelArgs {
         Ok(Options {
             precision: if self.precision == PrecisionArg::Fast { Precision::Fast } else { Precision::F32 },
             dense: self.dense.map(|d| if d == DenseArg::Q8 { Dense::Q8 } else { Dense::Kept }),
-            threads: self.threads.map_or(defaults.threads, usize::from),
+            // More than cores would only wait for each other.
+            threads: self.threads.map_or(defaults.threads, |n| usize::from(n).min(defaults.threads)),
             isa: isa()?,
             context,
             sequences: need.sequences,
@@ -190,6 +191,13 @@ impl Source {
     pub fn tokenizer(&self) -> Result<Arc<Tokenizer>, Failure> {
         tokenizer(&self.checkpoint, &self.config)
     }
+}
+
+/// Whether a single word can only be meant as a model: a prompt that is one was typed by a hand that knows other programs.
+pub fn is_model_name(word: &str) -> bool {
+    let name = word.strip_prefix("openai/").unwrap_or(word);
+    let is_word = !word.contains(char::is_whitespace);
+    is_word && (name.starts_with("gpt-oss-") || name.ends_with(".gguf") || name.starts_with("synth:") || word == "nano")
 }
 
 /// The kernels' version: the best, or the one that OSSIA_ISA names.

@@ -125,8 +125,9 @@ fn effort_and_instructions_reach_the_model() {
 
 #[test]
 fn what_cannot_be_is_one_line_and_a_status() {
-    let cases: [(&[&str], &[u8], i32, &str); 9] = [
+    let cases: [(&[&str], &[u8], i32, &str); 10] = [
         (&[""], b"", 2, "prompt is empty"),
+        (&["gpt-oss-20b"], b"", 2, "ossia run -m gpt-oss-20b"),
         (&["-"], b" \n", 2, "prompt is empty"),
         (&["-"], b"abc\xff", 1, "byte 3"),
         (&["hello", "--temperature", "warm"], b"", 2, "temperature"),

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::error::Failure;
 use crate::generation::{Ended, SamplingArgs};
 use crate::session::{self, Said, Session, Start, Turn};
-use crate::source::ModelArgs;
+use crate::source::{self, ModelArgs};
 use crate::view::{Thinking, View};
 
 /// The longest prompt, in bytes: several times what the largest context holds.
@@ -85,6 +85,10 @@ pub fn run(args: RunArgs) -> Result<(), Failure> {
     let prompt = typed.trim_end_matches(['\n', '\r']);
     if prompt.trim().is_empty() {
         return Err(Failure::Usage("the prompt is empty: give a text, or - to read it from stdin".into()));
+    }
+    if source::is_model_name(prompt) {
+        let wanted = format!("{prompt} is a model's name, and this argument is the prompt: `ossia run -m {prompt} TEXT`");
+        return Err(Failure::Usage(wanted));
     }
     let limit = args.max_tokens.map(|n| n as usize);
     let conversation = session::beginning(args.effort.into(), args.system.clone());

@@ -7,6 +7,12 @@ use std::path::PathBuf;
 /// A failure to find or fetch a model.
 #[derive(Debug, thiserror::Error)]
 pub enum HubError {
+    /// A file that is named and is not there.
+    #[error("there is no file {name}: look at the path, or list what was fetched with `ossia list`")]
+    Missing {
+        /// As asked for.
+        name: String,
+    },
     /// A name that is neither a path nor a repository.
     #[error(
         "{name:?} is neither a folder, a .gguf file nor a model's name: give a path, or a name such as gpt-oss-20b or openai/gpt-oss-20b"

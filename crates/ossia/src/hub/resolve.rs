@@ -28,6 +28,9 @@ pub fn resolve(name: &str, settings: &Settings) -> Result<Located, HubError> {
     if path.is_file() && layout::is_gguf(name) {
         return Ok(Located { path: path.to_owned(), layout: Layout::Gguf, repo: None });
     }
+    if layout::is_gguf(name) && !path.exists() {
+        return Err(HubError::Missing { name: name.to_owned() });
+    }
     let repo = Repo::named(name).filter(|_| !path.exists() && !layout::is_gguf(name));
     in_cache(name, &repo.ok_or_else(|| HubError::Name { name: name.to_owned() })?, settings)
 }

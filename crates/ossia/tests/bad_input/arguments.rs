@@ -62,6 +62,8 @@ fn options_that_are_none() {
     {
         generate_refused(&[&["--tokens", "1"], more].concat(), &["--"]);
     }
+    let nowhere = ossia(&["run", "hello", "-m", "nowhere/x.gguf"]);
+    assert_failed(&nowhere, 1, &["there is no file nowhere/x.gguf"]);
     let nano = data("nano");
     for (name, value) in [("temperature", "101"), ("top-p", "2"), ("min-p", "NaN"), ("repetition-penalty", "0")] {
         let args = ["generate", "-m", text(&nano), "--tokens", "1", "--json", &format!("--{name}"), value];
