@@ -1,7 +1,7 @@
-"""Codex: `codex exec` with a provider of its own, and `--oss` with both local providers.
+"""Codex: `codex exec` with a provider of its own, `--oss` with both local providers, and a long tool loop.
 
 nano knows nothing of Codex' tools and would never call one by itself. So Codex reaches the server through a relay, which
-asks for one call at the beginning, and lets the shell tool run one harmless command only. All else passes unchanged.
+asks for calls at the beginning, and lets the shell tool run harmless commands only. All else passes unchanged.
 """
 
 import json
@@ -10,81 +10,66 @@ import subprocess
 import sys
 import tempfile
 import traceback
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
-from urllib.error import HTTPError
-from urllib.request import Request, urlopen
 
-SERVER = os.environ["OSSIA_URL"]
+from relay import Relay
+
 CODEX = os.environ["CODEX"]
-COMMAND = "echo here-is-ossia"
-SHELL = {
-    "type": "object",
-    "properties": {"cmd": {"type": "string", "enum": [COMMAND]}},
-    "required": ["cmd"],
-    "additionalProperties": False,
-}
+COMMANDS = ["echo here-is-ossia", "echo one more", "pwd"]
+# Of the long loop.
+MANY = 21
 
 
-class Relay(BaseHTTPRequestHandler):
-    """Passes requests on, remembers them as (method, path, body, answer)."""
+class Harmless:
+    """What the relay changes: so many calls are asked for, each of one of these commands."""
 
-    seen = []
+    def __init__(self):
+        self.ask_for(1, COMMANDS[:1])
 
-    def log_message(self, *_):
-        pass
+    def ask_for(self, calls, commands, effort=None):
+        self.calls, self.commands, self.effort = calls, commands, effort
 
-    def relayed(self):
-        body = self.rfile.read(int(self.headers.get("content-length", 0)))
-        if self.path == "/v1/responses":
-            body = json.dumps(harmless(json.loads(body))).encode()
-        entry = {"method": self.command, "path": self.path, "body": body, "answer": b"",
-                 "key": self.headers.get("authorization")}
-        self.seen.append(entry)
-        headers = {name: value for name, value in self.headers.items()
-                   if name.lower() in ("authorization", "content-type", "accept")}
-        request = Request(SERVER + self.path, data=body or None, headers=headers, method=self.command)
-        try:
-            answer = urlopen(request)
-        except HTTPError as error:
-            answer = error
-        self.send_response(answer.status)
-        self.send_header("content-type", answer.headers["content-type"])
-        self.end_headers()
-        while part := answer.read1():
-            entry["answer"] += part
-            self.wfile.write(part)
-            self.wfile.flush()
-
-    do_GET = do_POST = relayed
+    def __call__(self, body):
+        shell = {"type": "object", "properties": {"cmd": {"type": "string", "enum": self.commands}}, "required": ["cmd"],
+                 "additionalProperties": False}
+        for tool in body.get("tools", []):
+            if tool.get("name") == "exec_command":
+                tool.update(parameters=shell, strict=True)
+        calls = [item for item in body["input"] if item.get("type") == "function_call"]
+        if body.get("tools") and len(calls) < self.calls and body.get("generate") is not False:
+            body["tool_choice"] = {"type": "function", "name": "exec_command"}
+        if self.effort:
+            body["reasoning"] = (body.get("reasoning") or {}) | {"effort": self.effort}
+        # After a prompt eight times as long as any that it has seen, nano goes round in circles unless chance leads it out.
+        return body | {"temperature": 1, "max_output_tokens": 6000}
 
 
-def harmless(body):
-    for tool in body.get("tools", []):
-        if tool.get("name") == "exec_command":
-            tool.update(parameters=SHELL, strict=True)
-    was_called = any(item.get("type") == "function_call" for item in body["input"])
-    if body.get("tools") and not was_called and body.get("generate") is not False:
-        body["tool_choice"] = {"type": "function", "name": "exec_command"}
-    # After a prompt eight times as long as any that it has seen, nano goes round in circles unless chance leads it out.
-    return body | {"temperature": 1, "max_output_tokens": 6000}
+harmless = Harmless()
+relay = Relay(os.environ["OSSIA_URL"], harmless)
+CONFIG = f"""model = "gpt-oss-20b"
+model_provider = "ossia"
+[model_providers.ossia]
+name = "ossia"
+base_url = "{relay.url}/v1"
+wire_api = "responses"
+env_key = "OPENAI_API_KEY"
+"""
 
 
-def codex(relay, arguments, config=""):
+def codex(arguments, config=""):
     """The events of one run in an empty folder, and the requests that it made."""
-    Relay.seen.clear()
+    relay.seen.clear()
     with tempfile.TemporaryDirectory() as folder:
         home, work = Path(folder, "home"), Path(folder, "work")
         home.mkdir(), work.mkdir()
         (home / "config.toml").write_text(config + "[analytics]\nenabled = false\n")
         known = {name: os.environ[name] for name in ("PATH", "OPENAI_API_KEY")}
-        own = {"HOME": str(home), "CODEX_HOME": str(home), "CODEX_OSS_BASE_URL": f"{relay}/v1"}
+        own = {"HOME": str(home), "CODEX_HOME": str(home), "CODEX_OSS_BASE_URL": f"{relay.url}/v1"}
         command = [CODEX, "exec", "--json", "--skip-git-repo-check", "--dangerously-bypass-approvals-and-sandbox"]
         run = subprocess.run([*command, *arguments, "Say hello."], cwd=work, env=known | own, stdin=subprocess.DEVNULL,
-                             capture_output=True, text=True, timeout=180)
+                             capture_output=True, text=True, timeout=600)
     assert run.returncode == 0, f"{run.stdout}\n{run.stderr}"
-    return [json.loads(line) for line in run.stdout.splitlines()], list(Relay.seen)
+    return [json.loads(line) for line in run.stdout.splitlines()], list(relay.seen)
 
 
 def answered(entry):
@@ -109,56 +94,59 @@ def is_tool_loop(events, seen):
     assert all(item["encrypted_content"] == sent[item["id"]]["encrypted_content"] for item in thoughts), sent.keys()
     before, after = before["usage"], after["usage"]
     assert after["input_tokens"] > before["input_tokens"] + before["output_tokens_details"]["reasoning_tokens"]
-    assert after["input_tokens_details"]["cached_tokens"] >= before["input_tokens"], (before, after)
+    assert after["input_tokens_details"]["cached_tokens"] >= before["total_tokens"] - 1, (before, after)
 
 
 def is_second(entry):
     return any(item.get("type") == "function_call_output" for item in json.loads(entry["body"])["input"])
 
 
-def by_config(relay):
-    config = f"""model = "gpt-oss-20b"
-model_provider = "ossia"
-[model_providers.ossia]
-name = "ossia"
-base_url = "{relay}/v1"
-wire_api = "responses"
-env_key = "OPENAI_API_KEY"
-"""
-    events, seen = codex(relay, [], config)
+def by_config():
+    events, seen = codex([], CONFIG)
     assert {entry["path"] for entry in seen} == {"/v1/responses"}, seen
     assert all(entry["key"] == f"Bearer {os.environ['OPENAI_API_KEY']}" for entry in seen)
     is_tool_loop(events, seen)
 
 
-def oss_ollama(relay):
-    events, seen = codex(relay, ["--oss", "--local-provider", "ollama"])
+def oss_ollama():
+    events, seen = codex(["--oss", "--local-provider", "ollama"])
     assert {"/api/version", "/api/tags"} <= {entry["path"] for entry in seen}, seen
     is_tool_loop(events, seen)
 
 
-def oss_lmstudio(relay):
-    events, seen = codex(relay, ["--oss", "--local-provider", "lmstudio"])
+def oss_lmstudio():
+    events, seen = codex(["--oss", "--local-provider", "lmstudio"])
     assert "/v1/models" in {entry["path"] for entry in seen}, seen
     is_tool_loop(events, seen)
 
 
+def long_loop():
+    """Many calls one after another: each prompt begins with all of the one before and of what was made of it."""
+    harmless.ask_for(MANY, COMMANDS, "low")
+    events, seen = codex([], CONFIG)
+    assert events[-1]["type"] == "turn.completed", events[-1]
+    usages = [answered(entry)["usage"] for entry in seen if json.loads(entry["body"]).get("tools")]
+    assert len(usages) > MANY, len(usages)
+    made = sum(usage["total_tokens"] for usage in usages[:-1])
+    cached = sum(usage["input_tokens_details"]["cached_tokens"] for usage in usages[1:])
+    print(f"          {len(usages)} requests, {cached} of {made} replayed tokens cached: {100 * cached / made:.2f} %")
+    assert cached >= 0.97 * made
+
+
 def main(checks):
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Relay)
-    Thread(target=server.serve_forever, daemon=True).start()
     failed = 0
     for check in checks:
         try:
-            check(f"http://127.0.0.1:{server.server_port}")
+            check()
             print(f"  ok      {check.__name__}")
         except Exception:
             failed += 1
             print(f"  FAILED  {check.__name__}\n{traceback.format_exc()}")
-            for entry in Relay.seen:
+            for entry in relay.seen:
                 print(f"    {entry['method']} {entry['path']}: {entry['answer'][-600:]!r}")
     version = subprocess.run([CODEX, "--version"], capture_output=True, text=True).stdout.strip()
     print(f"  {version}: {len(checks) - failed} of {len(checks)} checks")
     sys.exit(failed > 0)
 
 
-main([by_config, oss_ollama, oss_lmstudio])
+main([by_config, oss_ollama, oss_lmstudio, long_loop])

@@ -53,8 +53,10 @@ def tool_loop():
     is_asked_call(message.tool_calls[0].function.name, message.tool_calls[0].function.arguments)
     result = {"role": "tool", "tool_call_id": message.tool_calls[0].id, "content": RESULT}
     bare = {"role": "assistant", "tool_calls": [call.model_dump() for call in message.tool_calls]}
-    # As it came, without its thinking, and as Open WebUI sends it.
-    for said in (message, bare, {**bare, "content": f"<think>{message.reasoning}</think>"}):
+    page = '<details type="reasoning" done="true" duration="1">\n<summary>Thought for 1 seconds</summary>\n> {}\n</details>\n'
+    # As it came, without its thinking, and as Open WebUI puts it into the text, to the model and on its page.
+    as_text = ({**bare, "content": text.format(message.reasoning)} for text in ("<think>{}</think>", page))
+    for said in (message, bare, *as_text):
         fields = dict(model=MODEL, messages=[*USER, said, result], tools=[CHAT_TOOL])
         second = client.chat.completions.create(**fields)
         assert "21" in second.choices[0].message.content, second

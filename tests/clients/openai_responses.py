@@ -65,17 +65,26 @@ def followed():
     equal([item.content[0].text for item in items], [SUM])
 
 
+# Thinking as Open WebUI puts it into the text, to the model and on its page.
+IN_TEXT = [
+    "<think>{}</think>",
+    '<details type="reasoning" done="true" duration="1">\n<summary>Thought for 1 seconds</summary>\n> {}\n</details>\n',
+]
+
+
 def tool_loops():
-    """The result by the response's id, with the items given back, and without the thinking."""
+    """The result by the response's id, with the items given back, without the thinking, and with it in the text."""
     first = ask(ASK, tools=[RESPONSES_TOOL], include=["reasoning.encrypted_content"])
     equal(kinds(first), ["reasoning", "function_call"])
     call = first.output[-1]
     is_asked_call(call.name, call.arguments)
     result = {"type": "function_call_output", "call_id": call.call_id, "output": RESULT}
-    asked = {"role": "user", "content": ASK}
+    asked, thought = {"role": "user", "content": ASK}, first.output[0].content[0].text
+    as_text = [{"role": "assistant", "content": said.format(thought)} for said in IN_TEXT]
     for fields in [{"input": [result], "previous_response_id": first.id},
                    {"input": [asked, *first.output, result], "store": False},
-                   {"input": [asked, call, result], "store": False}]:
+                   {"input": [asked, call, result], "store": False},
+                   *({"input": [asked, said, call, result], "store": False} for said in as_text)]:
         second = client.responses.create(model=MODEL, tools=[RESPONSES_TOOL], **fields)
         assert "21" in second.output_text, second
         goes_on(first.usage.total_tokens, second.usage.input_tokens, second.usage.input_tokens_details.cached_tokens)
@@ -86,6 +95,25 @@ def custom_tool():
     response = ask("Hello!", tools=[tool], tool_choice="required", max_output_tokens=200)
     call = response.output[-1]
     equal((call.type, call.name, len(call.input)), ("custom_tool_call", "pick", 3))
+
+
+def summary():
+    response = ask(reasoning={"summary": "auto"})
+    thought = response.output[0]
+    assert thought.content[0].text.startswith(thought.summary[0].text), thought
+    with client.responses.stream(model=MODEL, input=SUM, reasoning={"summary": "auto"}) as stream:
+        told = [event.text for event in stream if event.type == "response.reasoning_summary_text.done"]
+    equal(told, [thought.summary[0].text])
+
+
+def compacted():
+    first = ask()
+    short = {"max_output_tokens": 60}
+    compaction = client.responses.compact(model=MODEL, previous_response_id=first.id, extra_body=short)
+    equal([item.type for item in compaction.output], ["message", "compaction"])
+    items = [item.to_dict() for item in compaction.output]
+    response = ask([*items, {"role": "user", "content": SUM}], **short)
+    assert response.usage.input_tokens > first.usage.input_tokens, response
 
 
 class Weather(BaseModel):
@@ -133,11 +161,12 @@ def forgotten():
 def errors():
     error = raises(openai.BadRequestError, lambda: ask(previous_response_id="resp_none"))
     equal(error.param, "previous_response_id")
-    equal(raises(openai.BadRequestError, lambda: ask("word " * 3000)).code, "context_length_exceeded")
+    error = raises(openai.BadRequestError, lambda: ask("word " * 3000))
+    equal((error.code, error.param), ("context_length_exceeded", "input"))
     raises(openai.NotFoundError, lambda: client.responses.retrieve("resp_none"))
     image = [{"role": "user", "content": [{"type": "input_image", "image_url": "https://example.org/a.png"}]}]
     assert "input[0]" in raises(openai.BadRequestError, lambda: ask(image)).param
 
 
-main("openai", [whole, streamed, followed, tool_loops, custom_tool, parsed, cut, log_probabilities, background,
+main("openai", [whole, streamed, followed, tool_loops, custom_tool, summary, compacted, parsed, cut, log_probabilities, background,
                 forgotten, errors])

@@ -259,7 +259,7 @@ async fn a_compacted_conversation_goes_on() {
     let output = compacted["output"].as_array().unwrap();
     assert_eq!((output[0]["content"].clone(), output.len()), (user["content"].clone(), 2));
     assert_eq!(output[1]["type"], "compaction");
-    assert!(!output[1].to_string().contains("21"), "a client cannot read it");
+    assert!(!output[1].to_string().contains("It was"), "a client cannot read it");
     let more = json!({ "role": "user", "content": "And?" });
     stage.script(ANSWER);
     let input = [output.clone(), vec![more.clone()]].concat();

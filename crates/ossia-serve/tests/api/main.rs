@@ -15,3 +15,4 @@ mod no_client;
 mod ollama;
 mod responses;
 mod responses_conversations;
+mod trace;

@@ -40,10 +40,10 @@ pub fn harmony() -> Harmony {
     Harmony::new(Arc::new(tokenizer)).unwrap()
 }
 
-/// An engine over nano.
-pub fn engine(options: EngineOptions) -> Engine {
-    let checkpoint = Checkpoint::open(&nano()).unwrap();
-    let size = Options { context: CONTEXT, sequences: 32, logits_rows: 32, threads: 2, ..Options::default() };
+/// An engine over the model in this folder, with so many positions.
+pub fn engine(folder: &Path, context: usize, options: EngineOptions) -> Engine {
+    let checkpoint = Checkpoint::open(folder).unwrap();
+    let size = Options { context, sequences: 32, logits_rows: 32, threads: 2, ..Options::default() };
     let model = Model::load(&checkpoint, size, None, &mut |_, _| {}).unwrap();
     Engine::start(model, options)
 }
@@ -71,7 +71,7 @@ impl TestServer {
 
     /// On any free port, with what is in this data folder.
     pub async fn start_in(folder: tempfile::TempDir) -> Self {
-        Self::start_over(folder, engine(EngineOptions::default())).await
+        Self::start_over(folder, engine(&nano(), CONTEXT, EngineOptions::default())).await
     }
 
     /// The same over another model, which has nano's vocabulary.
