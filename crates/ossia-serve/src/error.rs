@@ -88,6 +88,9 @@ pub enum ApiError {
         /// When to try again.
         retry_after_s: u64,
     },
+    /// The bodies that are being read take all the room that there is for them.
+    #[error("The server has no room for the request's body now. Try again in 1 s.")]
+    NoRoom,
     /// The body is too long.
     #[error("The request's body is longer than {0} bytes.")]
     TooLarge(usize),
@@ -168,6 +171,7 @@ impl ApiError {
             Self::Origin => (StatusCode::FORBIDDEN, REQUEST, "origin_not_allowed"),
             Self::RateLimit { what, .. } => (StatusCode::TOO_MANY_REQUESTS, what, "rate_limit_exceeded"),
             Self::Busy { .. } => (StatusCode::TOO_MANY_REQUESTS, "requests", "slow_down"),
+            Self::NoRoom => (StatusCode::TOO_MANY_REQUESTS, "requests", "slow_down"),
             Self::TooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, REQUEST, "request_too_large"),
             Self::Timeout => (StatusCode::REQUEST_TIMEOUT, REQUEST, "timeout"),
             Self::MediaType(_) => (StatusCode::UNSUPPORTED_MEDIA_TYPE, REQUEST, "unsupported_media_type"),
@@ -210,6 +214,7 @@ impl ApiError {
     pub fn retry_after_s(&self) -> Option<u64> {
         match self {
             Self::RateLimit { retry_after_s, .. } | Self::Busy { retry_after_s, .. } => Some(*retry_after_s),
+            Self::NoRoom => Some(1),
             Self::Draining | Self::NotLogged => Some(5),
             _ => None,
         }

@@ -2,7 +2,8 @@
 //!
 //! Contract: a call that returned `Ok` is on the disk (WAL with a sync at every commit); every row has an owner, the id of
 //! the API key, and every query but those of the server's own upkeep names it, so another key's rows are as good as not
-//! there. The same SQL runs on both databases; `schema` has the only words that differ. One server per database.
+//! there. An id that cannot be one of ours (`ids::is_plausible`) is not looked up: PostgreSQL refuses texts with a zero
+//! byte, where SQLite finds nothing. The same SQL runs on both databases; `schema` has the only words that differ. One server per database.
 
 /// Reads a struct from a row whose columns have its fields' names.
 macro_rules! from_row {

@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::{Error, ServerConfig};
 
 /// What can be wrong with the files.
 #[derive(Debug, thiserror::Error)]
@@ -23,8 +23,15 @@ pub enum TlsError {
         problem: String,
     },
     /// The two do not belong together, or are of a kind that is not supported.
-    #[error("the certificate and key cannot be used: {0}")]
-    Pair(String),
+    #[error("{certificate} with the key {key}: {problem}")]
+    Pair {
+        /// The certificate's file.
+        certificate: PathBuf,
+        /// The key's file.
+        key: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
 }
 
 /// Reads the files.
@@ -36,12 +43,22 @@ pub fn acceptor(certificate: &Path, key: &Path) -> Result<TlsAcceptor, TlsError>
         return Err(file(certificate, "certificates", "there is none".to_owned()));
     }
     let secret = PrivateKeyDer::from_pem_file(key).map_err(|error| file(key, "a private key", error.to_string()))?;
-    let pair = |error: tokio_rustls::rustls::Error| TlsError::Pair(error.to_string());
+    let pair =
+        |error| TlsError::Pair { certificate: certificate.to_owned(), key: key.to_owned(), problem: said(error) };
     let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()));
     let config = config.with_safe_default_protocol_versions().map_err(pair)?.with_no_client_auth();
     let mut config = config.with_single_cert(chain, secret).map_err(pair)?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(TlsAcceptor::from(Arc::new(config)))
+}
+
+/// What is wrong with a pair, in the words of whoever has made it.
+fn said(error: Error) -> String {
+    match error {
+        Error::InconsistentKeys(_) => "the key is not the certificate's; give the one that it was made with".to_owned(),
+        Error::InvalidCertificate(_) => "the certificate is not one, or is cut off".to_owned(),
+        other => other.to_string(),
+    }
 }
 
 #[cfg(test)]

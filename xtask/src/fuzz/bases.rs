@@ -117,6 +117,11 @@ pub const BASES: &[Base] = &[
     base("POST", RESPONSES, r#"{"model":"nano","input":"x","background":true,"max_output_tokens":3,"stream":false}"#),
     base(
         "POST",
+        "/v1/responses/compact",
+        r#"{"model":"nano","input":[{"role":"user","content":"x"}],"max_output_tokens":4}"#,
+    ),
+    base(
+        "POST",
         "/v1/responses/input_tokens",
         r#"{"input":[{"role":"user","content":"x"}],"instructions":"i","tools":[]}"#,
     ),

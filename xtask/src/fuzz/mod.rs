@@ -156,7 +156,9 @@ fn prepared(served: &Served, key: &str) -> Result<Ids, String> {
     let id = |value: &Json| value.text("id").map(str::to_owned).ok_or_else(|| format!("no id in {value:?}"));
     let background = r#"{"model":"nano","input":"What is 2 + 3?","background":true,"max_output_tokens":4}"#;
     let resp = id(&ask("POST", "/v1/responses", background)?)?;
-    while ["queued", "in_progress"].contains(&ask("GET", &format!("/v1/responses/{resp}"), "")?.text("status").unwrap_or_default()) {
+    while ["queued", "in_progress"]
+        .contains(&ask("GET", &format!("/v1/responses/{resp}"), "")?.text("status").unwrap_or_default())
+    {
         std::thread::sleep(std::time::Duration::from_millis(10));
     }
     let items = r#"{"items":[{"role":"user","content":"x"}]}"#;

@@ -22,8 +22,7 @@ use crate::served::{Served, empty, program};
 use clients::{Client, InFlight, KINDS};
 use ledger::Ledger;
 
-const USAGE: &str =
-    "usage: cargo xtask kill-server [KILLS [SEED]]   (50 kills, seed 1; needs cargo build --release -p ossia, and python3)";
+const USAGE: &str = "usage: cargo xtask kill-server [KILLS [SEED]]   (50 kills, seed 1; needs cargo build --release -p ossia, and python3)";
 /// A server that is killed has worked for no longer.
 const LONGEST_LIFE: Duration = Duration::from_millis(1500);
 /// Batches must be done so long after the last start.

@@ -4,7 +4,7 @@ mod lines;
 mod spent;
 mod work;
 
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::routing::{get, post};
 use axum::{Extension, Json};
 use serde::Deserialize;
@@ -22,9 +22,12 @@ use crate::error::ApiError;
 use crate::ids;
 use crate::store::StoredBatch;
 use crate::types::body::JsonBody;
+use crate::types::params::{Path, Query};
 
 /// What a batch may ask for.
 const ENDPOINTS: [&str; 3] = ["/v1/responses", "/v1/chat/completions", "/v1/completions"];
+/// The longest input file, as at OpenAI: it is read whole.
+const MOST_INPUT_BYTES: i64 = 200 << 20;
 /// A batch ends after this, done or not.
 const WINDOW_S: i64 = 24 * 3600;
 
@@ -63,6 +66,11 @@ async fn create(
         return Err(ApiError::invalid("completion_window", "completion_window: wanted \"24h\""));
     }
     let file = files::found(&app, &identity.key_id, &request.input_file_id).await?;
+    if file.num_bytes > MOST_INPUT_BYTES {
+        let wanted =
+            format!("input_file_id: wanted a file of at most {MOST_INPUT_BYTES} bytes, found {}", file.num_bytes);
+        return Err(ApiError::invalid("input_file_id", wanted));
+    }
     let created_at = i64::try_from(clock::now_s()).unwrap_or(i64::MAX);
     let body = json!({
         "id": ids::new("batch")?, "object": "batch", "endpoint": request.endpoint, "errors": null,

@@ -1,6 +1,6 @@
 //! `/v1/conversations`: items that responses are made from and added to, without a client sending them again.
 
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::routing::{delete, get, post};
 use axum::{Extension, Json};
 use serde::Deserialize;
@@ -15,8 +15,11 @@ use crate::error::ApiError;
 use crate::ids;
 use crate::store::{Append, StoredConversation, StoredItem};
 use crate::types::body::JsonBody;
+use crate::types::params::{Path, Query};
 use crate::types::responses::items::{InputItem, Item, read_items};
 
+/// The most bytes of all items of a conversation: far more than any context holds, and still read at once.
+pub const MOST_BYTES: i64 = 16 << 20;
 /// The most items that are added at once, as at OpenAI.
 const MOST_AT_ONCE: usize = 20;
 
@@ -142,6 +145,13 @@ async fn add_items(
 ) -> Result<Json<Value>, ApiError> {
     found(&app, &identity, &id).await?;
     let items = to_keep(request.items)?;
+    let more: usize = items.iter().map(|item| item.body.len()).sum();
+    let kept = app.keeping.store.num_item_bytes(&identity.key_id, &id).await.map_err(lost)?;
+    if kept.saturating_add_unsigned(more as u64) > MOST_BYTES {
+        let problem =
+            format!("items: a conversation has at most {MOST_BYTES} bytes, this one has {kept} and {more} more");
+        return Err(ApiError::invalid("items", problem));
+    }
     let added = items.iter().map(|item| kept_json(&item.body)).collect::<Result<Vec<_>, _>>()?;
     app.keeping.store.append_items(&identity.key_id, Append { conversation_id: id, items }).await.map_err(lost)?;
     Ok(Json(list(added, i64::MAX)))

@@ -2,8 +2,7 @@
 //! arrives and never held whole in memory; a file's name is only ever shown.
 
 use axum::body::{Body, Bytes};
-use axum::extract::multipart::{Field, Multipart, MultipartError};
-use axum::extract::{DefaultBodyLimit, Path, Query, State};
+use axum::extract::{DefaultBodyLimit, State};
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
@@ -19,9 +18,9 @@ use crate::clock;
 use crate::error::ApiError;
 use crate::ids;
 use crate::store::{CHUNK_BYTES, StoredFile};
+use crate::types::form::{Form, MOST_FILE};
+use crate::types::params::{Path, Query};
 
-/// The longest file.
-const MOST_BYTES: usize = 512 << 20;
 /// What multipart adds to it, at most.
 const AROUND_BYTES: usize = 64 << 10;
 /// All files of one key together.
@@ -34,7 +33,7 @@ const PURPOSES: [&str; 6] = ["assistants", "batch", "evals", "fine-tune", "user_
 /// This API's part of the table.
 pub fn routes() -> Vec<Route> {
     let access = Access::Key(Scope::Files);
-    let upload = post(upload).layer(DefaultBodyLimit::max(MOST_BYTES + AROUND_BYTES));
+    let upload = post(upload).layer(DefaultBodyLimit::max(MOST_FILE + AROUND_BYTES));
     vec![
         Route::new("POST", "/v1/files", access, upload),
         Route::new("GET", "/v1/files", access, get(list_files)),
@@ -61,7 +60,6 @@ struct Upload {
     file: StoredFile,
     buffer: Vec<u8>,
     num_chunks: i64,
-    room: i64,
     complete: bool,
 }
 
@@ -75,29 +73,31 @@ impl Drop for Upload {
 }
 
 impl Upload {
-    async fn begin(app: Shared, identity: &Identity) -> Result<Self, ApiError> {
+    /// Begins to keep a file of `announced` bytes at most: all of them count from now on, so that many uploads at once take
+    /// no more room than one after the other.
+    async fn begin(app: Shared, identity: &Identity, announced: Option<u64>) -> Result<Self, ApiError> {
         let owner = identity.key_id.to_string();
-        let used = app.keeping.store.num_file_bytes(&owner).await.map_err(lost)?;
+        let most =
+            announced.and_then(|bytes| usize::try_from(bytes).ok()).map_or(MOST_FILE, |bytes| bytes.min(MOST_FILE));
         let file = StoredFile {
             id: ids::new("file")?.replacen('_', "-", 1),
             created_at: i64::try_from(clock::now_s()).unwrap_or(i64::MAX),
             expires_at: None,
             filename: String::new(),
             purpose: String::new(),
-            num_bytes: 0,
+            num_bytes: most as i64,
         };
-        app.keeping.store.begin_file(&owner, &file).await.map_err(lost)?;
-        let room = MOST_OF_KEY - used;
-        Ok(Self { app, owner, file, buffer: Vec::new(), num_chunks: 0, room, complete: false })
+        if !app.keeping.store.begin_file(&owner, &file, MOST_OF_KEY).await.map_err(lost)? {
+            return Err(ApiError::invalid("file", "the files of this key take too much room: delete some"));
+        }
+        let file = StoredFile { num_bytes: 0, ..file };
+        Ok(Self { app, owner, file, buffer: Vec::new(), num_chunks: 0, complete: false })
     }
 
     async fn take(&mut self, bytes: &Bytes) -> Result<(), ApiError> {
         self.file.num_bytes += bytes.len() as i64;
-        if self.file.num_bytes > MOST_BYTES as i64 {
-            return Err(ApiError::TooLarge(MOST_BYTES));
-        }
-        if self.file.num_bytes > self.room {
-            return Err(ApiError::invalid("file", "the files of this key take too much room: delete some"));
+        if self.file.num_bytes > MOST_FILE as i64 {
+            return Err(ApiError::TooLarge(MOST_FILE));
         }
         self.buffer.extend_from_slice(bytes);
         while self.buffer.len() >= CHUNK_BYTES {
@@ -127,23 +127,23 @@ impl Upload {
 async fn upload(
     State(app): State<Shared>,
     Extension(identity): Extension<Identity>,
-    mut form: Multipart,
+    mut form: Form,
 ) -> Result<Json<Value>, ApiError> {
-    let mut upload = Upload::begin(app, &identity).await?;
+    let mut upload = Upload::begin(app, &identity, form.announced()).await?;
     let (mut has_file, mut expires_after) = (false, None);
-    while let Some(mut field) = form.next_field().await.map_err(broken)? {
-        match field.name().unwrap_or_default() {
+    while let Some(mut part) = form.next().await? {
+        match part.name() {
             "file" if has_file => return Err(ApiError::invalid("file", "wanted one file, found more")),
             "file" => {
                 has_file = true;
-                upload.file.filename = field.file_name().unwrap_or("file").chars().take(LONGEST_NAME).collect();
-                while let Some(bytes) = field.chunk().await.map_err(broken)? {
+                upload.file.filename = name_of(part.file_name());
+                while let Some(bytes) = part.chunk().await? {
                     upload.take(&bytes).await?;
                 }
             }
-            "purpose" => upload.file.purpose = short(field).await?,
-            "expires_after[seconds]" => expires_after = Some(short(field).await?),
-            _ => drop(short(field).await?),
+            "purpose" => upload.file.purpose = part.short().await?,
+            "expires_after[seconds]" => expires_after = Some(part.short().await?),
+            _ => drop(part.short().await?),
         }
     }
     if !has_file {
@@ -162,24 +162,9 @@ async fn upload(
     Ok(Json(shown(&upload.file)))
 }
 
-/// A field of a few words.
-async fn short(mut field: Field<'_>) -> Result<String, ApiError> {
-    let mut bytes = Vec::new();
-    while let Some(chunk) = field.chunk().await.map_err(broken)? {
-        bytes.extend_from_slice(&chunk);
-        if bytes.len() > 1024 {
-            return Err(ApiError::invalid(field.name().unwrap_or_default(), "wanted at most 1024 bytes"));
-        }
-    }
-    String::from_utf8(bytes).map_err(|_| ApiError::invalid("file", "the form's fields are not UTF-8"))
-}
-
-/// The form ended early or was none.
-fn broken(error: MultipartError) -> ApiError {
-    match error.status().as_u16() {
-        413 => ApiError::TooLarge(MOST_BYTES),
-        _ => ApiError::invalid("file", "the body is not complete multipart/form-data"),
-    }
+/// A file's name as it is shown: no control characters, and not too long.
+fn name_of(given: Option<&str>) -> String {
+    given.unwrap_or("file").chars().filter(|c| !c.is_control()).take(LONGEST_NAME).collect()
 }
 
 /// A file of this key.

@@ -4,13 +4,15 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::error::ApiError;
+use crate::ids;
 use crate::store::Page;
+use crate::types::params::integer;
 
 /// How much of a list, and from where.
 #[derive(Debug, Default, Deserialize)]
 pub struct ListQuery {
     /// So many at most; 20 where nothing is said.
-    pub limit: Option<i64>,
+    pub limit: Option<String>,
     /// After the object with this id.
     pub after: Option<String>,
     /// asc or desc; desc where nothing is said.
@@ -22,7 +24,7 @@ pub struct ListQuery {
 impl ListQuery {
     /// The page, of at most `most` objects.
     pub fn page(&self, most: i64) -> Result<Page, ApiError> {
-        let limit = self.limit.unwrap_or(20);
+        let limit = integer(self.limit.as_deref(), "limit")?.unwrap_or(20);
         if !(1..=most).contains(&limit) {
             return Err(ApiError::invalid("limit", format!("limit: wanted 1 to {most}, found {limit}")));
         }
@@ -33,6 +35,11 @@ impl ListQuery {
                 return Err(ApiError::invalid("order", format!("order: wanted \"asc\" or \"desc\", found {other:?}")));
             }
         };
+        for (name, text) in [("after", &self.after), ("purpose", &self.purpose)] {
+            if text.as_deref().is_some_and(|text| !text.is_empty() && !ids::is_plausible(text)) {
+                return Err(ApiError::invalid(name, format!("{name}: not a word of letters, digits, _ and -")));
+            }
+        }
         Ok(Page { after: self.after.clone().filter(|after| !after.is_empty()), ascending, limit })
     }
 }
@@ -67,14 +74,19 @@ mod tests {
 
     #[test]
     fn limits_and_orders() {
-        let query = |limit, order: Option<&str>| {
-            ListQuery { limit, order: order.map(str::to_owned), ..ListQuery::default() }.page(100)
+        let query = |limit: Option<&str>, order: Option<&str>| {
+            let [limit, order] = [limit, order].map(|text| text.map(str::to_owned));
+            ListQuery { limit, order, ..ListQuery::default() }.page(100)
         };
         assert_eq!(query(None, None).unwrap().limit, 20);
         assert!(query(None, Some("asc")).unwrap().ascending);
-        for limit in [0, -1, 101, i64::MIN, i64::MAX] {
+        for limit in ["0", "-1", "101", "-9223372036854775808", "9223372036854775808", "", "1.0", "x"] {
             assert_eq!(query(Some(limit), None).unwrap_err().param(), Some("limit"));
         }
         assert_eq!(query(None, Some("up")).unwrap_err().param(), Some("order"));
+        let after = |id: &str| ListQuery { after: Some(id.to_owned()), ..ListQuery::default() }.page(100);
+        assert_eq!(after("file-1").unwrap().after.as_deref(), Some("file-1"));
+        assert_eq!(after("").unwrap().after, None);
+        assert_eq!(after("a\0").unwrap_err().param(), Some("after"));
     }
 }

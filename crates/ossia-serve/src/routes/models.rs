@@ -1,7 +1,7 @@
 //! GET /v1/models and /v1/models/{id}: the model that is served, under each of its names.
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::routing::get;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -10,6 +10,7 @@ use crate::app::{Access, Route, Shared};
 use crate::auth::Scope;
 use crate::error::ApiError;
 use crate::models::ServedModel;
+use crate::types::params::Path;
 
 /// This file's part of the table. Ids have slashes in them.
 pub fn routes() -> Vec<Route> {

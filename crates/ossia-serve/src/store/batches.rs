@@ -3,6 +3,7 @@
 
 use super::files::{write_chunk, write_file};
 use super::{CHUNK_BYTES, Page, Store, StoreError, StoredFile};
+use crate::ids::is_plausible;
 
 /// A batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,6 +65,9 @@ impl Store {
 
     /// A batch of this owner.
     pub async fn batch(&self, owner: &str, id: &str) -> Result<Option<StoredBatch>, StoreError> {
+        if !is_plausible(id) {
+            return Ok(None);
+        }
         let query = "SELECT id, owner, status, body FROM batches WHERE id = $1 AND owner = $2";
         Ok(sqlx::query_as(query).bind(id.to_owned()).bind(owner.to_owned()).fetch_optional(&self.pool).await?)
     }
@@ -153,10 +157,6 @@ impl Store {
         Ok(sqlx::query_as(query).bind(batch_id.to_owned()).fetch_one(&self.pool).await?)
     }
 
-    /// Ends a batch: writes its output and error files from the lines' results and its last body, in one transaction,
-    /// and deletes the lines. `files` are those of them that are wanted: (failed lines?, the file).
-    pub async fn finalize_batch(
-        &self,
     /// The results of lines after `after` that have an answer, in order, at most `limit`.
     pub async fn batch_answers(&self, batch_id: &str, after: i64, limit: i64) -> Result<Vec<BatchItem>, StoreError> {
         let query = "SELECT line, custom_id, result AS text FROM batch_items
@@ -164,6 +164,10 @@ impl Store {
         Ok(sqlx::query_as(query).bind(batch_id.to_owned()).bind(after).bind(limit).fetch_all(&self.pool).await?)
     }
 
+    /// Ends a batch: writes its output and error files from the lines' results and its last body, in one transaction,
+    /// and deletes the lines. `files` are those of them that are wanted: (failed lines?, the file).
+    pub async fn finalize_batch(
+        &self,
         batch: &StoredBatch,
         from: &str,
         files: Vec<(bool, StoredFile)>,

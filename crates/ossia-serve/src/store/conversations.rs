@@ -1,6 +1,7 @@
 //! Conversations and their items, in the order in which they were added.
 
 use super::{Page, Store, StoreError, Write};
+use crate::ids::is_plausible;
 
 /// A conversation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,6 +85,9 @@ impl Store {
 
     /// A conversation of this owner.
     pub async fn conversation(&self, owner: &str, id: &str) -> Result<Option<StoredConversation>, StoreError> {
+        if !is_plausible(id) {
+            return Ok(None);
+        }
         let query = "SELECT id, created_at, date, metadata FROM conversations WHERE id = $1 AND owner = $2";
         Ok(sqlx::query_as(query).bind(id.to_owned()).bind(owner.to_owned()).fetch_optional(&self.pool).await?)
     }
@@ -120,6 +124,15 @@ impl Store {
         let mut write = self.write().await?;
         append(&mut write, owner, items).await?;
         write.commit().await
+    }
+
+    /// Bytes of all items of a conversation.
+    pub async fn num_item_bytes(&self, owner: &str, id: &str) -> Result<i64, StoreError> {
+        let query = "SELECT CAST(COALESCE(SUM(OCTET_LENGTH(body)), 0) AS BIGINT) FROM conversation_items
+            WHERE conversation_id = $1 AND owner = $2";
+        let query = sqlx::query_as(query).bind(id.to_owned()).bind(owner.to_owned());
+        let (sum,): (i64,) = query.fetch_one(&self.pool).await?;
+        Ok(sum)
     }
 
     /// All items of a conversation, oldest first.

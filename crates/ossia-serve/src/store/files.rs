@@ -2,6 +2,7 @@
 //! with the last; what a server that died left incomplete is deleted at the next start.
 
 use super::{Page, Store, StoreError, Write};
+use crate::ids::is_plausible;
 
 /// The bytes of a chunk, but for the last.
 pub const CHUNK_BYTES: usize = 1 << 20;
@@ -67,12 +68,22 @@ pub(super) async fn write_file(
     Ok(())
 }
 
+/// Bytes of all files of an owner.
+const SUM_OF_OWNER: &str = "SELECT CAST(COALESCE(SUM(num_bytes), 0) AS BIGINT) FROM files WHERE owner = $1";
+
 impl Store {
-    /// Begins a file; nobody sees it before [`Store::complete_file`].
-    pub async fn begin_file(&self, owner: &str, file: &StoredFile) -> Result<(), StoreError> {
+    /// Begins a file of `num_bytes` at most; nobody sees it before [`Store::complete_file`]. False where all files of the
+    /// owner, those that are begun among them, would then take more than `most` bytes.
+    pub async fn begin_file(&self, owner: &str, file: &StoredFile, most: i64) -> Result<bool, StoreError> {
         let mut write = self.write().await?;
+        let (used,): (i64,) =
+            sqlx::query_as(SUM_OF_OWNER).bind(owner.to_owned()).fetch_one(&mut *write.transaction).await?;
+        if used.saturating_add(file.num_bytes) > most {
+            return Ok(false);
+        }
         write_file(&mut write, owner, file, false).await?;
-        write.commit().await
+        write.commit().await?;
+        Ok(true)
     }
 
     /// Writes the chunk at `position`.
@@ -101,6 +112,9 @@ impl Store {
 
     /// A file of this owner that is whole.
     pub async fn file(&self, owner: &str, id: &str) -> Result<Option<StoredFile>, StoreError> {
+        if !is_plausible(id) {
+            return Ok(None);
+        }
         let query = format!("SELECT {COLUMNS} FROM files WHERE id = $1 AND owner = $2 AND complete = 1");
         let query = sqlx::query_as(sqlx::AssertSqlSafe(query)).bind(id.to_owned()).bind(owner.to_owned());
         Ok(query.fetch_optional(&self.pool).await?)
@@ -138,8 +152,7 @@ impl Store {
 
     /// Bytes of all files of an owner, incomplete ones by what is announced.
     pub async fn num_file_bytes(&self, owner: &str) -> Result<i64, StoreError> {
-        let query = "SELECT CAST(COALESCE(SUM(num_bytes), 0) AS BIGINT) FROM files WHERE owner = $1";
-        let (sum,): (i64,) = sqlx::query_as(query).bind(owner.to_owned()).fetch_one(&self.pool).await?;
+        let (sum,): (i64,) = sqlx::query_as(SUM_OF_OWNER).bind(owner.to_owned()).fetch_one(&self.pool).await?;
         Ok(sum)
     }
 

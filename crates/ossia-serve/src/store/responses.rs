@@ -4,9 +4,16 @@
 use serde_json::Value;
 
 use super::{Append, Store, StoreError};
+use crate::ids::is_plausible;
 
 /// Longest chain of `previous_response_id` that is followed.
 const MAX_CHAIN: i64 = 10_000;
+/// A response, what it goes on from, and so on: of one owner, $3 links at most.
+const CHAIN: &str = "WITH RECURSIVE chain (id, previous_id, depth) AS (
+        SELECT id, previous_id, 0 FROM responses WHERE id = $1 AND owner = $2
+        UNION ALL
+        SELECT older.id, older.previous_id, chain.depth + 1 FROM responses older
+        JOIN chain ON older.id = chain.previous_id WHERE older.owner = $2 AND chain.depth < $3)";
 
 /// A response that begins.
 #[derive(Debug, Clone)]
@@ -133,12 +140,18 @@ impl Store {
 
     /// A response of this owner.
     pub async fn response(&self, owner: &str, id: &str) -> Result<Option<StoredResponse>, StoreError> {
+        if !is_plausible(id) {
+            return Ok(None);
+        }
         let query = "SELECT status, body, input, background, events FROM responses WHERE id = $1 AND owner = $2";
         Ok(sqlx::query_as(query).bind(id.to_owned()).bind(owner.to_owned()).fetch_optional(&self.pool).await?)
     }
 
     /// Deletes a response; false where there is none.
     pub async fn delete_response(&self, owner: &str, id: &str) -> Result<bool, StoreError> {
+        if !is_plausible(id) {
+            return Ok(false);
+        }
         let mut write = self.write().await?;
         let done = sqlx::query("DELETE FROM responses WHERE id = $1 AND owner = $2")
             .bind(id.to_owned())
@@ -149,17 +162,32 @@ impl Store {
         Ok(done.rows_affected() > 0)
     }
 
+    /// Bytes of what [`Store::chain`] would give, or more.
+    pub async fn num_chain_bytes(&self, owner: &str, id: &str) -> Result<i64, StoreError> {
+        if !is_plausible(id) {
+            return Ok(0);
+        }
+        let query = format!(
+            "{CHAIN} SELECT CAST(COALESCE(SUM(OCTET_LENGTH(turn.input) + OCTET_LENGTH(turn.body)), 0) AS BIGINT)
+            FROM chain JOIN responses turn ON turn.id = chain.id"
+        );
+        let query =
+            sqlx::query_as(sqlx::AssertSqlSafe(query)).bind(id.to_owned()).bind(owner.to_owned()).bind(MAX_CHAIN);
+        let (sum,): (i64,) = query.fetch_one(&self.pool).await?;
+        Ok(sum)
+    }
+
     /// The chain that ends in response `id`, oldest first. Its first link still names a previous one where that is gone
     /// or the chain is too long; empty where `id` does not exist.
     pub async fn chain(&self, owner: &str, id: &str) -> Result<Vec<Turn>, StoreError> {
-        let query = "WITH RECURSIVE chain (id, previous_id, depth) AS (
-                SELECT id, previous_id, 0 FROM responses WHERE id = $1 AND owner = $2
-                UNION ALL
-                SELECT older.id, older.previous_id, chain.depth + 1 FROM responses older
-                JOIN chain ON older.id = chain.previous_id WHERE older.owner = $2 AND chain.depth < $3)
-            SELECT turn.previous_id, turn.date, turn.input, turn.body FROM chain
-            JOIN responses turn ON turn.id = chain.id ORDER BY chain.depth DESC";
-        Ok(sqlx::query_as(query)
+        if !is_plausible(id) {
+            return Ok(Vec::new());
+        }
+        let query = format!(
+            "{CHAIN} SELECT turn.previous_id, turn.date, turn.input, turn.body FROM chain
+            JOIN responses turn ON turn.id = chain.id ORDER BY chain.depth DESC"
+        );
+        Ok(sqlx::query_as(sqlx::AssertSqlSafe(query))
             .bind(id.to_owned())
             .bind(owner.to_owned())
             .bind(MAX_CHAIN)

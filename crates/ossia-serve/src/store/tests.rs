@@ -102,6 +102,9 @@ async fn a_chain_is_read_oldest_first_and_tells_where_it_breaks() {
         store.insert_response("ada", &response(&ids[1], Some(&ids[0]), 1 << 40)).await.unwrap();
         store.insert_response("ada", &response(&ids[2], Some(&ids[1]), 1 << 40)).await.unwrap();
         let chain = store.chain("ada", &ids[2]).await.unwrap();
+        let bytes: usize = chain.iter().map(|turn| turn.input.len() + turn.body.len()).sum();
+        assert_eq!(store.num_chain_bytes("ada", &ids[2]).await.unwrap(), bytes as i64);
+        assert_eq!(store.num_chain_bytes("eve", &ids[2]).await.unwrap(), 0);
         let inputs: Vec<String> = chain.into_iter().map(|turn| turn.input).collect();
         assert_eq!(inputs, ids.each_ref().map(|id| format!("[\"to {id}\"]")));
         store.delete_response("ada", &ids[0]).await.unwrap();
@@ -220,12 +223,31 @@ async fn content(store: &Store, file: &StoredFile) -> Vec<u8> {
     all
 }
 
+/// What is announced counts from the beginning: many uploads at once take no more room than one after the other.
+#[tokio::test]
+async fn uploads_that_are_under_way_take_room() {
+    on_each(async |store| {
+        let owner = id("key");
+        let [mut first, second, third] = [100, 60, 40].map(|num_bytes| StoredFile { num_bytes, ..file("batch") });
+        assert!(store.begin_file(&owner, &first, 150).await.unwrap());
+        assert!(!store.begin_file(&owner, &second, 150).await.unwrap());
+        assert!(store.begin_file(&owner, &third, 150).await.unwrap());
+        first.num_bytes = 50;
+        store.complete_file(&owner, &first).await.unwrap();
+        assert_eq!(store.num_file_bytes(&owner).await.unwrap(), 90);
+        assert!(store.begin_file(&owner, &second, 150).await.unwrap());
+        assert!(store.begin_file(&id("key"), &StoredFile { id: id("file"), ..second }, 150).await.unwrap());
+        assert!(!store.begin_file(&owner, &StoredFile { num_bytes: i64::MAX, ..file("batch") }, 150).await.unwrap());
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_file_is_seen_when_it_is_whole() {
     on_each(async |store| {
         let owner = id("key");
         let mut new = file("batch");
-        store.begin_file(&owner, &new).await.unwrap();
+        assert!(store.begin_file(&owner, &new, 1 << 40).await.unwrap());
         store.add_chunk(&new.id, 0, vec![0, 1, 255]).await.unwrap();
         store.add_chunk(&new.id, 1, b"end".to_vec()).await.unwrap();
         assert!(store.file(&owner, &new.id).await.unwrap().is_none());
@@ -282,6 +304,22 @@ async fn a_batchs_lines_have_one_result_each() {
         assert_eq!(content(store, &errors).await, b"error 0\n");
         assert_eq!(store.batch(&owner, &id).await.unwrap().unwrap(), batch("completed"));
         assert!(store.open_batches().await.unwrap().iter().all(|open| open.id != id));
+    })
+    .await;
+}
+
+/// PostgreSQL refuses texts with a zero byte, which a client can write into any id.
+#[tokio::test]
+async fn what_cannot_be_an_id_is_not_there() {
+    on_each(async |store| {
+        for id in ["", "a\0b", "\0", "../x", "a b", &"x".repeat(5000)] {
+            assert!(store.response("ada", id).await.unwrap().is_none(), "{id:?}");
+            assert!(!store.delete_response("ada", id).await.unwrap(), "{id:?}");
+            assert!(store.chain("ada", id).await.unwrap().is_empty(), "{id:?}");
+            assert!(store.conversation("ada", id).await.unwrap().is_none(), "{id:?}");
+            assert!(store.file("ada", id).await.unwrap().is_none(), "{id:?}");
+            assert!(store.batch("ada", id).await.unwrap().is_none(), "{id:?}");
+        }
     })
     .await;
 }

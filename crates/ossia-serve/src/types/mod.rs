@@ -6,6 +6,8 @@ pub mod chat;
 pub mod chat_answer;
 pub mod completions;
 pub mod fields;
+pub mod form;
 pub mod ollama;
+pub mod params;
 pub mod responses;
 pub mod sampling;

@@ -10,7 +10,6 @@ mod tests;
 
 use std::sync::LazyLock;
 
-use axum::extract::Path;
 use axum::http::header::{
     CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, IF_NONE_MATCH, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
 };
@@ -21,6 +20,7 @@ use ring::digest::{SHA256, digest};
 
 use crate::app::{Access, Route};
 use crate::error::ApiError;
+use crate::types::params::Path;
 
 const POLICY: &str = "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; form-action 'none'; \
                       frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'";

@@ -45,8 +45,8 @@ fn item(index: usize, line: &[u8], endpoint: &str, ids: &mut HashSet<String>) ->
     let Ok(mut request) = serde_json::from_slice::<Value>(line) else {
         return Err(error("invalid_json_line", number, "this line is not valid JSON", None));
     };
-    let Some(custom_id) = request["custom_id"].as_str().filter(|id| (1..=LONGEST_ID).contains(&id.len())) else {
-        return Err(wrong("custom_id", "wanted a custom_id of 1 to 512 bytes"));
+    let Some(custom_id) = request["custom_id"].as_str().filter(|id| is_name(id)) else {
+        return Err(wrong("custom_id", "wanted a custom_id of 1 to 512 bytes without control characters"));
     };
     let custom_id = custom_id.to_owned();
     if !ids.insert(custom_id.clone()) {
@@ -64,6 +64,11 @@ fn item(index: usize, line: &[u8], endpoint: &str, ids: &mut HashSet<String>) ->
     body.remove("stream_options");
     body.remove("background");
     Ok(BatchItem { line: index as i64, custom_id, text: request["body"].to_string() })
+}
+
+/// What a line may be called. PostgreSQL keeps no text with a zero byte.
+fn is_name(id: &str) -> bool {
+    (1..=LONGEST_ID).contains(&id.len()) && !id.contains(char::is_control)
 }
 
 #[cfg(test)]
@@ -98,6 +103,7 @@ mod tests {
             r#"{"custom_id":"b","method":"GET","url":"/v1/responses","body":{}}"#,
             r#"{"custom_id":"c","method":"POST","url":"/v1/files","body":{}}"#,
             r#"{"custom_id":"d","method":"POST","url":"/v1/responses","body":[]}"#,
+            r#"{"custom_id":"e\u0000","method":"POST","url":"/v1/responses","body":{}}"#,
         ]
         .join("\n");
         let errors = read(file.as_bytes(), "/v1/responses").unwrap_err();
@@ -110,6 +116,7 @@ mod tests {
             (5, Some("method")),
             (6, Some("url")),
             (7, Some("body")),
+            (8, Some("custom_id")),
         ];
         assert_eq!(told, wanted);
         assert_eq!(read(b" \n", "/v1/responses").unwrap_err()[0]["code"], "empty_file");

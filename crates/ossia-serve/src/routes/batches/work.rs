@@ -40,12 +40,19 @@ const MOST_ANSWER: usize = 64 << 20;
 pub struct Jobs {
     running: Mutex<HashMap<String, watch::Sender<bool>>>,
     lines: Semaphore,
+    /// An input file is held whole while it is read: one at a time.
+    reading: Semaphore,
     num_running: watch::Sender<usize>,
 }
 
 impl Default for Jobs {
     fn default() -> Self {
-        Self { running: Mutex::default(), lines: Semaphore::new(LINES_OF_ALL), num_running: watch::Sender::new(0) }
+        Self {
+            running: Mutex::default(),
+            lines: Semaphore::new(LINES_OF_ALL),
+            reading: Semaphore::new(1),
+            num_running: watch::Sender::new(0),
+        }
     }
 }
 
@@ -142,6 +149,7 @@ async fn cancel_of(mut cancelled: watch::Receiver<bool>) {
 /// Reads the input file and writes its lines down; None where it is wrong, which ends the batch, or was cancelled.
 async fn validate(app: &Shared, batch: &StoredBatch, body: &mut Value) -> Result<Option<StoredBatch>, ApiError> {
     let store = &app.keeping.store;
+    let _turn = app.keeping.jobs.reading.acquire().await.map_err(|_| ApiError::Internal)?;
     let mut content = Vec::new();
     let file_id = body["input_file_id"].as_str().unwrap_or_default().to_owned();
     for position in 0.. {
@@ -281,6 +289,7 @@ async fn finalize(app: &Shared, batch: &StoredBatch, ending: &Ending) -> Result<
     body["finalizing_at"] = json!(now);
     body[time] = json!(now);
     body["request_counts"] = json!({ "total": counts.total, "completed": counts.completed, "failed": counts.failed });
+    body["usage"] = spent(app, &batch.id).await?.shown();
     let mut files = Vec::new();
     for (failed, count, field, word) in
         [(false, counts.completed, "output_file_id", "output"), (true, counts.failed, "error_file_id", "error")]
@@ -289,7 +298,6 @@ async fn finalize(app: &Shared, batch: &StoredBatch, ending: &Ending) -> Result<
             let file = StoredFile {
                 id: ids::new("file")?.replacen('_', "-", 1),
                 created_at: i64::try_from(now).unwrap_or(i64::MAX),
-    body["usage"] = spent(app, &batch.id).await?.shown();
                 expires_at: None,
                 filename: format!("{}_{word}.jsonl", batch.id),
                 purpose: "batch_output".to_owned(),

@@ -1,6 +1,8 @@
 //! From a request to a turn: checks, what came before (a chain of responses or a conversation), and the conversation that
 //! is rendered.
 
+use std::collections::{HashMap, HashSet};
+
 use ossia_text::Conversation;
 use serde_json::Value;
 
@@ -20,6 +22,8 @@ use crate::types::sampling::{self, Thinking};
 const MOST_PAIRS: usize = 16;
 const LONGEST_NAME: usize = 64;
 const LONGEST_VALUE: usize = 512;
+/// The most bytes of what came before a request, which is read at once. Log probabilities take most of them.
+const MOST_CHAIN_BYTES: i64 = 64 << 20;
 
 /// What a request comes to.
 pub struct Prepared {
@@ -27,12 +31,12 @@ pub struct Prepared {
     pub request: CreateResponse,
     /// Its own items.
     pub input: Vec<InputItem>,
+    /// All items, those of what came before first.
+    pub items: Vec<InputItem>,
     /// Its tools.
     pub declared: Declared,
     /// To be rendered.
     pub conversation: Conversation,
-    /// All items, those of what came before first.
-    pub items: Vec<InputItem>,
     /// The date in it.
     pub date: String,
 }
@@ -143,12 +147,20 @@ struct Before {
 impl Before {
     async fn read(app: &App, identity: &Identity, request: &CreateResponse) -> Result<Self, ApiError> {
         if let Some(id) = &request.previous_response_id {
+            if app.keeping.store.num_chain_bytes(&identity.key_id, id).await.map_err(lost)? > MOST_CHAIN_BYTES {
+                let problem = format!("what came before has more than {MOST_CHAIN_BYTES} bytes: begin anew");
+                return Err(ApiError::invalid("previous_response_id", problem));
+            }
             let turns = app.keeping.store.chain(&identity.key_id, id).await.map_err(lost)?;
             return Self::of_chain(id, turns);
         }
         let Some(id) = request.conversation_id() else { return Ok(Self::default()) };
         let conversation = app.keeping.store.conversation(&identity.key_id, id).await.map_err(lost)?;
         let conversation = conversation.ok_or_else(|| ApiError::NotFound { what: "conversation", id: id.into() })?;
+        if app.keeping.store.num_item_bytes(&identity.key_id, id).await.map_err(lost)? > MOST_CHAIN_BYTES {
+            let problem = format!("the conversation has more than {MOST_CHAIN_BYTES} bytes: begin a new one");
+            return Err(ApiError::invalid("conversation", problem));
+        }
         let rows = app.keeping.store.all_items(&identity.key_id, id).await.map_err(lost)?;
         let items = rows.iter().map(|row| kept_item(json(&row.body)?)).collect::<Result<_, _>>()?;
         Ok(Self { items, date: Some(conversation.date) })
@@ -188,11 +200,13 @@ impl Before {
 /// Puts items that the server has in the place of references to them; what is there already is not repeated.
 async fn resolved(app: &App, identity: &Identity, items: Vec<InputItem>) -> Result<Vec<InputItem>, ApiError> {
     let mut found: Vec<InputItem> = Vec::with_capacity(items.len());
+    let (mut ids, mut outputs) = (HashSet::new(), HashMap::new());
     for item in items {
         if item.item != Item::Reference {
+            ids.insert(item.id.clone());
             found.push(item);
-        } else if !found.iter().any(|other| other.id == item.id) {
-            let kept = referred(app, identity, &item.id).await?;
+        } else if ids.insert(item.id.clone()) {
+            let kept = referred(app, identity, &item.id, &mut outputs).await?;
             found.push(
                 kept.ok_or_else(|| ApiError::invalid("input", format!("Item with id {:?} not found.", item.id)))?,
             );
@@ -201,16 +215,25 @@ async fn resolved(app: &App, identity: &Identity, items: Vec<InputItem>) -> Resu
     Ok(found)
 }
 
-/// The output item with this id, which has the digits of its response.
-async fn referred(app: &App, identity: &Identity, id: &str) -> Result<Option<InputItem>, ApiError> {
+/// The output item with this id, which has the digits of its response. Each response is read once for a request: its
+/// output is kept in `outputs`.
+async fn referred(
+    app: &App,
+    identity: &Identity,
+    id: &str,
+    outputs: &mut HashMap<String, Vec<Value>>,
+) -> Result<Option<InputItem>, ApiError> {
     let Some(digits) = id.rsplit('_').next().and_then(|digits| digits.get(..digits.len().checked_sub(4)?)) else {
         return Ok(None);
     };
-    let response = app.keeping.store.response(&identity.key_id, &format!("resp_{digits}")).await.map_err(lost)?;
-    let Some(response) = response else { return Ok(None) };
-    let mut body = json(&response.body)?;
-    let Value::Array(output) = body["output"].take() else { return Ok(None) };
-    output.into_iter().find(|item| item["id"] == id).map(kept_item).transpose()
+    if !outputs.contains_key(digits) {
+        let response = app.keeping.store.response(&identity.key_id, &format!("resp_{digits}")).await.map_err(lost)?;
+        let Some(response) = response else { return Ok(None) };
+        let Value::Array(output) = json(&response.body)?["output"].take() else { return Ok(None) };
+        outputs.insert(digits.to_owned(), output);
+    }
+    let item = outputs.get(digits).and_then(|output| output.iter().find(|item| item["id"] == id));
+    item.cloned().map(kept_item).transpose()
 }
 
 /// An item that this server wrote.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::http::{HeaderName, HeaderValue};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response as HttpResponse};
@@ -19,6 +19,7 @@ use crate::auth::Identity;
 use crate::error::ApiError;
 use crate::routes::lists::{ListQuery, list};
 use crate::store::StoredResponse;
+use crate::types::params::{Path, Query, flag, integer};
 
 /// After so long without an event a comment is sent, so that nobody on the way takes the connection for dead.
 const KEEP_ALIVE: std::time::Duration = std::time::Duration::from_secs(15);
@@ -27,9 +28,9 @@ const KEEP_ALIVE: std::time::Duration = std::time::Duration::from_secs(15);
 #[derive(Debug, Deserialize)]
 pub struct Retrieve {
     /// Events instead of the object.
-    stream: Option<bool>,
+    stream: Option<String>,
     /// Only events after the one with this number.
-    starting_after: Option<u64>,
+    starting_after: Option<String>,
 }
 
 /// GET /v1/responses/{id}
@@ -39,8 +40,9 @@ pub async fn retrieve(
     Path(id): Path<String>,
     Query(query): Query<Retrieve>,
 ) -> Result<HttpResponse, ApiError> {
-    let from = query.starting_after.map_or(0, |number| number.saturating_add(1));
-    let is_stream = query.stream.unwrap_or(false);
+    let after: Option<u64> = integer(query.starting_after.as_deref(), "starting_after")?;
+    let from = after.map_or(0, |number| number.saturating_add(1));
+    let is_stream = flag(query.stream.as_deref(), "stream")?.unwrap_or(false);
     let run = app.keeping.runs.find(&identity.key_id, &id);
     let kept = kept(&app, &identity, &id).await?;
     match (run, is_stream) {
