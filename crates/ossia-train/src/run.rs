@@ -146,7 +146,7 @@ impl Memory {
     /// Of a run on `threads` threads.
     pub fn of(recipe: &Recipe, config: &Config, threads: usize) -> Self {
         let largest =
-            LargestBatch { tokens: recipe.training.micro_tokens, threads, recompute: recipe.training.recompute };
+            LargestBatch { tokens: recipe.training.micro_tokens, threads, recompute: recipe.training.recompute, adapter_rank: 0 };
         let state = 5.0 * 4.0 * config.param_counts().total as f64;
         // Token, target, weight and class of each row, in the batch and in its micro batches.
         let rows = 2.0 * 13.0 * recipe.training.batch_tokens as f64;

@@ -79,7 +79,7 @@ impl Trainer {
         let parameters = Parameters::of(config);
         let weights = init::weights(&parameters, &recipe.init, recipe.seed);
         let largest =
-            LargestBatch { tokens: recipe.training.micro_tokens, threads, recompute: recipe.training.recompute };
+            LargestBatch { tokens: recipe.training.micro_tokens, threads, recompute: recipe.training.recompute, adapter_rank: 0 };
         let update = optimizer::scratch_bytes(&parameters, threads, recipe.training.optimizer);
         let arena = Arena::new(scratch::training_bytes(config, largest).max(update));
         let runtime = Runtime { pool: Pool::new(threads), arena, isa: Isa::detect(), precision: Precision::F32 };
@@ -250,7 +250,7 @@ impl Trainer {
         let weights: Vec<f32> = rows.iter().map(|&r| (f64::from(micro.weights[r as usize]) / weight) as f32).collect();
         let targets = Targets { ids: &ids, weights: &weights, z };
         let recompute = self.recipe.training.recompute;
-        let batch = ModelBatch { tokens: &micro.tokens, documents: &micro.documents, rows: &rows, targets, recompute };
+        let batch = ModelBatch { tokens: &micro.tokens, documents: &micro.documents, rows: &rows, targets, recompute, adapter: None };
         let mut gradients = self.parameters.gradients(&mut self.gradients);
         Ok(model.backward(&self.runtime, &batch, balancing, &mut gradients)?)
     }
@@ -270,7 +270,7 @@ impl Trainer {
             let ids: Vec<u32> = rows.iter().map(|&r| micro.targets[r as usize]).collect();
             let targets = Targets { ids: &ids, weights: &[], z: 0.0 };
             let (tokens, documents) = (&micro.tokens, &micro.documents);
-            let batch = ModelBatch { tokens, documents, rows: &rows, targets, recompute: true };
+            let batch = ModelBatch { tokens, documents, rows: &rows, targets, recompute: true, adapter: None };
             sums.add(&micro, &model.evaluate(&self.runtime, &batch)?);
         }
         drop(model);
