@@ -8,6 +8,7 @@ pub mod check;
 pub mod dataset;
 mod error;
 pub mod eval;
+pub mod finetune;
 pub mod generate;
 mod init;
 pub mod metrics;

@@ -202,7 +202,7 @@ impl Trainer {
     /// One update.
     pub fn step(&mut self) -> Result<Outcome> {
         let training = self.recipe.training.clone();
-        let batch = self.batches.next_batch(training.batch_tokens);
+        let batch = self.batches.next_batch(training.batch_tokens)?;
         let model = self.model()?;
         self.gradients.fill(0.0);
         let weight: f64 = batch.weights.iter().map(|&w| f64::from(w)).sum::<f64>().max(f64::MIN_POSITIVE);

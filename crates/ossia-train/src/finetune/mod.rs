@@ -1,0 +1,4 @@
+//! Fine-tuning.
+
+pub mod data;
+pub mod graders;
