@@ -135,8 +135,14 @@ impl Golden {
     ) -> Result<()> {
         let weights = vec![1.0 / self.rows.len() as f32; self.rows.len()];
         let targets = Targets { ids: &self.targets, weights: &weights, z: 0.0 };
-        let batch =
-            Batch { tokens: &self.tokens, documents: &self.documents, rows: &self.rows, targets, recompute: false, adapter: None };
+        let batch = Batch {
+            tokens: &self.tokens,
+            documents: &self.documents,
+            rows: &self.rows,
+            targets,
+            recompute: false,
+            adapter: None,
+        };
         let mut run = vec![0.0; parameters.len()];
         let losses = model.backward(runtime, &batch, balancing, &mut parameters.gradients(&mut run))?;
         let nll: f64 = losses.nll.iter().map(|&v| f64::from(v)).sum::<f64>() / losses.nll.len() as f64;

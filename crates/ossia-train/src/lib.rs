@@ -11,6 +11,7 @@ pub mod eval;
 pub mod finetune;
 pub mod generate;
 mod init;
+mod losses;
 pub mod metrics;
 pub mod optimizer;
 pub mod plot;
