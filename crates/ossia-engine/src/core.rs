@@ -372,6 +372,7 @@ impl<R: Runner> Core<R> {
             self.running.get(&share.id).map(|s| Paged {
                 full: &s.tables.full,
                 sliding: &s.tables.sliding,
+                adapter: None,
                 start: s.len,
                 tokens: &s.tokens[s.len..s.len + share.tokens],
                 logits: share.logits,

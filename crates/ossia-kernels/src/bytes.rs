@@ -69,6 +69,28 @@ impl Floats {
     }
 }
 
+impl Floats {
+    /// The numbers `range`, lent like [`Floats::bytes`]; `None` where it does not lie inside.
+    pub fn part(&self, range: Range<usize>) -> Option<FloatPart> {
+        (range.start <= range.end && range.end <= self.0.len()).then(|| FloatPart { all: self.0.clone(), range })
+    }
+}
+
+/// A run of [`Floats`] that is lent.
+#[derive(Clone, Debug)]
+pub struct FloatPart {
+    all: Arc<Vec<f32>>,
+    range: Range<usize>,
+}
+
+impl Deref for FloatPart {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        &self.all[self.range.clone()]
+    }
+}
+
 impl Deref for Floats {
     type Target = [f32];
 
@@ -99,6 +121,17 @@ mod tests {
         drop(bytes);
         floats.change()[0] = 3.0;
         assert_eq!(floats.bytes()[..4], 3.0f32.to_le_bytes());
+    }
+
+    #[test]
+    fn parts_stay_inside_and_are_lent() {
+        let mut floats = Floats::new(vec![1.0, 2.0, 3.0]);
+        let part = floats.part(1..3).unwrap();
+        assert_eq!(*part, [2.0, 3.0]);
+        assert!(floats.part(2..4).is_none());
+        drop(part);
+        floats.change()[1] = 5.0;
+        assert_eq!(*floats.part(1..2).unwrap(), [5.0]);
     }
 
     #[test]

@@ -19,7 +19,7 @@ mod tensor;
 #[cfg(test)]
 mod testing;
 
-pub use bytes::{Bytes, Floats};
+pub use bytes::{Bytes, FloatPart, Floats};
 pub use dtype::DType;
 pub use error::{Error, Result};
 pub use matrix::Matrix;

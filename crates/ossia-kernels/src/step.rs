@@ -53,6 +53,8 @@ pub struct Sequence<'a> {
     pub full: &'a PageTable,
     /// Pages of the layers with a window.
     pub sliding: &'a PageTable,
+    /// The slot of the adapter that its tokens go through; none is the base model. In training all have the same.
+    pub adapter: Option<usize>,
 }
 
 impl Sequence<'_> {
@@ -88,6 +90,26 @@ impl Step<'_> {
     /// Tokens in the batch.
     pub fn tokens(&self) -> usize {
         self.sequences.last().map_or(0, |s| s.rows.end)
+    }
+
+    /// The adapter of a step of training.
+    ///
+    /// # Panics
+    /// Where sequences differ in it.
+    pub(crate) fn adapter(&self) -> Option<usize> {
+        let adapter = self.sequences.first().and_then(|s| s.adapter);
+        assert!(self.sequences.iter().all(|s| s.adapter == adapter), "a step of training has one adapter");
+        adapter
+    }
+
+    /// The adapter of each of `rows` rows, which are those of the batch or those that want logits.
+    pub(crate) fn slots(&self, rows: usize) -> Vec<Option<usize>> {
+        let all: Vec<_> = self.sequences.iter().flat_map(|s| std::iter::repeat_n(s.adapter, s.rows.len())).collect();
+        if rows == all.len() {
+            return all;
+        }
+        assert_eq!(rows, self.logits_rows.len(), "rows of the batch, or those that want logits");
+        self.logits_rows.iter().map(|&row| all[row as usize]).collect()
     }
 
     /// Called by each op with what it has made.

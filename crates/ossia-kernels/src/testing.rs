@@ -151,7 +151,7 @@ pub fn training_step<'a>(runtime: &'a Runtime, lengths: &[usize], none: &'a crat
         .iter()
         .map(|n| {
             start += n;
-            crate::Sequence { rows: start - n..start, start: 0, full: none, sliding: none }
+            crate::Sequence { rows: start - n..start, start: 0, full: none, sliding: none, adapter: None }
         })
         .collect();
     crate::Step { runtime, phase: crate::Phase::Training, sequences, kv: &mut [], logits_rows: vec![], tap: None }

@@ -57,6 +57,8 @@ pub struct Held {
     pub full: PageTable,
     /// Pages of layers with a window.
     pub sliding: PageTable,
+    /// The adapter's slot that its keys and values were made with; none is the base model.
+    pub adapter: Option<usize>,
     /// Positions written.
     pub len: usize,
 }

@@ -6,9 +6,10 @@ use ossia_kernels::arena::Arena;
 use ossia_kernels::cpu::isa::Isa;
 use ossia_kernels::kv::PageTable;
 use ossia_kernels::pool::Pool;
-use ossia_kernels::{Phase, Precision, Runtime, Sequence, Step, Tap, Tensor};
+use ossia_kernels::{Floats, Phase, Precision, Runtime, Sequence, Step, Tap, Tensor};
 
 use crate::checkpoint::{self, Checkpoint};
+use crate::gpt_oss::adapter::{self, AdapterParameters};
 use crate::gpt_oss::config::{Config, LayerKind};
 use crate::gpt_oss::forward::Transformer;
 use crate::gpt_oss::tensors::{Dense, Reading};
@@ -84,6 +85,8 @@ pub struct Options {
     pub chunk: usize,
     /// Rows of logits of a step.
     pub logits_rows: usize,
+    /// The largest rank of the adapters that may be attached; 0 for none.
+    pub adapter_rank: usize,
 }
 
 impl Default for Options {
@@ -98,6 +101,7 @@ impl Default for Options {
             kv_tokens: None,
             chunk: 512,
             logits_rows: 1,
+            adapter_rank: 0,
         }
     }
 }
@@ -125,8 +129,8 @@ pub struct Work<'a> {
 
 impl Work<'_> {
     fn paged(&self) -> Paged<'_> {
-        let Held { full, sliding, len } = &*self.held;
-        Paged { full, sliding, start: *len, tokens: self.tokens, logits: self.logits }
+        let Held { full, sliding, adapter, len } = &*self.held;
+        Paged { full, sliding, adapter: *adapter, start: *len, tokens: self.tokens, logits: self.logits }
     }
 }
 
@@ -137,6 +141,8 @@ pub struct Paged<'a> {
     pub full: &'a PageTable,
     /// Pages of layers with a window; they cover the window before the first new token to the last new token.
     pub sliding: &'a PageTable,
+    /// The slot of the adapter, the same for all tokens of a sequence; none is the base model.
+    pub adapter: Option<usize>,
     /// Position of the first new token.
     pub start: usize,
     /// Its new tokens, at least one.
@@ -186,6 +192,29 @@ impl Model {
     /// The weights.
     pub fn transformer(&self) -> &Transformer {
         &self.transformer
+    }
+
+    /// The weights, for who attaches adapters to them under a plan of his own.
+    pub fn transformer_mut(&mut self) -> &mut Transformer {
+        &mut self.transformer
+    }
+
+    /// Attaches an adapter; the slot is what [`Held::adapter`] and [`Paged::adapter`] name. Errors where its rank is larger
+    /// than the options foresaw, or its shape another model's.
+    pub fn attach(&mut self, parameters: &AdapterParameters, values: &Floats) -> Result<usize, adapter::Error> {
+        let (rank, foreseen) = (parameters.config().rank, self.options.adapter_rank);
+        if rank > foreseen {
+            return Err(adapter::Error::Rank { rank, foreseen });
+        }
+        if !parameters.fits(&self.config) {
+            return Err(adapter::Error::OtherModel);
+        }
+        Ok(parameters.attach(values, &mut self.transformer))
+    }
+
+    /// Takes an adapter away. Sequences that name its slot go through the base model from then on.
+    pub fn detach(&mut self, slot: usize) {
+        self.transformer.detach(slot);
     }
 
     /// The threads and scratch.
@@ -299,7 +328,8 @@ impl Model {
         for w in work {
             let rows = tokens.len()..tokens.len() + w.tokens.len();
             tokens.extend_from_slice(w.tokens);
-            sequences.push(Sequence { rows, start: w.start, full: w.full, sliding: w.sliding });
+            let Paged { full, sliding, adapter, start, .. } = *w;
+            sequences.push(Sequence { rows, start, full, sliding, adapter });
         }
         let (kv, logits_rows) = (self.kv.layers(), logits_rows(work));
         let mut step = Step { runtime: &self.runtime, phase: Phase::Inference, sequences, kv, logits_rows, tap };

@@ -56,6 +56,7 @@ impl Plan {
             logits_rows: options.logits_rows,
             threads: options.threads,
             precision: options.precision,
+            adapter_rank: options.adapter_rank,
         };
         Self {
             mapped,

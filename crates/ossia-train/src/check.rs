@@ -52,7 +52,7 @@ pub fn compare(checkpoint: &Checkpoint, golden: &Path, threads: usize) -> Result
     let reading = &mut Reading { dense: Dense::Kept, pool: &pool, isa: Isa::detect(), progress: &mut |_, _| {} };
     let parameters = Parameters::of(&config);
     let values = Floats::new(parameters.read(&Transformer::read(checkpoint, &config, reading)?));
-    let largest = LargestBatch { tokens: golden.tokens.len(), threads, recompute: false };
+    let largest = LargestBatch { tokens: golden.tokens.len(), threads, recompute: false, adapter_rank: 0 };
     let arena = Arena::new(scratch::training_bytes(&config, largest));
     let runtime = Runtime { pool, arena, isa: Isa::detect(), precision: Precision::F32 };
     let model = parameters.transformer(&values, &runtime.pool)?;
@@ -135,8 +135,14 @@ impl Golden {
     ) -> Result<()> {
         let weights = vec![1.0 / self.rows.len() as f32; self.rows.len()];
         let targets = Targets { ids: &self.targets, weights: &weights, z: 0.0 };
-        let batch =
-            Batch { tokens: &self.tokens, documents: &self.documents, rows: &self.rows, targets, recompute: false };
+        let batch = Batch {
+            tokens: &self.tokens,
+            documents: &self.documents,
+            rows: &self.rows,
+            targets,
+            recompute: false,
+            adapter: None,
+        };
         let mut run = vec![0.0; parameters.len()];
         let losses = model.backward(runtime, &batch, balancing, &mut parameters.gradients(&mut run))?;
         let nll: f64 = losses.nll.iter().map(|&v| f64::from(v)).sum::<f64>() / losses.nll.len() as f64;

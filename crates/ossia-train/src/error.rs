@@ -17,6 +17,12 @@ pub enum Error {
     /// Documents, shards or batches.
     #[error(transparent)]
     Dataset(#[from] crate::dataset::DatasetError),
+    /// A user's data.
+    #[error(transparent)]
+    Data(#[from] crate::finetune::data::Error),
+    /// A grader that cannot be.
+    #[error(transparent)]
+    Grader(#[from] crate::finetune::graders::Error),
     /// The log of a run.
     #[error(transparent)]
     Metrics(#[from] crate::metrics::Error),
@@ -81,6 +87,44 @@ pub enum Error {
         /// Bytes that are free.
         available: f64,
     },
+    /// The machine has too little memory for a fine-tuning run.
+    #[error(
+        "{}: the run needs {:.1} GB (the model {:.1}, the trained numbers with gradients and moments {:.1}, scratch {:.1}), \
+         the machine has {:.1} free: lower data.max_len, training.micro_tokens or adapter.rank, or set \
+         training.recompute = true",
+        file.display(), total / 1e9, weights / 1e9, state / 1e9, scratch / 1e9, available / 1e9
+    )]
+    FinetuneMemory {
+        /// The configuration.
+        file: PathBuf,
+        /// All bytes.
+        total: f64,
+        /// Bytes of the base.
+        weights: f64,
+        /// Bytes that a step keeps.
+        state: f64,
+        /// Bytes inside a step.
+        scratch: f64,
+        /// Bytes that are free.
+        available: f64,
+    },
+    /// The model that answered is not the model that is trained.
+    #[error(
+        "step {step}: a ratio of probabilities on the first update after the answers is off by {ratio:e}, wanted exactly 1: \
+         the two forward passes differ, which is a fault of this program; please report it"
+    )]
+    OffPolicy {
+        /// The step.
+        step: u64,
+        /// The largest difference from 1.
+        ratio: f64,
+    },
+    /// A model could not be loaded or run.
+    #[error(transparent)]
+    Model(#[from] ossia_model::Error),
+    /// Answers could not be made.
+    #[error(transparent)]
+    Eval(#[from] crate::eval::Error),
     /// The numbers went wrong.
     #[error(
         "step {step}: {what} is not finite; the last checkpoint is from before: begin again in another folder with a lower training.lr or a longer training.warmup"

@@ -16,7 +16,8 @@ pub fn weights(parameters: &Parameters, init: &Init, seed: u64) -> Vec<f32> {
                 values[p.range.clone()].fill(1.0);
                 continue;
             }
-            Class::Bias => continue,
+            // A new model has no adapters.
+            Class::Bias | Class::Adapter => continue,
             Class::Embedding => init.embedding_std,
             Class::Attention | Class::Expert if p.name.contains("o_proj") || p.name.contains("down") => {
                 init.std / depth

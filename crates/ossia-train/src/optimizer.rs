@@ -2,7 +2,7 @@
 
 use ossia_kernels::Runtime;
 use ossia_kernels::ops::{adamw, muon};
-use ossia_model::gpt_oss::parameters::{Class, Parameter, Parameters};
+use ossia_model::gpt_oss::parameters::{Class, Parameter};
 
 use crate::error::{Error, Result};
 use crate::recipe::{Optimizer, Training};
@@ -36,8 +36,8 @@ pub struct Update<'a> {
 }
 
 /// The Euclidean length of all gradients; an error names the first tensor that holds a number that is not finite.
-pub fn norm(runtime: &Runtime, parameters: &Parameters, gradients: &[f32], step: u64) -> Result<f64> {
-    let tensors = parameters.tensors();
+/// `tensors` are all tensors of the run `gradients`, in order.
+pub fn norm(runtime: &Runtime, tensors: &[Parameter], gradients: &[f32], step: u64) -> Result<f64> {
     let mut squares = vec![0.0f64; tensors.len()];
     let parts: Vec<_> = squares.iter_mut().map(std::sync::Mutex::new).collect();
     runtime.pool.run(tensors.len(), &|which, _| {
@@ -51,10 +51,10 @@ pub fn norm(runtime: &Runtime, parameters: &Parameters, gradients: &[f32], step:
     }
 }
 
-/// Moves the weights.
+/// Moves the weights; `tensors` are all tensors of the runs, in order.
 pub fn update(
     runtime: &Runtime,
-    parameters: &Parameters,
+    tensors: &[Parameter],
     weights: &mut [f32],
     gradients: &[f32],
     moments: &mut Moments,
@@ -64,7 +64,7 @@ pub fn update(
     let scale = if update.norm > f64::from(t.clip) { (f64::from(t.clip) / update.norm) as f32 } else { 1.0 };
     let mut matrices = Vec::new();
     let (mut weights, mut first, mut second) = (weights, &mut moments.first[..], &mut moments.second[..]);
-    for p in parameters.tensors() {
+    for p in tensors {
         let n = p.range.len();
         let [value, m, v] = [&mut weights, &mut first, &mut second].map(|run| run.split_off_mut(..n).expect("counted"));
         let gradient = &gradients[p.range.clone()];
@@ -93,11 +93,11 @@ fn by_muon(p: &Parameter, optimizer: Optimizer) -> bool {
 
 /// Norms, biases and sinks are not pulled to zero, nor are the tables: a rare token's row would fade.
 fn decays(class: Class) -> bool {
-    matches!(class, Class::Attention | Class::Expert | Class::Router)
+    matches!(class, Class::Attention | Class::Expert | Class::Router | Class::Adapter)
 }
 
 /// Bytes of scratch for an update.
-pub fn scratch_bytes(parameters: &Parameters, threads: usize, optimizer: Optimizer) -> usize {
-    let matrices = parameters.tensors().iter().filter(|p| by_muon(p, optimizer));
+pub fn scratch_bytes(tensors: &[Parameter], threads: usize, optimizer: Optimizer) -> usize {
+    let matrices = tensors.iter().filter(|p| by_muon(p, optimizer));
     matrices.map(|p| muon::scratch_bytes(threads, p.shape[0], p.shape[1])).max().unwrap_or(0)
 }

@@ -311,7 +311,7 @@ impl Recipe {
     /// The same from its text; `file` is for messages.
     pub fn parse(text: &str, file: &Path) -> Result<Self> {
         let mut recipe: Self = toml::from_str(text).map_err(|error| {
-            let line = error.span().map_or(1, |span| text[..span.start.min(text.len())].lines().count().max(1));
+            let line = error.span().map_or(1, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
             let said = error.message().replace(char::is_control, " ");
             let message = format!("line {line}: {said}");
             Error::RecipeSyntax { file: file.into(), message }

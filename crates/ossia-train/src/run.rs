@@ -7,6 +7,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use ossia_model::gpt_oss::config::Config;
 use ossia_model::gpt_oss::scratch::{self, LargestBatch};
+use serde::Serialize;
 use serde_json::Value;
 
 use crate::dataset::{Batches, DocumentRef, Shard, class};
@@ -15,7 +16,7 @@ use crate::metrics::events::Events;
 use crate::metrics::{self, ClassLosses, Log, Record};
 use crate::prepare::{self, Prepared};
 use crate::recipe::Recipe;
-use crate::saved::{Saved, State, Store};
+use crate::saved::{ModelFiles, Saved, State, Store};
 use crate::trainer::{Outcome, Trainer};
 
 /// Who is told while a run goes on.
@@ -62,7 +63,7 @@ pub struct Ended {
 /// Runs `recipe` to its end or until it is stopped.
 pub fn run(recipe: &Recipe, settings: &Settings, watcher: &mut dyn Watcher) -> Result<Ended> {
     let store = Store::open(settings.folder)?;
-    let saved = store.latest()?;
+    let saved = store.latest("model.safetensors")?;
     if let Some(saved) = &saved {
         check_same(recipe, saved)?;
     }
@@ -145,8 +146,12 @@ pub struct Memory {
 impl Memory {
     /// Of a run on `threads` threads.
     pub fn of(recipe: &Recipe, config: &Config, threads: usize) -> Self {
-        let largest =
-            LargestBatch { tokens: recipe.training.micro_tokens, threads, recompute: recipe.training.recompute };
+        let largest = LargestBatch {
+            tokens: recipe.training.micro_tokens,
+            threads,
+            recompute: recipe.training.recompute,
+            adapter_rank: 0,
+        };
         let state = 5.0 * 4.0 * config.param_counts().total as f64;
         // Token, target, weight and class of each row, in the batch and in its micro batches.
         let rows = 2.0 * 13.0 * recipe.training.batch_tokens as f64;
@@ -156,7 +161,7 @@ impl Memory {
 
 /// An event file of its own. The name holds the second, so a run that is killed and started again within one takes a
 /// later name.
-fn new_events(folder: &Path, step: u64) -> Result<Events> {
+pub(crate) fn new_events(folder: &Path, step: u64) -> Result<Events> {
     let mut at = wall_time();
     loop {
         match Events::create(folder, step, at) {
@@ -173,23 +178,24 @@ fn new_events(folder: &Path, step: u64) -> Result<Events> {
 
 /// A run that goes on must have the recipe that it began with.
 fn check_same(recipe: &Recipe, saved: &Saved) -> Result<()> {
-    let was = Recipe { file: recipe.file.clone(), ..saved.state.recipe.clone() };
-    if was == *recipe {
-        return Ok(());
-    }
-    let (key, was, is) = first_difference("", &as_json(&was)?, &as_json(recipe)?)
-        .unwrap_or_else(|| ("the recipe".into(), "another".into(), "this".into()));
+    check_equal(&saved.state.recipe, recipe, &recipe.file, &saved.folder)
+}
+
+/// Fails with the first key by which what a run in `folder` began with differs from what `file` says now.
+pub(crate) fn check_equal<R: Serialize>(was: &R, is: &R, file: &Path, folder: &Path) -> Result<()> {
+    let (was, is) = (as_json(was, file)?, as_json(is, file)?);
+    let Some((key, was, is)) = first_difference("", &was, &is) else { return Ok(()) };
     let message = format!(
         "was saved by another recipe: {key} was {was}, {} has {is}; give the first recipe, or another --out",
-        recipe.file.display()
+        file.display()
     );
-    Err(Error::Saved { path: saved.folder.clone(), message })
+    Err(Error::Saved { path: folder.into(), message })
 }
 
 /// Numbers as people write them: through text, in which a number has the fewest digits that tell it from others.
-fn as_json(recipe: &Recipe) -> Result<Value> {
+fn as_json(recipe: &impl Serialize, file: &Path) -> Result<Value> {
     let json = serde_json::to_string(recipe).and_then(|text| serde_json::from_str(&text));
-    json.map_err(|e| Error::RecipeSyntax { file: recipe.file.clone(), message: e.to_string() })
+    json.map_err(|e| Error::RecipeSyntax { file: file.into(), message: e.to_string() })
 }
 
 /// The first key whose value is not the same, with both values.
@@ -301,13 +307,20 @@ impl Run<'_> {
             elapsed_s: self.state.elapsed_s,
             peak_rss_bytes: (self.settings.peak_rss)(),
             expert_load: outcome.expert_load.clone(),
+            ..Record::default()
         }
     }
 
     fn save(&mut self, watcher: &mut dyn Watcher) -> Result<PathBuf> {
         self.log.sync()?;
         let (state, keep) = (self.state.clone(), self.recipe.checkpoints.keep);
-        let folder = self.store.save(&self.trainer, &self.tokenizer_json, state, keep)?;
+        let contents = ModelFiles {
+            parameters: self.trainer.parameters(),
+            weights: self.trainer.weights(),
+            tokenizer_json: &self.tokenizer_json,
+            moments: self.trainer.moments(),
+        };
+        let folder = self.store.save(&contents, state, keep)?;
         watcher.saved(&folder);
         Ok(folder)
     }
@@ -330,6 +343,6 @@ pub fn flops_per_token(config: &Config, length: usize) -> f64 {
     6.0 * counts.active as f64 + attention
 }
 
-fn wall_time() -> f64 {
+pub(crate) fn wall_time() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64())
 }

@@ -1,8 +1,8 @@
 //! Checkpoints of a run that are whole or not there, and are looked at again when they are read.
 //!
 //! ```text
-//! checkpoints/step-00000200/   config.json, generation_config.json, model.safetensors (f32), tokenizer.json:
-//!                              a model as it stands
+//! checkpoints/step-00000200/   a model as it stands (config.json, generation_config.json, model.safetensors of f32,
+//!                              tokenizer.json), or an adapter
 //!                              optimizer.safetensors (the moments), state.json (place, hashes of the others)
 //! checkpoints/latest.json      the newest, and the hash of its state.json; a person may name an older one without it
 //! ```
@@ -10,13 +10,16 @@
 //! A folder is written under a temporary name, each file synced and hashed, then renamed; the pointer is moved last. So
 //! whatever kills a run, the pointer names a whole checkpoint.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use ossia_kernels::{DType, Floats};
 use ossia_model::checkpoint::safetensors;
 use ossia_model::checkpoint::write::{TensorSpec, Writer, write_json};
+use ossia_model::gpt_oss::config::Config;
+use ossia_model::gpt_oss::parameters::{Parameter, Parameters};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -27,16 +30,23 @@ use crate::optimizer::Moments;
 use crate::recipe::Recipe;
 use crate::trainer::{Place, Trainer};
 
-/// Files of a checkpoint whose hashes its state holds.
-const FILES: [&str; 5] =
-    ["config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "optimizer.safetensors"];
+/// Where the moments are.
+const MOMENTS: &str = "optimizer.safetensors";
+/// Where a model's weights are.
+const WEIGHTS: &str = "model.safetensors";
 
-/// Those that a run which goes on reads.
-const READ: [&str; 2] = ["model.safetensors", "optimizer.safetensors"];
+/// What a checkpoint is of.
+pub trait Contents {
+    /// Writes the trained numbers into `folder`, as a model or an adapter that can be used as it stands. The store adds
+    /// the moments and the state.
+    fn write(&self, folder: &Path) -> Result<()>;
+    /// The optimizer's moments.
+    fn moments(&self) -> &Moments;
+}
 
 /// state.json.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct State {
+pub struct State<R = Recipe> {
     /// Updates done.
     pub step: u64,
     /// Where the next batch begins.
@@ -50,7 +60,7 @@ pub struct State {
     /// The lowest validation loss so far, and its step.
     pub best: Option<(u64, f64)>,
     /// The recipe, which must be the same when the run goes on.
-    pub recipe: Recipe,
+    pub recipe: R,
     /// SHA-256 of each other file.
     pub hashes: BTreeMap<String, String>,
 }
@@ -96,12 +106,12 @@ impl Store {
     }
 
     /// Writes a checkpoint and moves the pointer to it, then removes old ones: the newest `keep` and the best stay.
-    pub fn save(&self, trainer: &Trainer, tokenizer_json: &str, mut state: State, keep: usize) -> Result<PathBuf> {
+    pub fn save<R: Serialize>(&self, contents: &dyn Contents, mut state: State<R>, keep: usize) -> Result<PathBuf> {
         let name = folder_name(state.step);
         let temporary = self.folder.join(format!(".tmp-{name}"));
         remove(&temporary)?;
         std::fs::create_dir(&temporary).map_err(io(&temporary, "make the folder"))?;
-        let written = self.write(&temporary, trainer, tokenizer_json, &mut state);
+        let written = self.write(&temporary, contents, &mut state);
         let state_sha256 = written.inspect_err(|_| {
             // The first error is the one to tell.
             let _ = std::fs::remove_dir_all(&temporary);
@@ -122,17 +132,14 @@ impl Store {
     }
 
     /// Gives the hash of state.json.
-    fn write(&self, folder: &Path, trainer: &Trainer, tokenizer_json: &str, state: &mut State) -> Result<String> {
-        write_json(&folder.join("config.json"), &float_config(trainer))?;
-        write_json(&folder.join("generation_config.json"), &generation_config(trainer))?;
-        let tokenizer = folder.join("tokenizer.json");
-        whole_file::write(&tokenizer, |out| out.write_all(tokenizer_json.as_bytes()))
-            .map_err(io(&tokenizer, "write"))?;
-        write_model(&folder.join("model.safetensors"), trainer)?;
-        let moments = trainer.moments();
-        write_runs(&folder.join("optimizer.safetensors"), &[("first", &moments.first), ("second", &moments.second)])?;
-        for name in FILES {
-            state.hashes.insert(name.into(), hash_file(&folder.join(name))?);
+    fn write<R: Serialize>(&self, folder: &Path, contents: &dyn Contents, state: &mut State<R>) -> Result<String> {
+        contents.write(folder)?;
+        let moments = contents.moments();
+        write_runs(&folder.join(MOMENTS), &[("first", &moments.first), ("second", &moments.second)])?;
+        for entry in std::fs::read_dir(folder).map_err(io(folder, "list"))? {
+            let name = entry.map_err(io(folder, "list"))?.file_name().to_string_lossy().into_owned();
+            let hash = hash_file(&folder.join(&name))?;
+            state.hashes.insert(name, hash);
         }
         let path = folder.join("state.json");
         write_json(&path, &json_of(&path, state)?)?;
@@ -151,8 +158,8 @@ impl Store {
         Ok(())
     }
 
-    /// The newest checkpoint, looked at; nothing where none was saved.
-    pub fn latest(&self) -> Result<Option<Saved>> {
+    /// The newest checkpoint, looked at; nothing where none was saved. `weights` is the file that its weights are in.
+    pub fn latest<R: DeserializeOwned>(&self, weights: &str) -> Result<Option<Saved<R>>> {
         let file = self.folder.join("latest.json");
         if !file.exists() {
             return Ok(None);
@@ -169,46 +176,95 @@ impl Store {
         {
             return Err(damaged(&state, "is not what was saved"));
         }
-        let state: State = read_json(&state)?;
-        for name in FILES.into_iter().filter(|name| READ.contains(name) || state.hashes.contains_key(*name)) {
+        let state: State<R> = read_json(&state)?;
+        let saved = state.hashes.keys().map(String::as_str).filter(|name| !name.contains(['/', '\\']));
+        let names: BTreeSet<&str> = saved.chain([weights, MOMENTS]).collect();
+        for name in names {
             if state.hashes.get(name) != Some(&hash_file(&folder.join(name))?) {
                 return Err(damaged(&folder.join(name), "is not what was saved"));
             }
         }
         Ok(Some(Saved { folder, state }))
     }
+
+    /// The checkpoint of a step, where it is still there.
+    pub fn folder_of(&self, step: u64) -> Option<PathBuf> {
+        Some(self.folder.join(folder_name(step))).filter(|folder| folder.is_dir())
+    }
 }
 
 /// A checkpoint that was looked at.
-pub struct Saved {
+pub struct Saved<R = Recipe> {
     /// Where it is.
     pub folder: PathBuf,
     /// What it says.
-    pub state: State,
+    pub state: State<R>,
 }
 
 impl Saved {
     /// Puts a trainer of the same recipe where this one was.
     pub fn restore(&self, trainer: &mut Trainer) -> Result<()> {
-        let len = trainer.parameters().len();
-        let file = self.folder.join("model.safetensors");
-        let tensors = safetensors::open(&file)?;
-        let mut weights = Vec::with_capacity(len);
-        for p in trainer.parameters().tensors() {
-            let tensor = tensors.iter().find(|t| t.name == p.name && t.shape == p.shape && t.dtype == DType::F32);
+        let weights = self.weights(trainer.parameters().tensors())?;
+        let moments = self.moments(weights.len())?;
+        let place = Place { step: self.state.step, cursor: self.state.cursor };
+        trainer.restore(&place, weights, moments)
+    }
+}
+
+impl<R> Saved<R> {
+    /// The numbers of a model's tensors, in order.
+    pub fn weights(&self, tensors: &[Parameter]) -> Result<Vec<f32>> {
+        let file = self.folder.join(WEIGHTS);
+        let saved = safetensors::open(&file)?;
+        let mut weights = Vec::with_capacity(tensors.last().map_or(0, |p| p.range.end));
+        for p in tensors {
+            let tensor = saved.iter().find(|t| t.name == p.name && t.shape == p.shape && t.dtype == DType::F32);
             let tensor = tensor.ok_or_else(|| damaged(&file, &format!("has no F32 {} {:?}", p.name, p.shape)))?;
             weights.extend(tensor.bytes.as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)));
         }
-        let file = self.folder.join("optimizer.safetensors");
+        Ok(weights)
+    }
+
+    /// The moments of `len` numbers.
+    pub fn moments(&self, len: usize) -> Result<Moments> {
+        let file = self.folder.join(MOMENTS);
         let tensors = safetensors::open(&file)?;
         let run = |name: &str| {
             let tensor = tensors.iter().find(|t| t.name == name && t.dtype == DType::F32 && t.shape == [len]);
             let tensor = tensor.ok_or_else(|| damaged(&file, &format!("has no F32 {name} [{len}]")))?;
             Ok::<Vec<f32>, Error>(tensor.bytes.as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)).collect())
         };
-        let moments = Moments { first: run("first")?, second: run("second")? };
-        let place = Place { step: self.state.step, cursor: self.state.cursor };
-        trainer.restore(&place, weights, moments)
+        Ok(Moments { first: run("first")?, second: run("second")? })
+    }
+}
+
+/// A model of floats: what of a checkpoint can be run as it stands.
+pub struct ModelFiles<'a> {
+    /// Its tensors.
+    pub parameters: &'a Parameters,
+    /// Their numbers.
+    pub weights: &'a [f32],
+    /// Its vocabulary.
+    pub tokenizer_json: &'a str,
+    /// The optimizer's.
+    pub moments: &'a Moments,
+}
+
+impl Contents for ModelFiles<'_> {
+    fn write(&self, folder: &Path) -> Result<()> {
+        let config = self.parameters.config();
+        write_json(&folder.join("config.json"), &float_config(config))?;
+        // No sampling, since the likeliest word of a small model is its best.
+        let generation = serde_json::json!({ "do_sample": false, "eos_token_id": config.eos_ids });
+        write_json(&folder.join("generation_config.json"), &generation)?;
+        let tokenizer = folder.join("tokenizer.json");
+        whole_file::write(&tokenizer, |out| out.write_all(self.tokenizer_json.as_bytes()))
+            .map_err(io(&tokenizer, "write"))?;
+        write_tensors(&folder.join(WEIGHTS), self.parameters.tensors(), self.weights)
+    }
+
+    fn moments(&self) -> &Moments {
+        self.moments
     }
 }
 
@@ -217,25 +273,19 @@ fn folder_name(step: u64) -> String {
 }
 
 /// A config.json without `quantization_config`: these weights are floats.
-fn float_config(trainer: &Trainer) -> Value {
-    let mut config = trainer.parameters().config().to_hf_json();
+fn float_config(config: &Config) -> Value {
+    let mut config = config.to_hf_json();
     if let Value::Object(map) = &mut config {
         map.remove("quantization_config");
     }
     config
 }
 
-/// What ends an answer; and no sampling, since the likeliest word of a small model is its best.
-fn generation_config(trainer: &Trainer) -> Value {
-    serde_json::json!({ "do_sample": false, "eos_token_id": trainer.parameters().config().eos_ids })
-}
-
-fn write_model(path: &Path, trainer: &Trainer) -> Result<()> {
-    let tensors = trainer.parameters().tensors();
+fn write_tensors(path: &Path, tensors: &[Parameter], values: &[f32]) -> Result<()> {
     let spec = |name: &str, shape: &[usize]| TensorSpec { name: name.into(), dtype: DType::F32, shape: shape.into() };
     let specs: Vec<TensorSpec> = tensors.iter().map(|p| spec(&p.name, &p.shape)).collect();
     let mut writer = Writer::create(path, &specs, &[("format", "pt")])?;
-    writer.write(&Floats::new(trainer.weights().to_vec()).bytes())?;
+    writer.write(&Floats::new(values.to_vec()).bytes())?;
     Ok(writer.finish()?)
 }
 
@@ -271,7 +321,7 @@ fn json_of(path: &Path, value: &impl Serialize) -> Result<Value> {
     serde_json::to_value(value).map_err(|e| damaged(path, &format!("cannot be written: {e}")))
 }
 
-fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
+fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
     let bytes = std::fs::read(path).map_err(io(path, "read"))?;
     serde_json::from_slice(&bytes).map_err(|e| damaged(path, &format!("is not what was saved: {e}")))
 }

@@ -14,11 +14,12 @@ use ossia_model::gpt_oss::backward::{Batch as ModelBatch, Losses};
 use ossia_model::gpt_oss::balance::{Balancing, Loads};
 use ossia_model::gpt_oss::config::Config;
 use ossia_model::gpt_oss::forward::Transformer;
-use ossia_model::gpt_oss::parameters::{Class, Parameter, Parameters};
+use ossia_model::gpt_oss::parameters::{Class, Parameters};
 use ossia_model::gpt_oss::scratch::{self, LargestBatch};
 
 use crate::dataset::{Batch, BatchSettings, Batches, Cursor, Document, NUM_CLASSES, class};
 use crate::error::{Error, Result};
+use crate::losses::{Sums, first_broken, predicting_rows, shares};
 use crate::optimizer::{self, Moments, Update};
 use crate::recipe::Recipe;
 use crate::{init, schedule};
@@ -78,9 +79,13 @@ impl Trainer {
     ) -> Result<Self> {
         let parameters = Parameters::of(config);
         let weights = init::weights(&parameters, &recipe.init, recipe.seed);
-        let largest =
-            LargestBatch { tokens: recipe.training.micro_tokens, threads, recompute: recipe.training.recompute };
-        let update = optimizer::scratch_bytes(&parameters, threads, recipe.training.optimizer);
+        let largest = LargestBatch {
+            tokens: recipe.training.micro_tokens,
+            threads,
+            recompute: recipe.training.recompute,
+            adapter_rank: 0,
+        };
+        let update = optimizer::scratch_bytes(parameters.tensors(), threads, recipe.training.optimizer);
         let arena = Arena::new(scratch::training_bytes(config, largest).max(update));
         let runtime = Runtime { pool: Pool::new(threads), arena, isa: Isa::detect(), precision: Precision::F32 };
         let len = parameters.len();
@@ -177,7 +182,7 @@ impl Trainer {
     fn model(&mut self) -> Result<Transformer> {
         self.look();
         let model = self.parameters.transformer(&self.seen, &self.runtime.pool);
-        model.map_err(|error| match first_broken(&self.parameters, &self.seen) {
+        model.map_err(|error| match first_broken(self.parameters.tensors(), &self.seen) {
             Some(name) => self.not_finite(format!("the weight {name}")),
             None => error.into(),
         })
@@ -190,9 +195,9 @@ impl Trainer {
 
     /// The same for the loss, with the tensor in which it shows.
     fn broken_loss(&self) -> Error {
-        self.not_finite(match first_broken(&self.parameters, &self.seen) {
+        self.not_finite(match first_broken(self.parameters.tensors(), &self.seen) {
             Some(name) => format!("the loss, because of the weight {name},"),
-            None => match first_broken(&self.parameters, &self.gradients) {
+            None => match first_broken(self.parameters.tensors(), &self.gradients) {
                 Some(name) => format!("the loss, and with it the gradient of {name},"),
                 None => "the loss".into(),
             },
@@ -202,7 +207,7 @@ impl Trainer {
     /// One update.
     pub fn step(&mut self) -> Result<Outcome> {
         let training = self.recipe.training.clone();
-        let batch = self.batches.next_batch(training.batch_tokens);
+        let batch = self.batches.next_batch(training.batch_tokens)?;
         let model = self.model()?;
         self.gradients.fill(0.0);
         let weight: f64 = batch.weights.iter().map(|&w| f64::from(w)).sum::<f64>().max(f64::MIN_POSITIVE);
@@ -222,13 +227,13 @@ impl Trainer {
         if !loss.is_finite() {
             return Err(self.broken_loss());
         }
-        let norm = optimizer::norm(&self.runtime, &self.parameters, &self.gradients, self.step + 1)?;
+        let norm = optimizer::norm(&self.runtime, self.parameters.tensors(), &self.gradients, self.step + 1)?;
         let lr = schedule::learning_rate(&training, self.step);
         let update = Update { training: &training, step: self.step, lr, norm };
         let (weights, moments) = (&mut self.weights, &mut self.moments);
-        optimizer::update(&self.runtime, &self.parameters, weights, &self.gradients, moments, &update)?;
+        optimizer::update(&self.runtime, self.parameters.tensors(), weights, &self.gradients, moments, &update)?;
         // Before anybody can save them.
-        if let Some(name) = first_broken(&self.parameters, &self.weights) {
+        if let Some(name) = first_broken(self.parameters.tensors(), &self.weights) {
             return Err(self.not_finite(format!("the updated weight {name}")));
         }
         self.step += 1;
@@ -250,7 +255,14 @@ impl Trainer {
         let weights: Vec<f32> = rows.iter().map(|&r| (f64::from(micro.weights[r as usize]) / weight) as f32).collect();
         let targets = Targets { ids: &ids, weights: &weights, z };
         let recompute = self.recipe.training.recompute;
-        let batch = ModelBatch { tokens: &micro.tokens, documents: &micro.documents, rows: &rows, targets, recompute };
+        let batch = ModelBatch {
+            tokens: &micro.tokens,
+            documents: &micro.documents,
+            rows: &rows,
+            targets,
+            recompute,
+            adapter: None,
+        };
         let mut gradients = self.parameters.gradients(&mut self.gradients);
         Ok(model.backward(&self.runtime, &batch, balancing, &mut gradients)?)
     }
@@ -270,7 +282,7 @@ impl Trainer {
             let ids: Vec<u32> = rows.iter().map(|&r| micro.targets[r as usize]).collect();
             let targets = Targets { ids: &ids, weights: &[], z: 0.0 };
             let (tokens, documents) = (&micro.tokens, &micro.documents);
-            let batch = ModelBatch { tokens, documents, rows: &rows, targets, recompute: true };
+            let batch = ModelBatch { tokens, documents, rows: &rows, targets, recompute: true, adapter: None };
             sums.add(&micro, &model.evaluate(&self.runtime, &batch)?);
         }
         drop(model);
@@ -285,55 +297,10 @@ impl Trainer {
     }
 }
 
-/// The name of the first tensor that holds a number that is not finite.
-fn first_broken<'a>(parameters: &'a Parameters, values: &[f32]) -> Option<&'a str> {
-    let broken = |p: &&Parameter| values[p.range.clone()].iter().any(|v| !v.is_finite());
-    parameters.tensors().iter().find(broken).map(|p| p.name.as_str())
-}
-
 /// What a file will hold: experts as MXFP4, everything else as BF16.
 fn as_stored(class: Class, values: &mut [f32]) {
     match class {
         Class::Expert => fake_quantize(values),
         _ => values.iter_mut().for_each(|v| *v = half::bf16::from_f32(*v).to_f32()),
-    }
-}
-
-/// Rows whose loss counts.
-fn predicting_rows(batch: &Batch) -> Vec<u32> {
-    (0..batch.num_rows() as u32).filter(|&row| batch.weights[row as usize] > 0.0).collect()
-}
-
-fn shares(counts: &[f64]) -> Vec<f32> {
-    let all: f64 = counts.iter().sum();
-    counts.iter().map(|c| (c / all.max(1.0)) as f32).collect()
-}
-
-/// Losses by class.
-#[derive(Default)]
-struct Sums {
-    nll: [f64; NUM_CLASSES],
-    count: [f64; NUM_CLASSES],
-}
-
-impl Sums {
-    fn add(&mut self, batch: &Batch, nll: &[f32]) {
-        for (row, nll) in predicting_rows(batch).into_iter().zip(nll) {
-            let class = usize::from(batch.classes[row as usize]);
-            self.nll[class] += f64::from(*nll);
-            self.count[class] += 1.0;
-        }
-    }
-
-    /// Over what is learned; context counts only where nothing else is there.
-    fn mean(&self) -> f64 {
-        let learned = usize::from(class::CONTEXT) + 1..NUM_CLASSES;
-        let sum = |of: &[f64; NUM_CLASSES]| of[learned.clone()].iter().sum::<f64>();
-        let (nll, count) = (sum(&self.nll), sum(&self.count));
-        if count > 0.0 { nll / count } else { self.nll[0] / self.count[0].max(1.0) }
-    }
-
-    fn per_class(&self) -> [Option<f64>; NUM_CLASSES] {
-        std::array::from_fn(|c| (self.count[c] > 0.0).then(|| self.nll[c] / self.count[c]))
     }
 }

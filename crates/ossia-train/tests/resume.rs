@@ -1,6 +1,8 @@
 //! A run that was stopped, or ran on other threads, leaves the bits of one that was never broken; and what it learns to
 //! be stored as is what the exported file holds.
 
+mod finetune;
+
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -208,7 +210,7 @@ fn trainer(recipe: &Recipe, folder: &Path) -> (Trainer, Vec<Document>) {
     let batches = Batches::new(prepared.shards, Trainer::batch_settings(recipe)).unwrap();
     let held_out = prepared.validation;
     let mut trainer = Trainer::new(recipe, &config, batches, held_out.clone(), 2).unwrap();
-    let saved = Store::open(folder).unwrap().latest().unwrap().expect("the run has saved");
+    let saved = Store::open(folder).unwrap().latest("model.safetensors").unwrap().expect("the run has saved");
     saved.restore(&mut trainer).unwrap();
     (trainer, held_out)
 }

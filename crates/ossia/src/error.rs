@@ -41,6 +41,9 @@ pub enum Failure {
         /// What the system said.
         error: std::io::Error,
     },
+    /// Stopped by a signal with everything saved: the same command goes on. Schedulers know the status (EX_TEMPFAIL).
+    #[error("{0}")]
+    Stopped(String),
     /// Anything else that is fully said in one line.
     #[error("{0}")]
     Message(String),
@@ -54,6 +57,10 @@ impl Failure {
 
     /// The exit status.
     pub fn status(&self) -> u8 {
-        if matches!(self, Failure::Usage(_) | Failure::Parameter(_)) { 2 } else { 1 }
+        match self {
+            Failure::Usage(_) | Failure::Parameter(_) => 2,
+            Failure::Stopped(_) => 75,
+            _ => 1,
+        }
     }
 }

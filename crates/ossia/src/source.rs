@@ -138,6 +138,7 @@ impl ModelArgs {
             kv_tokens: None,
             chunk: (self.chunk as usize).min(context),
             logits_rows: need.logits_rows,
+            adapter_rank: 0,
         })
     }
 

@@ -99,3 +99,27 @@ fn what_cannot_be_evaluated_is_refused() {
     let nano = nano.to_str().expect("the tests' own paths are plain");
     fails(&["-m", nano, "-n", "1"], 1, &["there is no tokenizer.json"]);
 }
+
+/// A user's own file: everything that the assistant says is asked for, and counted on a line of its own.
+#[test]
+fn a_file_is_an_examination() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("test.jsonl");
+    let call = r#"{"function": {"name": "f", "arguments": "{}"}}"#;
+    let line = format!(
+        r#"{{"messages": [{{"role": "user", "content": "q"}}, {{"role": "assistant", "tool_calls": [{call}]}},
+        {{"role": "tool", "content": "r"}}, {{"role": "assistant", "content": "a"}}]}}"#
+    );
+    let line = line.replace('\n', " ");
+    std::fs::write(&file, format!("{line}\n{line}\n")).expect("a file");
+    let path = file.to_str().expect("a plain path");
+    let object: Value = serde_json::from_str(&stdout(&["--data", path, "--max-tokens", "8", "--json"])).expect("JSON");
+    assert_eq!(object["beyond"]["data"]["n"], 4);
+    assert_eq!((&object["macro"], &object["families"]), (&Value::Null, &serde_json::json!({})));
+    assert!(object["tokens"].as_u64().is_some_and(|tokens| (4..=32).contains(&tokens)), "{object}");
+    assert!(stdout(&["--data", path, "--max-tokens", "8"]).contains("\ndata "), "a line in the table");
+    std::fs::write(&file, format!("{line}\n{{\n")).expect("a file");
+    fails(&["-m", "synth:nano", "--data", path], 1, &["test.jsonl:2: is not JSON"]);
+    fails(&["-m", "synth:nano", "--data", path, "--family", "addition"], 2, &["cannot be used with"]);
+    fails(&["-m", "synth:nano", "--data", path, "--adapter", path], 1, &["test.jsonl"]);
+}

@@ -24,7 +24,7 @@ pub fn flops_per_second(threads: usize, isa: Isa) -> f64 {
         let out = Disjoint::new(&mut y);
         let product = Product {
             x: View::new(&x, depth),
-            weight: Weight::PlainRows(&w, depth),
+            weight: Weight::PlainRows(View::new(&w, depth)),
             bias: None,
             y: Target { data: &out, stride: outputs, offset: 0 },
             write: Write::Set,

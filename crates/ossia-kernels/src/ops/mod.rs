@@ -7,6 +7,7 @@ pub mod cross_entropy;
 pub mod embed;
 pub mod experts;
 pub mod linear;
+pub mod low_rank;
 pub mod muon;
 pub mod rms_norm;
 pub mod rope;

@@ -9,7 +9,7 @@ use std::ops::Range;
 
 use ossia_kernels::kv::PageTable;
 use ossia_kernels::ops::cross_entropy::{self, Targets};
-use ossia_kernels::ops::experts::{self, ExpertGrad, Hidden};
+use ossia_kernels::ops::experts::{self, ExpertsGrad, Hidden};
 use ossia_kernels::ops::linear::{self, LinearGrad, Write};
 use ossia_kernels::ops::rms_norm;
 use ossia_kernels::ops::rope::{self, Rope};
@@ -20,19 +20,21 @@ use ossia_kernels::{Phase, Result, Runtime, Sequence, Step, Tap, Tensor};
 use super::balance::{Balancing, Loads};
 use super::forward::{AttentionBlock, Block, MlpBlock, Transformer};
 
-/// Where the gradients of a model are added; see [`super::parameters::Parameters::gradients`].
+/// Where the gradients of a model are added; see [`super::parameters::Parameters::gradients`] and
+/// [`super::adapter::AdapterParameters::gradients`]. What is not there is frozen, and costs neither time nor memory.
 pub struct Gradients<'a> {
     /// [V, D].
-    pub embedding: &'a mut [f32],
+    pub embedding: Option<&'a mut [f32]>,
     /// One after the other.
     pub blocks: Vec<BlockGrad<'a>>,
     /// [D].
-    pub norm: &'a mut [f32],
+    pub norm: Option<&'a mut [f32]>,
     /// [V, D].
     pub unembedding: LinearGrad<'a>,
 }
 
 /// Those of a block.
+#[derive(Default)]
 pub struct BlockGrad<'a> {
     /// Its first half.
     pub attention: AttentionGrad<'a>,
@@ -41,25 +43,27 @@ pub struct BlockGrad<'a> {
 }
 
 /// Those of the attention.
+#[derive(Default)]
 pub struct AttentionGrad<'a> {
     /// [D].
-    pub norm: &'a mut [f32],
+    pub norm: Option<&'a mut [f32]>,
     /// [(H + 2K) d, D].
     pub qkv: LinearGrad<'a>,
     /// [H].
-    pub sinks: &'a mut [f32],
+    pub sinks: Option<&'a mut [f32]>,
     /// [D, H d].
     pub out: LinearGrad<'a>,
 }
 
 /// Those of the experts.
+#[derive(Default)]
 pub struct MlpGrad<'a> {
     /// [D].
-    pub norm: &'a mut [f32],
+    pub norm: Option<&'a mut [f32]>,
     /// [E, D].
     pub router: LinearGrad<'a>,
-    /// By id.
-    pub experts: Vec<ExpertGrad<'a>>,
+    /// Of all experts and of what is attached to them.
+    pub experts: ExpertsGrad<'a>,
 }
 
 /// Documents laid end to end; none sees another.
@@ -75,11 +79,15 @@ pub struct Batch<'a> {
     pub targets: Targets<'a>,
     /// Whether blocks are computed twice rather than kept: three fifths of nano's memory, a tenth slower, the same bits.
     pub recompute: bool,
+    /// The slot of the adapter that all tokens go through, and whose gradients are asked for; none is the base model.
+    pub adapter: Option<usize>,
 }
 
 impl<'a> Batch<'a> {
     fn step<'s>(&'s self, runtime: &'s Runtime, none: &'s PageTable, tap: Option<&'s mut dyn Tap>) -> Step<'s> {
-        let document = |rows: &Range<usize>| Sequence { rows: rows.clone(), start: 0, full: none, sliding: none };
+        let adapter = self.adapter;
+        let document =
+            |rows: &Range<usize>| Sequence { rows: rows.clone(), start: 0, full: none, sliding: none, adapter };
         let sequences = self.documents.iter().map(document).collect();
         Step { runtime, phase: Phase::Training, sequences, kv: &mut [], logits_rows: self.rows.to_vec(), tap }
     }
@@ -111,14 +119,16 @@ impl Transformer {
             cross_entropy::backward(&mut step, &t, &self.unembedding, batch.targets, &mut grads.unembedding)?;
         drop(t);
         let mut dx = zeros(runtime, &x)?; // [T, D]
-        rms_norm::backward_logits_rows(&mut step, &x, &self.norm, &dt, grads.norm, &mut dx)?;
+        rms_norm::backward_logits_rows(&mut step, &x, &self.norm, &dt, grads.norm.as_deref_mut(), &mut dx)?;
         drop((x, dt));
         for (layer, (block, grad)) in self.blocks.iter().zip(&mut grads.blocks).enumerate().rev() {
             let kept = kept.pop().expect("something for each block");
             let (load, z) = loads.gradient(layer, balancing);
             block.backward(&mut step, kept, &self.rope, &Balance { load: &load, z }, grad, &mut dx)?;
         }
-        embed::backward(&mut step, batch.tokens, &dx, grads.embedding)?;
+        if let Some(embedding) = &mut grads.embedding {
+            embed::backward(&mut step, batch.tokens, &dx, embedding)?;
+        }
         Ok(Losses { nll, loads })
     }
 
@@ -243,12 +253,13 @@ impl AttentionBlock {
         let mut d_o = Tensor::scratch(arena, o.rows(), o.cols())?; // [T, H d]
         let mut d_qkv = Tensor::scratch(arena, qkv.rows(), qkv.cols())?; // [T, (H + 2K) d]
         linear::backward(step, &o, &self.out, dx, &mut grad.out, &mut d_o, Write::Set)?;
-        attention::backward(step, &qkv, &self.sinks, &self.shape, &o, &lse, &d_o, &mut d_qkv, grad.sinks)?;
+        let d_sinks = grad.sinks.as_deref_mut();
+        attention::backward(step, &qkv, &self.sinks, &self.shape, &o, &lse, &d_o, &mut d_qkv, d_sinks)?;
         drop((qkv, o, lse, d_o));
         rope::backward(step, &mut d_qkv, rope, self.shape.heads)?;
         let mut dt = Tensor::scratch(&step.runtime.arena, t.rows(), t.cols())?; // [T, D]
         linear::backward(step, &t, &self.qkv, &d_qkv, &mut grad.qkv, &mut dt, Write::Set)?;
-        rms_norm::backward(step, &x, &self.norm, &dt, grad.norm, dx) // [T, D]
+        rms_norm::backward(step, &x, &self.norm, &dt, grad.norm.as_deref_mut(), dx) // [T, D]
     }
 }
 
@@ -273,7 +284,7 @@ impl MlpBlock {
         let mut d_weights = step.runtime.arena.take::<f32>(routes.weights.len())?; // [T, k]
         experts::backward(step, &t, &routes, &self.experts, hidden, dx, &mut grad.experts, &mut dt, &mut d_weights)?;
         router::backward(step, &t, &self.router, (&routes, &logits), &d_weights, balance, &mut grad.router, &mut dt)?;
-        rms_norm::backward(step, &y, &self.norm, &dt, grad.norm, dx) // [T, D]
+        rms_norm::backward(step, &y, &self.norm, &dt, grad.norm.as_deref_mut(), dx) // [T, D]
     }
 }
 

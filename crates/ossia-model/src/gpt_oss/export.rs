@@ -1,4 +1,5 @@
-//! A model to files that other programs read: a Hugging Face folder with packed or with BF16 experts, or a GGUF file.
+//! A model to files that other programs read: a Hugging Face folder with packed or with BF16 experts, or a GGUF file;
+//! also with an adapter merged into it.
 //!
 //! Tensor by tensor: memory holds at most one expert's matrix, and a small part of any other. Packed MXFP4 experts keep
 //! their codes and scales; what cannot be kept exactly is counted (see [`Rounding`]). Nothing is written before every
@@ -8,6 +9,7 @@
 mod encode;
 mod folder;
 mod items;
+mod merge;
 mod metadata;
 mod source;
 mod vocabulary;
@@ -19,6 +21,7 @@ use ossia_kernels::DType;
 
 use self::encode::{Coding, Sink, Tally};
 use self::items::{Item, Which, items};
+pub use self::merge::Merge;
 use self::source::Source;
 use super::config::Config;
 use super::synth::SHARD;
@@ -102,13 +105,31 @@ pub fn export(
     tokenizer_json: Option<&str>,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Summary> {
+    export_merged(checkpoint, config, format, out, tokenizer_json, None, progress)
+}
+
+/// The same with an adapter in the model's matrices: s B A is added to the exact values of a row, and the sum written in
+/// the target's format. Rows to which an adapter adds nothing stay as they are.
+///
+/// # Panics
+/// Where the adapter is for a model of another shape.
+pub fn export_merged(
+    checkpoint: &Checkpoint,
+    config: &Config,
+    format: Format,
+    out: &Path,
+    tokenizer_json: Option<&str>,
+    merge: Option<Merge>,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Summary> {
+    assert!(merge.is_none_or(|m| m.parameters.fits(config)), "an adapter of this model");
     folder::refuse_source(checkpoint, out)?;
     let source = Source::new(checkpoint, config);
     let outputs = outputs(config, format);
     source.check(&items(config, experts_of(format)))?;
     let bytes = outputs.iter().map(|o| size(&o.spec)).sum::<Result<u64>>()?;
     progress(0, bytes);
-    let mut run = Run { source, config, done: 0, bytes, progress, tallies: Vec::new() };
+    let mut run = Run { source, config, merge, done: 0, bytes, progress, tallies: Vec::new() };
     let (num_files, has_tokenizer) = match format {
         Format::Gguf(_) => (1, run.gguf(checkpoint, &outputs, out, tokenizer_json)?),
         _ => run.folder(checkpoint, format, &outputs, out, tokenizer_json)?,
@@ -168,6 +189,7 @@ fn gguf_coding(item: Item, dense: Dense) -> Coding {
 struct Run<'a, 'p> {
     source: Source<'a>,
     config: &'a Config,
+    merge: Option<Merge<'a>>,
     done: u64,
     bytes: u64,
     progress: &'p mut dyn FnMut(u64, u64),
@@ -232,12 +254,14 @@ impl Run<'_, '_> {
         let mut tally = Tally::default();
         match output.item {
             Item::Experts(layer, which) => {
-                for expert in source.experts(layer, which)? {
-                    encode::matrix(&expert.read()?, coding, &mut tally, sink)?;
+                for (e, expert) in source.experts(layer, which)?.into_iter().enumerate() {
+                    let delta = self.merge.and_then(|merge| merge.delta(output.item, e));
+                    encode::matrix(&expert.read()?, delta, coding, &mut tally, sink)?;
                 }
             }
             item @ (Item::Embedding | Item::Unembedding | Item::Weight(..)) => {
-                encode::matrix(&source.matrix(item)?.read()?, coding, &mut tally, sink)?;
+                let delta = self.merge.and_then(|merge| merge.delta(item, 0));
+                encode::matrix(&source.matrix(item)?.read()?, delta, coding, &mut tally, sink)?;
             }
             item => {
                 let bytes = encode::vector(&source.vector(item)?, coding, &mut tally);

@@ -7,6 +7,7 @@
 use ossia_kernels::ops::attention::{self, Shape};
 use ossia_kernels::ops::experts::{self, Experts};
 use ossia_kernels::ops::linear::{self, Linear};
+use ossia_kernels::ops::low_rank::Slots;
 use ossia_kernels::ops::rms_norm::{self, Norm};
 use ossia_kernels::ops::rope::{self, Rope};
 use ossia_kernels::ops::{embed, router};
@@ -24,6 +25,8 @@ pub struct Transformer {
     pub unembedding: Linear,
     /// The same for all blocks.
     pub rope: Rope,
+    /// Which slots hold an adapter; its numbers hang on the weights (see `adapter`), never in the way of this file.
+    pub adapters: Slots<()>,
 }
 
 /// Attention, then experts.

@@ -1,5 +1,6 @@
 //! The gpt-oss family: what is gpt-oss' own. `forward.rs` is the architecture.
 
+pub mod adapter;
 pub mod backward;
 pub mod balance;
 pub mod config;

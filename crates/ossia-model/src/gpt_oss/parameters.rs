@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ossia_kernels::cpu::isa::Isa;
-use ossia_kernels::ops::experts::ExpertGrad;
+use ossia_kernels::ops::experts::{ExpertGrad, ExpertsGrad};
 use ossia_kernels::ops::linear::{Linear, LinearGrad};
 use ossia_kernels::pool::Pool;
 use ossia_kernels::{DType, Floats, Matrix};
@@ -37,6 +37,8 @@ pub enum Class {
     Attention,
     /// A matrix of an expert.
     Expert,
+    /// A factor of an adapter.
+    Adapter,
 }
 
 /// One tensor.
@@ -186,16 +188,16 @@ impl Parameters {
         let (d, i, rows) = (c.hidden_size, c.intermediate_size, c.query_size() + 2 * c.kv_size());
         let mut rest = run;
         let mut take = |len: usize| rest.split_off_mut(..len).expect("as many as counted");
-        let embedding = take(c.vocab_size * d);
+        let embedding = Some(take(c.vocab_size * d));
         let blocks = (0..c.num_layers)
             .map(|_| {
-                let norm = take(d);
-                let qkv = LinearGrad { weight: take(rows * d), bias: take(rows) };
-                let sinks = take(c.num_heads);
-                let out = LinearGrad { weight: take(d * c.query_size()), bias: take(d) };
+                let norm = Some(take(d));
+                let qkv = linear_grad(take(rows * d), take(rows));
+                let sinks = Some(take(c.num_heads));
+                let out = linear_grad(take(d * c.query_size()), take(d));
                 let attention = AttentionGrad { norm, qkv, sinks, out };
-                let norm = take(d);
-                let router = LinearGrad { weight: take(c.num_experts * d), bias: take(c.num_experts) };
+                let norm = Some(take(d));
+                let router = linear_grad(take(c.num_experts * d), take(c.num_experts));
                 let mut expert = || ExpertGrad {
                     gate_up: take(2 * i * d),
                     gate_up_bias: take(2 * i),
@@ -203,12 +205,17 @@ impl Parameters {
                     down_bias: take(d),
                 };
                 let experts = (0..c.num_experts).map(|_| expert()).collect();
-                BlockGrad { attention, mlp: MlpGrad { norm, router, experts } }
+                BlockGrad { attention, mlp: MlpGrad { norm, router, experts: ExpertsGrad { experts, adapter: None } } }
             })
             .collect();
-        let norm = take(d);
-        Gradients { embedding, blocks, norm, unembedding: LinearGrad { weight: take(c.vocab_size * d), bias: &mut [] } }
+        let norm = Some(take(d));
+        let unembedding = LinearGrad { weight: Some(take(c.vocab_size * d)), ..LinearGrad::default() };
+        Gradients { embedding, blocks, norm, unembedding }
     }
+}
+
+fn linear_grad<'a>(weight: &'a mut [f32], bias: &'a mut [f32]) -> LinearGrad<'a> {
+    LinearGrad { weight: Some(weight), bias: Some(bias), low_rank: Vec::new() }
 }
 
 fn push_row(out: &mut Vec<f32>, m: &Matrix, row: usize) {

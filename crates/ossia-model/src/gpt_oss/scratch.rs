@@ -6,7 +6,7 @@ use ossia_kernels::Precision;
 use ossia_kernels::arena::Arena;
 use ossia_kernels::cpu::gemm;
 use ossia_kernels::ops::experts::{self, Hidden};
-use ossia_kernels::ops::{attention, cross_entropy, linear, router};
+use ossia_kernels::ops::{attention, cross_entropy, linear, low_rank, router};
 
 use super::config::Config;
 use super::tensors::heads;
@@ -22,11 +22,13 @@ pub struct Largest {
     pub threads: usize,
     /// Arithmetic.
     pub precision: Precision,
+    /// The largest rank of the adapters that may be attached; 0 for none.
+    pub adapter_rank: usize,
 }
 
 /// Bytes of scratch for steps up to `largest`.
 pub fn bytes(config: &Config, largest: Largest) -> usize {
-    let Largest { tokens, logits_rows, threads, precision } = largest;
+    let Largest { tokens, logits_rows, threads, precision, adapter_rank } = largest;
     let floats = |rows: usize, cols: usize| Arena::size_of::<f32>(rows * cols);
     let (d, q) = (config.hidden_size, config.query_size());
     let linear = |tokens, cols| linear::scratch_bytes(precision, threads, tokens, cols);
@@ -41,9 +43,16 @@ pub fn bytes(config: &Config, largest: Largest) -> usize {
         + router::scratch_bytes(tokens, config.num_experts, config.experts_per_token)
         + linear(tokens, d).max(experts);
     let last = 2 * floats(logits_rows, d) + floats(logits_rows, config.vocab_size) + linear(logits_rows, d);
-    let peak = floats(tokens, d) + attention.max(mlp).max(last);
+    let adapters = adapter_bytes(config, tokens.max(logits_rows), adapter_rank);
+    let peak = floats(tokens, d) + attention.max(mlp).max(last) + adapters;
     // First-fit leaves gaps between ranges of different sizes.
     peak + peak / 8 + (64 << 10)
+}
+
+/// Bytes of scratch that adapters of at most `rank` take besides, in either phase.
+pub fn adapter_bytes(config: &Config, tokens: usize, rank: usize) -> usize {
+    let experts = experts::adapter_scratch_bytes(tokens, config.experts_per_token, rank);
+    if rank == 0 { 0 } else { low_rank::scratch_bytes(tokens, 3, rank).max(experts) }
 }
 
 /// The largest batch that gradients are to be computed of.
@@ -55,11 +64,13 @@ pub struct LargestBatch {
     pub threads: usize,
     /// See [`super::backward::Batch::recompute`].
     pub recompute: bool,
+    /// The rank of the adapter that is trained or gone through; 0 for none.
+    pub adapter_rank: usize,
 }
 
 /// Bytes of scratch for `backward.rs` with batches up to `largest`, all of whose rows may predict.
 pub fn training_bytes(config: &Config, largest: LargestBatch) -> usize {
-    let LargestBatch { tokens, threads, recompute } = largest;
+    let LargestBatch { tokens, threads, recompute, adapter_rank } = largest;
     let floats = |cols: usize| Arena::size_of::<f32>(tokens * cols);
     let (d, q, heads) = (config.hidden_size, config.query_size(), heads(config));
     let (k, i) = (config.experts_per_token, config.intermediate_size);
@@ -78,7 +89,8 @@ pub fn training_bytes(config: &Config, largest: LargestBatch) -> usize {
         + floats(heads.row())
         + attention::train_scratch_bytes(threads, heads)
         + gemm::scratch_bytes(threads);
-    let peak = stream + kept + last.max(saved + mlp.max(attention));
+    let adapters = adapter_bytes(config, tokens, adapter_rank);
+    let peak = stream + kept + last.max(saved + mlp.max(attention)) + adapters;
     // First-fit leaves gaps between ranges of different sizes.
     peak + peak / 4 + (64 << 10)
 }

@@ -4,7 +4,7 @@
 //! other: memory and disk hold the same bytes, however many threads made them. The statistics keep activations of
 //! every layer near 1, so that numbers behave like a trained model's; the words are noise.
 
-mod rng;
+pub(super) mod rng;
 
 use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, channel, sync_channel};

@@ -13,6 +13,7 @@ use std::collections::HashSet;
 use ossia_kernels::cpu::isa::Isa;
 use ossia_kernels::ops::attention::Shape;
 use ossia_kernels::ops::linear::{Linear, Part};
+use ossia_kernels::ops::low_rank::Slots;
 use ossia_kernels::ops::rms_norm::Norm;
 use ossia_kernels::ops::rope::{Heads, Rope};
 use ossia_kernels::pool::Pool;
@@ -82,6 +83,7 @@ impl Transformer {
             norm,
             unembedding: Linear::new(vec![Part { weight: unembedding, bias: None }]),
             rope: Rope::new(rope.theta, rope.factor, rope.ramp(config.head_dim), config.head_dim),
+            adapters: Slots::default(),
         })
     }
 }

@@ -5,8 +5,10 @@ use std::ops::Range;
 
 use super::document::{Document, NUM_CLASSES};
 use super::order::{Cursor, Order};
+use super::packed::Window;
 use super::packing::pack;
-use super::shard::{DocumentRef, Shard};
+use super::shard::DocumentRef;
+use super::stored::Documents;
 use super::{DatasetError, VocabularyId};
 
 /// Rows that predict the next token. T rows: a document of n tokens has n - 1 of them.
@@ -41,18 +43,24 @@ pub struct BatchSettings {
 /// batches, bit by bit.
 #[derive(Debug)]
 pub struct Batches {
-    shards: Vec<Shard>,
+    shards: Vec<Documents>,
     /// The number of documents before each shard.
     starts: Vec<u64>,
-    settings: BatchSettings,
-    order: Order,
-    cursor: Cursor,
+    num_documents: u64,
+    /// Documents that are drawn together: 1, or 2 for pairs.
+    group: u64,
+    pub(super) settings: BatchSettings,
+    pub(super) order: Order,
+    pub(super) cursor: Cursor,
+    /// Micro batches that wait to be drawn; made again from the cursor where it is missing.
+    pub(super) window: Option<Window>,
 }
 
 impl Batches {
     /// Begins at epoch 0. Fails where there are no documents, where shards have different vocabularies, and where
     /// settings are out of range.
-    pub fn new(shards: Vec<Shard>, settings: BatchSettings) -> Result<Self, DatasetError> {
+    pub fn new(shards: Vec<impl Into<Documents>>, settings: BatchSettings) -> Result<Self, DatasetError> {
+        let shards: Vec<Documents> = shards.into_iter().map(Into::into).collect();
         check(&shards, &settings)?;
         let mut num_documents = 0;
         let starts = shards.iter().map(|shard| {
@@ -62,12 +70,28 @@ impl Batches {
         });
         let starts = starts.collect();
         let order = Order::new(num_documents, settings.seed);
-        Ok(Self { shards, starts, settings, order, cursor: order.start() })
+        let cursor = order.start();
+        Ok(Self { shards, starts, num_documents, group: 1, settings, order, cursor, window: None })
+    }
+
+    /// From now on `group` documents that stand one after the other are drawn together, as the two answers of a pair;
+    /// begins anew. Fails where a shard does not hold whole groups.
+    pub fn in_groups(mut self, group: usize) -> Result<Self, DatasetError> {
+        let is_broken = |shard: &&Documents| group == 0 || !shard.num_documents().is_multiple_of(group);
+        if let Some(shard) = self.shards.iter().find(is_broken) {
+            let (wanted, found) = (format!("whole groups of {group} documents"), shard.num_documents().to_string());
+            return Err(DatasetError::setting("the shards", wanted, found, "use shards that were made in groups"));
+        }
+        self.group = group as u64;
+        self.order = Order::new(self.num_documents / self.group, self.settings.seed);
+        self.cursor = self.order.start();
+        self.window = None;
+        Ok(self)
     }
 
     /// The vocabulary of the shards.
     pub fn vocabulary(&self) -> Option<VocabularyId> {
-        self.shards.first().map(Shard::vocabulary)
+        self.shards.first().map(Documents::vocabulary)
     }
 
     /// Where the next batch begins.
@@ -80,36 +104,47 @@ impl Batches {
     pub fn restore(&mut self, cursor: Cursor) -> Result<(), DatasetError> {
         self.order.check(&cursor)?;
         self.cursor = cursor;
+        self.window = None;
         Ok(())
     }
 
-    /// The next documents in shuffled order, as many as have at most `token_budget` rows together, at least one: a
+    /// The next documents in shuffled order, as many as have at most `token_budget` rows together, at least one group: a
     /// document that is longer than the whole budget is cut to it as it is to `max_len`. After an epoch's last document
-    /// comes the next epoch's first.
-    pub fn next_batch(&mut self, token_budget: usize) -> Batch {
+    /// comes the next epoch's first. Fails where a shard cannot be read any more.
+    pub fn next_batch(&mut self, token_budget: usize) -> Result<Batch, DatasetError> {
         let most = self.settings.max_len.min(token_budget).max(1);
         let mut batch = Batch::default();
-        while let Some(document) = self.document() {
-            let num_rows = document.tokens.len().saturating_sub(1).min(most);
-            if !batch.documents.is_empty() && batch.tokens.len() + num_rows > token_budget {
-                break;
+        loop {
+            let group = self.group_at(&self.cursor)?;
+            let num_rows: usize = group.iter().map(|document| rows_of(document, most)).sum();
+            if group.is_empty() || !batch.documents.is_empty() && batch.tokens.len() + num_rows > token_budget {
+                return Ok(batch);
             }
-            batch.push(document, num_rows, &self.settings.class_weights);
+            group.iter().for_each(|document| batch.add(document, most, &self.settings.class_weights));
             self.cursor = self.order.next(self.cursor);
         }
-        batch
     }
 
-    /// The document at the cursor.
-    fn document(&self) -> Option<DocumentRef<'_>> {
-        let place = self.order.document_at(&self.cursor);
-        let shard = self.starts.partition_point(|&start| start <= place).checked_sub(1)?;
-        let index = place - self.starts.get(shard)?;
-        self.shards.get(shard)?.document(usize::try_from(index).ok()?)
+    /// The documents of the group at `cursor`.
+    pub(super) fn group_at(&self, cursor: &Cursor) -> Result<Vec<Document>, DatasetError> {
+        let first = self.order.document_at(cursor) * self.group;
+        (first..first + self.group).filter_map(|place| self.document(place).transpose()).collect()
+    }
+
+    fn document(&self, place: u64) -> Result<Option<Document>, DatasetError> {
+        let shard = self.starts.partition_point(|&start| start <= place).checked_sub(1);
+        let found = shard.and_then(|shard| Some((self.shards.get(shard)?, place - self.starts.get(shard)?)));
+        let Some((shard, index)) = found else { return Ok(None) };
+        usize::try_from(index).map_or(Ok(None), |index| shard.document(index))
     }
 }
 
-fn check(shards: &[Shard], settings: &BatchSettings) -> Result<(), DatasetError> {
+/// The rows of a document that is cut after `most`.
+pub(super) fn rows_of(document: &Document, most: usize) -> usize {
+    document.tokens.len().saturating_sub(1).min(most)
+}
+
+fn check(shards: &[Documents], settings: &BatchSettings) -> Result<(), DatasetError> {
     let BatchSettings { max_len, class_weights, .. } = settings;
     let (first, second) = match shards {
         [] => return Err(DatasetError::setting("the data", "at least one shard", "none", "name a shard")),
@@ -153,29 +188,41 @@ impl Batch {
     /// Documents laid end to end, cut after `max_len` rows, with these weights for classes.
     pub fn of(documents: &[Document], max_len: usize, class_weights: &[f32; NUM_CLASSES]) -> Self {
         let mut batch = Self::default();
-        for Document { tokens, classes } in documents {
-            let num_rows = tokens.len().saturating_sub(1).min(max_len);
-            batch.push(DocumentRef { tokens, classes }, num_rows, class_weights);
-        }
+        documents.iter().for_each(|document| batch.add(document, max_len, class_weights));
         batch
+    }
+
+    /// Adds a document, cut after `most` rows.
+    pub(super) fn add(&mut self, document: &Document, most: usize, class_weights: &[f32; NUM_CLASSES]) {
+        let Document { tokens, classes } = document;
+        self.push(DocumentRef { tokens, classes }, rows_of(document, most), class_weights);
     }
 
     /// Splits the batch into micro batches of at most `max_tokens` rows, by whole documents, filled as well as they
     /// can be one after the other. Together they are the batch, in another order. Fails where a document alone has more rows.
     pub fn split(&self, max_tokens: usize) -> Result<Vec<Batch>, DatasetError> {
-        let lengths: Vec<usize> = self.documents.iter().map(ExactSizeIterator::len).collect();
+        self.split_groups(max_tokens, 1)
+    }
+
+    /// The same by groups of `group` documents, which stay together, in their order.
+    pub fn split_groups(&self, max_tokens: usize, group: usize) -> Result<Vec<Batch>, DatasetError> {
+        let groups: Vec<&[Range<usize>]> = self.documents.chunks(group.max(1)).collect();
+        let lengths: Vec<usize> = groups.iter().map(|group| group.iter().map(ExactSizeIterator::len).sum()).collect();
         if let Some(longest) = lengths.iter().max().filter(|&&longest| longest > max_tokens) {
             let (wanted, found) = (format!("at least {longest} tokens, the longest document"), max_tokens.to_string());
             let advice = "make micro batches larger or max_len smaller";
             return Err(DatasetError::setting("the size of micro batches", wanted, found, advice));
         }
-        Ok(pack(&lengths, max_tokens).into_iter().map(|places| self.select(&places)).collect())
+        let whole = |places: Vec<usize>| -> Vec<Range<usize>> {
+            places.into_iter().filter_map(|place| groups.get(place)).flat_map(|group| group.iter().cloned()).collect()
+        };
+        Ok(pack(&lengths, max_tokens).into_iter().map(|places| self.select(&whole(places))).collect())
     }
 
-    /// The documents at `places`, in this order.
-    fn select(&self, places: &[usize]) -> Batch {
+    /// The documents of these rows, in this order.
+    fn select(&self, documents: &[Range<usize>]) -> Batch {
         let mut part = Batch::default();
-        for range in places.iter().filter_map(|&place| self.documents.get(place)) {
+        for range in documents {
             let start = part.tokens.len();
             part.tokens.extend_from_slice(&self.tokens[range.clone()]);
             part.targets.extend_from_slice(&self.targets[range.clone()]);
@@ -189,6 +236,7 @@ impl Batch {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Shard;
     use super::super::testing::{Rng, shard, vocabulary};
     use super::*;
 
@@ -210,7 +258,7 @@ mod tests {
 
     #[test]
     fn rows_predict_the_next_token_with_the_weight_of_its_class() {
-        let batch = one_document(&[10, 11, 12, 13], &[0, 0, 1, 3]).next_batch(7);
+        let batch = one_document(&[10, 11, 12, 13], &[0, 0, 1, 3]).next_batch(7).unwrap();
         assert_eq!(batch.tokens, [10, 11, 12, 10, 11, 12], "two epochs of one document");
         assert_eq!(batch.targets, [11, 12, 13, 11, 12, 13]);
         assert_eq!(batch.weights, [0.1, 1.0, 2.0, 0.1, 1.0, 2.0]);
@@ -220,10 +268,10 @@ mod tests {
     #[test]
     fn long_documents_are_cut() {
         let mut long = one_document(&[1, 2, 3, 4, 5, 6, 7], &[0, 1, 1, 1, 1, 1, 1]);
-        let batch = long.next_batch(4);
+        let batch = long.next_batch(4).unwrap();
         assert_eq!((batch.tokens, batch.targets), (vec![1, 2, 3, 4], vec![2, 3, 4, 5]));
-        assert_eq!(long.next_batch(2).targets, [2, 3], "to the budget");
-        assert_eq!(long.next_batch(0).targets, [2], "to a row at least");
+        assert_eq!(long.next_batch(2).unwrap().targets, [2, 3], "to the budget");
+        assert_eq!(long.next_batch(0).unwrap().targets, [2], "to a row at least");
     }
 
     #[test]
@@ -231,12 +279,12 @@ mod tests {
         let mut batches = batches(1);
         let mut wanted: Vec<Vec<u32>> = Vec::new();
         for shard in &batches.shards {
-            let documents = (0..shard.num_documents()).map(|index| shard.document(index).unwrap().tokens);
+            let documents = (0..shard.num_documents()).map(|index| shard.document(index).unwrap().unwrap().tokens);
             wanted.extend(documents.map(|tokens| tokens[..tokens.len().min(65) - 1].to_vec()));
         }
         let mut found: Vec<Vec<u32>> = Vec::new();
         while batches.cursor().epoch == 0 {
-            let batch = batches.next_batch(300);
+            let batch = batches.next_batch(300).unwrap();
             assert!(batch.num_rows() <= 300 && !batch.documents.is_empty());
             let num_rows = batch.num_rows();
             assert!(batch.targets.len() == num_rows && batch.weights.len() == num_rows);
@@ -253,8 +301,8 @@ mod tests {
     fn a_batch_is_full_but_for_the_next_document() {
         let mut batches = batches(2);
         for _ in 0..50 {
-            let batch = batches.next_batch(200);
-            let next = batches.document().unwrap().tokens.len() - 1;
+            let batch = batches.next_batch(200).unwrap();
+            let next = batches.group_at(&batches.cursor()).unwrap()[0].tokens.len() - 1;
             assert!(batch.num_rows() + next.min(64) > 200);
         }
     }
@@ -263,12 +311,12 @@ mod tests {
     fn restored_batches_are_equal() {
         let mut first = batches(3);
         let budgets = [100, 333, 64, 1000, 7];
-        budgets.iter().for_each(|&budget| _ = first.next_batch(budget));
+        budgets.iter().for_each(|&budget| _ = first.next_batch(budget).unwrap());
         let saved = serde_json::to_string(&first.cursor()).unwrap();
         let mut second = batches(3);
         second.restore(serde_json::from_str(&saved).unwrap()).unwrap();
         for budget in budgets.iter().cycle().take(60) {
-            let (a, b) = (first.next_batch(*budget), second.next_batch(*budget));
+            let (a, b) = (first.next_batch(*budget).unwrap(), second.next_batch(*budget).unwrap());
             assert_eq!(a, b);
             assert!(a.weights.iter().zip(&b.weights).all(|(a, b)| a.to_bits() == b.to_bits()));
             assert_eq!(first.cursor(), second.cursor());
@@ -282,7 +330,7 @@ mod tests {
     fn micro_batches_hold_every_document_whole() {
         let mut batches = batches(4);
         for round in 0..40 {
-            let batch = batches.next_batch(1500);
+            let batch = batches.next_batch(1500).unwrap();
             let most = 64 + 10 * round;
             let parts = batch.split(most).unwrap();
             let rows = |batch: &Batch| -> Vec<(Vec<u32>, Vec<u32>, Vec<u32>)> {
@@ -299,8 +347,35 @@ mod tests {
             assert!(parts.iter().all(|part| part.num_rows() <= most && !part.documents.is_empty()));
             assert_eq!(parts, batch.split(most).unwrap());
         }
-        let error = batches.next_batch(1500).split(3).unwrap_err().to_string();
+        let error = batches.next_batch(1500).unwrap().split(3).unwrap_err().to_string();
         assert!(error.starts_with("the size of micro batches: wanted at least"), "{error}");
+    }
+
+    #[test]
+    fn groups_stay_together() {
+        let pairs = |shards: Vec<Shard>| Batches::new(shards, settings()).unwrap().in_groups(2);
+        let mut rng = Rng(7);
+        let shards = vec![shard(&mut rng, 10, 30), shard(&mut rng, 4, 30)];
+        let all: Vec<Vec<u32>> = shards
+            .iter()
+            .flat_map(|s| (0..s.num_documents()).map(|index| s.document(index).unwrap().tokens.to_vec()))
+            .map(|tokens| tokens[..tokens.len() - 1].to_vec())
+            .collect();
+        let mut batches = pairs(shards).unwrap();
+        let mut found = Vec::new();
+        while batches.cursor().epoch == 0 {
+            let batch = batches.next_batch(100).unwrap();
+            assert_eq!(batch.documents.len() % 2, 0);
+            for part in batch.split_groups(64, 2).unwrap() {
+                found.extend(part.documents.iter().map(|rows| part.tokens[rows.clone()].to_vec()));
+            }
+        }
+        for pair in found.chunks(2) {
+            let first = all.iter().position(|tokens| *tokens == pair[0]).unwrap();
+            assert_eq!((first % 2, &all[first + 1]), (0, &pair[1]));
+        }
+        assert!(found.len() >= 14);
+        assert!(pairs(vec![shard(&mut rng, 3, 9)]).unwrap_err().to_string().contains("whole groups of 2 documents"));
     }
 
     #[test]

@@ -49,6 +49,17 @@ pub struct Document {
 /// tools' or goes on after a final message, and where a message's channel has no class. A conversation of several turns
 /// gives a document for each: cut it after the turn.
 pub fn tokenise(harmony: &Harmony, conversation: &Conversation, prompt: usize) -> Result<Document, DatasetError> {
+    tokenise_where(harmony, conversation, prompt, &|_| true)
+}
+
+/// The same, but of the assistant's messages only those at places that `is_learned` says are learned; the others are
+/// context.
+pub fn tokenise_where(
+    harmony: &Harmony,
+    conversation: &Conversation,
+    prompt: usize,
+    is_learned: &dyn Fn(usize) -> bool,
+) -> Result<Document, DatasetError> {
     let (before, turn) = split(conversation, prompt)?;
     let options = RenderOptions::default();
     let num_given = harmony.render_for_completion(&Conversation::default(), &options)?.len();
@@ -61,7 +72,8 @@ pub fn tokenise(harmony: &Harmony, conversation: &Conversation, prompt: usize) -
         let tokens = render_one(harmony, message, index, is_last)?;
         let num_context = if is_asked { num_given } else { 0 };
         let in_prompt = if index == prompt { num_given } else { 0 };
-        let classes = (0..tokens.len()).map(|at| if at < num_context { class::CONTEXT } else { class });
+        let kept = if is_learned(index) { class } else { class::CONTEXT };
+        let classes = (0..tokens.len()).map(|at| if at < num_context { class::CONTEXT } else { kept });
         document.classes.extend(classes.skip(in_prompt));
         document.tokens.extend(tokens.iter().skip(in_prompt));
         is_asked = matches!(class, class::CONTEXT | class::TOOL_CALL);
@@ -211,6 +223,18 @@ mod tests {
         assert!(
             text.contains("I will add.<|end|>") && text.contains("Three.<|end|>") && text.ends_with("Four.<|return|>")
         );
+    }
+
+    #[test]
+    fn messages_may_be_context() {
+        let conversation = Conversation::from(two_turns()[..9].to_vec());
+        let all = tokenise(harmony(), &conversation, 3).unwrap();
+        let some = tokenise_where(harmony(), &conversation, 3, &|index| index != 4 && index != 7).unwrap();
+        assert_eq!(all.tokens, some.tokens);
+        let classes: Vec<u8> = runs(&some).into_iter().map(|(class, _)| class).collect();
+        assert_eq!(classes, [0, 1, 0, 4, 0, 3]);
+        let last = runs(&some).pop().unwrap().1;
+        assert_eq!(last, "<|start|>assistant<|channel|>final<|message|>Three.<|return|>", "the header is learned");
     }
 
     #[test]

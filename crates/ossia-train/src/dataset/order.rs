@@ -25,6 +25,13 @@ pub struct Cursor {
     pub num_documents: u64,
     /// The seed of the order.
     pub seed: u64,
+    /// How many of the full micro batches that begin at `position` were drawn; nothing is written where it is 0.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub drawn: u64,
+}
+
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 /// A shuffled order for each epoch.
@@ -42,7 +49,7 @@ impl Order {
 
     /// The beginning.
     pub fn start(&self) -> Cursor {
-        Cursor { epoch: 0, position: 0, num_documents: self.num_documents, seed: self.seed }
+        Cursor { epoch: 0, position: 0, num_documents: self.num_documents, seed: self.seed, drawn: 0 }
     }
 
     /// The document, below `num_documents`, that stands at the cursor.
@@ -60,8 +67,8 @@ impl Order {
     /// The cursor of the document after.
     pub fn next(&self, cursor: Cursor) -> Cursor {
         match cursor.position + 1 {
-            position if position < self.num_documents => Cursor { position, ..cursor },
-            _ => Cursor { epoch: cursor.epoch.wrapping_add(1), position: 0, ..cursor },
+            position if position < self.num_documents => Cursor { position, drawn: 0, ..cursor },
+            _ => Cursor { epoch: cursor.epoch.wrapping_add(1), position: 0, drawn: 0, ..cursor },
         }
     }
 
@@ -173,6 +180,11 @@ mod tests {
         assert_eq!(serde_json::from_str::<Cursor>(json).unwrap(), cursor);
         assert!(serde_json::from_str::<Cursor>(&json.replace("seed", "sead")).is_err());
         order.check(&cursor).unwrap();
+        let drawn = Cursor { drawn: 2, ..cursor };
+        let json = r#"{"epoch":1,"position":1,"num_documents":3,"seed":7,"drawn":2}"#;
+        assert_eq!(serde_json::to_string(&drawn).unwrap(), json);
+        assert_eq!(serde_json::from_str::<Cursor>(json).unwrap(), drawn);
+        assert_eq!(order.next(drawn), order.next(cursor));
         for other in
             [Cursor { position: 3, ..cursor }, Cursor { num_documents: 4, ..cursor }, Cursor { seed: 8, ..cursor }]
         {

@@ -191,7 +191,7 @@ impl Shard {
     }
 }
 
-fn check_document(tokens: &[u32], classes: &[u8], num_ids: u32) -> Result<(), String> {
+pub(super) fn check_document(tokens: &[u32], classes: &[u8], num_ids: u32) -> Result<(), String> {
     if tokens.len() < 2 {
         return Err(format!("{} tokens, wanted at least 2", tokens.len()));
     }
@@ -263,6 +263,21 @@ impl Header {
 fn file_bytes(num_documents: u64, num_tokens: u64) -> Option<u64> {
     let ends = num_documents.checked_mul(8)?;
     num_tokens.checked_mul(5)?.checked_add(ends)?.checked_add(HEADER_BYTES as u64)
+}
+
+/// Where in a file the end of the document `index` stands.
+pub(super) fn ends_at(index: usize) -> u64 {
+    HEADER_BYTES as u64 + 8 * index as u64
+}
+
+/// Where the token `place` of a shard stands in its file.
+pub(super) fn tokens_at(num_documents: usize, place: u64) -> u64 {
+    ends_at(num_documents) + 4 * place
+}
+
+/// Where that token's class stands.
+pub(super) fn classes_at(num_documents: usize, num_tokens: usize, place: u64) -> u64 {
+    tokens_at(num_documents, num_tokens as u64) + place
 }
 
 /// The `N` bytes from `at` on; both are constants inside the header.

@@ -1,9 +1,10 @@
-//! How good a model is: held-out tasks, answered greedily by many sequences at once, graded by exact match.
+//! How good a model is: held-out tasks, or the examples of a user's own file, answered greedily by many sequences at once
+//! and graded by exact match.
 //!
 //! `decode` makes the answers, `report` counts them. An answer depends on its item and the model alone: not on the
 //! number of sequences that ran beside it, not on the order of the items. Nothing here prints or looks at a clock.
 
-mod decode;
+pub(crate) mod decode;
 mod report;
 
 #[cfg(test)]
@@ -14,6 +15,7 @@ use ossia_model::Model;
 use ossia_text::harmony::{Effort, MessageKind};
 use ossia_text::{Event, Harmony, ParsedMessage, RenderOptions, TextError};
 
+use crate::finetune::data::Asked;
 use crate::generate::{self, Beyond, Expected, Family, Sample, grade};
 use decode::{Prompt, Rules};
 pub use report::{Answer, Calls, Report, Tally};
@@ -58,10 +60,12 @@ pub enum Set {
     Family(Family),
     /// Longer tasks than those of training, never part of an average.
     Beyond(Beyond),
+    /// What a file of the user's own asks for, never part of an average.
+    Own,
 }
 
 impl Set {
-    /// Every set, families first.
+    /// Every set that is generated, families first.
     pub fn all() -> impl Iterator<Item = Self> {
         Family::ALL.into_iter().map(Self::Family).chain(Beyond::ALL.into_iter().map(Self::Beyond))
     }
@@ -71,10 +75,11 @@ impl Set {
         match self {
             Self::Family(family) => family.name(),
             Self::Beyond(beyond) => beyond.name(),
+            Self::Own => "data",
         }
     }
 
-    /// The set of a name.
+    /// The generated set of a name.
     pub fn from_name(name: &str) -> Option<Self> {
         Family::from_name(name).map(Self::Family).or_else(|| Beyond::from_name(name).map(Self::Beyond))
     }
@@ -93,6 +98,7 @@ impl Set {
         match self {
             Self::Family(family) => generate::held_out(family, effort, seed, count),
             Self::Beyond(beyond) => beyond.samples(effort, seed, count),
+            Self::Own => Vec::new(),
         }
     }
 }
@@ -101,8 +107,7 @@ impl Set {
 #[derive(Debug, Clone)]
 pub struct Item {
     set: Set,
-    sample: Sample,
-    prompt: Vec<u32>,
+    asked: Asked,
     max_tokens: usize,
 }
 
@@ -110,17 +115,23 @@ impl Item {
     /// The sample's question as a prompt.
     pub fn new(harmony: &Harmony, set: Set, sample: Sample) -> Result<Self, Error> {
         let prompt = harmony.render_for_completion(&sample.question(), &RenderOptions::default())?;
-        Ok(Self { set, sample, prompt, max_tokens: set.max_tokens() })
+        let asked = Asked { prompt, effort: sample.effort, expected: sample.expected };
+        Ok(Self { set, asked, max_tokens: set.max_tokens() })
+    }
+
+    /// What a user's file asks for, to be answered by `max_tokens` tokens at most.
+    pub fn own(asked: Asked, max_tokens: usize) -> Self {
+        Self { set: Set::Own, asked, max_tokens }
     }
 
     /// What is put to the model.
     pub fn prompt(&self) -> &[u32] {
-        &self.prompt
+        &self.asked.prompt
     }
 
     /// What is to come of it.
     pub fn expected(&self) -> &Expected {
-        &self.sample.expected
+        &self.asked.expected
     }
 }
 
@@ -138,7 +149,7 @@ pub fn items(
 
 /// Positions that the longest item needs.
 pub fn context(items: &[Item]) -> usize {
-    items.iter().map(|item| item.prompt.len() + item.max_tokens).max().unwrap_or(0)
+    items.iter().map(|item| item.prompt().len() + item.max_tokens).max().unwrap_or(0)
 }
 
 /// Fails where the longest item needs more than `context` positions.
@@ -158,18 +169,19 @@ pub struct Progress {
     pub tokens: usize,
 }
 
-/// Lets the model answer every item and grades it, `batch` of them at a time, or as many as the model was loaded for
-/// where that is fewer. `progress` is told after every step.
+/// Lets the model, with the adapter of a slot where one is named, answer every item and grades it, `batch` of them at a
+/// time, or as many as the model was loaded for where that is fewer. `progress` is told after every step.
 pub fn evaluate(
     model: &mut Model,
     harmony: &Harmony,
     items: &[Item],
     batch: usize,
+    adapter: Option<usize>,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Report, Error> {
     check_context(items, model.options().context)?;
     let forbidden = harmony.tokenizer().unsampleable_ids(model.config().vocab_size);
-    let rules = Rules { batch, stops: harmony.stop_ids(), forbidden };
+    let rules = Rules { batch, stops: harmony.stop_ids(), forbidden, draws: None, adapter };
     evaluate_by(&rules, model, harmony, items, progress)
 }
 
@@ -181,10 +193,10 @@ fn evaluate_by(
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Report, Error> {
     let prompts: Vec<Prompt> =
-        items.iter().map(|item| Prompt { tokens: &item.prompt, max_tokens: item.max_tokens }).collect();
+        items.iter().map(|item| Prompt { tokens: item.prompt(), max_tokens: item.max_tokens }).collect();
     let made = decode::answers(rules, model, &prompts, progress)?;
     let prompt_tokens = prompts.iter().map(|prompt| prompt.tokens.len()).sum();
-    let answers = items.iter().zip(made).map(|(item, tokens)| answer(rules, harmony, item, tokens));
+    let answers = items.iter().zip(made).map(|(item, made)| answer(rules, harmony, item, made.tokens));
     Ok(Report { answers: answers.collect(), prompt_tokens })
 }
 
@@ -192,9 +204,9 @@ fn answer(rules: &Rules, harmony: &Harmony, item: &Item, tokens: Vec<u32>) -> An
     let (messages, thinking_tokens) = read(harmony, &tokens);
     Answer {
         set: item.set,
-        effort: item.sample.effort,
-        grade: grade(&item.sample.expected, &messages),
-        asked_for_call: matches!(item.sample.expected, Expected::Call { .. }),
+        effort: item.asked.effort,
+        grade: grade(item.expected(), &messages),
+        asked_for_call: matches!(item.expected(), Expected::Call { .. }),
         called: messages.last().is_some_and(|message| message.tool_call().is_some()),
         stopped: tokens.last().is_some_and(|last| rules.stops.contains(last)),
         thinking_tokens,
@@ -203,7 +215,7 @@ fn answer(rules: &Rules, harmony: &Harmony, item: &Item, tokens: Vec<u32>) -> An
 }
 
 /// The messages of an answer, and how many of its tokens are the text of a thought.
-fn read(harmony: &Harmony, tokens: &[u32]) -> (Vec<ParsedMessage>, usize) {
+pub(crate) fn read(harmony: &Harmony, tokens: &[u32]) -> (Vec<ParsedMessage>, usize) {
     let mut parser = harmony.completion_parser();
     let (mut events, mut thinking_tokens, mut thought) = (Vec::new(), 0, false);
     for &token in tokens {

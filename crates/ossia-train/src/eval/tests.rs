@@ -11,7 +11,7 @@ use ossia_text::{Harmony, RenderOptions, Tokenizer, byte_level_tokenizer_json};
 use super::{
     Answer, Calls, Error, Item, MAX_TOKENS, Report, Rules, Set, Tally, answer, context, evaluate, evaluate_by, items,
 };
-use crate::generate::{Beyond, Expected, Family};
+use crate::generate::{Beyond, Expected, Family, Sample};
 
 /// A model of random weights, and a tokenizer of its vocabulary.
 fn synth_model(context: usize, sequences: usize, chunk: usize) -> (Model, Harmony) {
@@ -30,7 +30,7 @@ fn harmony(vocab: usize) -> Harmony {
 /// One id in eight ends an answer: random weights stop by themselves too seldom.
 fn rules(harmony: &Harmony, batch: usize) -> Rules {
     let forbidden = harmony.tokenizer().unsampleable_ids(harmony.tokenizer().vocab_size());
-    Rules { batch, stops: (0..1000).filter(|id| id % 8 == 3).collect(), forbidden }
+    Rules { batch, stops: (0..1000).filter(|id| id % 8 == 3).collect(), forbidden, draws: None, adapter: None }
 }
 
 fn some_items(harmony: &Harmony) -> Vec<Item> {
@@ -72,17 +72,18 @@ fn company_changes_no_answer() {
 fn items_without_room_are_refused() {
     let (mut model, harmony) = synth_model(300, 2, 16);
     let items = items(&harmony, &[Set::Family(Family::ToolCall)], Some(Effort::Low), 1, 3).unwrap();
-    let error = evaluate(&mut model, &harmony, &items, 2, &mut |_| {}).unwrap_err();
+    let error = evaluate(&mut model, &harmony, &items, 2, None, &mut |_| {}).unwrap_err();
     let Error::Context { needed, context: 300 } = error else { panic!("{error}") };
     assert_eq!(needed, context(&items));
     assert!(error.to_string().contains("--ctx"), "{error}");
 }
 
 /// What a perfect model says, cut off after `most` tokens.
-fn perfect(harmony: &Harmony, item: &Item, most: usize) -> Answer {
-    let whole = harmony.render_for_training(&item.sample.conversation, &RenderOptions::default()).unwrap();
-    let turn = &whole[item.prompt.len()..];
-    let rules = Rules { batch: 1, stops: harmony.stop_ids(), forbidden: vec![] };
+fn perfect(harmony: &Harmony, set: Set, sample: Sample, most: usize) -> Answer {
+    let whole = harmony.render_for_training(&sample.conversation, &RenderOptions::default()).unwrap();
+    let item = &Item::new(harmony, set, sample).unwrap();
+    let turn = &whole[item.prompt().len()..];
+    let rules = Rules { batch: 1, stops: harmony.stop_ids(), forbidden: vec![], draws: None, adapter: None };
     answer(&rules, harmony, item, turn[..turn.len().min(most)].to_vec())
 }
 
@@ -93,8 +94,10 @@ fn report(answers: Vec<Answer>) -> Report {
 #[test]
 fn perfect_answers_are_counted_as_such() {
     let harmony = Harmony::new(Tokenizer::o200k_harmony().into()).unwrap();
-    let items = items(&harmony, &Set::all().collect::<Vec<_>>(), None, 1, 20).unwrap();
-    let report = report(items.iter().map(|item| perfect(&harmony, item, usize::MAX)).collect());
+    let samples: Vec<(Set, Sample)> =
+        Set::all().flat_map(|set| set.samples(None, 1, 20).into_iter().map(move |sample| (set, sample))).collect();
+    let asked = samples.iter().filter(|(_, sample)| matches!(sample.expected, Expected::Call { .. })).count();
+    let report = report(samples.into_iter().map(|(set, s)| perfect(&harmony, set, s, usize::MAX)).collect());
     assert_eq!(report.sets(), Set::all().collect::<Vec<_>>());
     for set in Set::all() {
         assert_eq!(Set::from_name(set.name()), Some(set));
@@ -104,7 +107,6 @@ fn perfect_answers_are_counted_as_such() {
         assert_eq!(efforts.iter().sum::<usize>(), 20);
     }
     assert_eq!((report.macro_average(None), report.stopped_share()), (Some(1.0), Some(1.0)));
-    let asked = items.iter().filter(|item| matches!(item.sample.expected, Expected::Call { .. })).count();
     assert!(asked > 0);
     assert_eq!(report.calls(), Calls { asked, correct: asked, made: asked, valid: asked });
     let longest = report.answers.iter().filter(|a| a.set.is_family()).map(|a| a.tokens.len()).max();
@@ -119,9 +121,10 @@ fn broken_answers_and_longer_tasks_are_kept_apart() {
     let harmony = harmony(300);
     let [good, bad] = [Family::Addition, Family::Sorting].map(|f| (Set::Family(f), f));
     let sets = [good.0, bad.0, Set::Beyond(Beyond::Addition6)];
-    let items = items(&harmony, &sets, Some(Effort::High), 1, 4).unwrap();
-    let most = |item: &Item| if item.set == good.0 { usize::MAX } else { 40 };
-    let report = report(items.iter().map(|item| perfect(&harmony, item, most(item))).collect());
+    let most = |set: Set| if set == good.0 { usize::MAX } else { 40 };
+    let high = |set: Set| set.samples(Some(Effort::High), 1, 4).into_iter().map(move |sample| (set, sample));
+    let answers = sets.into_iter().flat_map(high).map(|(set, sample)| perfect(&harmony, set, sample, most(set)));
+    let report = report(answers.collect());
     assert_eq!(report.tally(bad.0, None), Tally { num: 4, ..Tally::default() });
     assert_eq!(report.tally(bad.0, Some(Effort::Low)), Tally::default());
     // The set beyond training, all wrong, counts in neither.

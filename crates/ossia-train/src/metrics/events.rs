@@ -81,6 +81,21 @@ fn scalars(record: &Record) -> Vec<(String, f64)> {
     let classes = record.loss_per_class.named();
     scalars.extend(classes.into_iter().filter_map(|(name, loss)| Some((format!("train/loss_{name}"), loss?))));
     scalars.extend(record.valid_loss.map(|loss| ("valid/loss".to_owned(), loss)));
+    for (place, preference) in [("train", record.preference), ("valid", record.valid_preference)] {
+        let named = preference.map(|p| [("margin", p.margin), ("accuracy", p.accuracy)]);
+        scalars.extend(named.into_iter().flatten().map(|(name, value)| (format!("{place}/{name}"), value)));
+    }
+    if let Some(policy) = record.policy {
+        scalars.extend([
+            ("policy/reward".to_owned(), policy.reward),
+            ("policy/spread".to_owned(), policy.spread),
+            ("policy/length".to_owned(), policy.length),
+            ("policy/clipped".to_owned(), policy.clipped),
+            ("policy/rollout_difference".to_owned(), policy.rollout_difference),
+        ]);
+        scalars.extend(policy.kl.map(|kl| ("policy/kl".to_owned(), kl)));
+    }
+    scalars.extend(record.valid_reward.map(|reward| ("valid/reward".to_owned(), reward)));
     let loads = record.max_over_mean().into_iter().enumerate();
     scalars.extend(loads.map(|(layer, load)| (format!("experts/layer_{layer}/max_over_mean"), load)));
     scalars

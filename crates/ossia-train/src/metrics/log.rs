@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 pub struct Log {
     file: File,
     path: PathBuf,
-    last_step: u64,
+    last_step: Option<u64>,
 }
 
 impl Log {
@@ -34,7 +34,7 @@ impl Log {
             .open(path)
             .map_err(Error::io("open the log", path))?;
         let end = records.last().map_or(0, |kept| kept.end);
-        let mut log = Log { file, path: path.to_owned(), last_step: records.last().map_or(0, |kept| kept.record.step) };
+        let mut log = Log { file, path: path.to_owned(), last_step: records.last().map(|kept| kept.record.step) };
         log.cut(&bytes[..end]).map_err(Error::io("cut the log", path))?;
         Ok(log)
     }
@@ -54,12 +54,13 @@ impl Log {
     /// # Panics
     /// If the record's step is not after the last record's.
     pub fn append(&mut self, record: &Record) -> Result<(), Error> {
-        assert!(record.step > self.last_step, "step {} is logged after step {}", record.step, self.last_step);
+        let after = self.last_step.is_none_or(|last| record.step > last);
+        assert!(after, "step {} is logged after step {:?}", record.step, self.last_step);
         let mut line = serde_json::to_vec(record)
             .map_err(|error| Error::io("write a record to", &self.path)(io::Error::other(error)))?;
         line.push(b'\n');
         self.file.write_all(&line).map_err(Error::io("write a record to", &self.path))?;
-        self.last_step = record.step;
+        self.last_step = Some(record.step);
         Ok(())
     }
 
@@ -71,8 +72,8 @@ impl Log {
         self.file.sync_data().map_err(Error::io("save the log", &self.path))
     }
 
-    /// The step of the last record, 0 before the first.
-    pub fn last_step(&self) -> u64 {
+    /// The step of the last record, where there is one. Step 0 is what was measured before the first update.
+    pub fn last_step(&self) -> Option<u64> {
         self.last_step
     }
 }

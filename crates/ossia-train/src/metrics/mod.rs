@@ -53,6 +53,18 @@ pub struct Record {
     pub elapsed_s: f64,
     /// The most memory that the process has held, bytes.
     pub peak_rss_bytes: u64,
+    /// What pairs of answers say, in fine-tuning on preferences.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preference: Option<Preference>,
+    /// The same over held-out pairs, at the steps that measure it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub valid_preference: Option<Preference>,
+    /// What the model's own answers say, in fine-tuning on rewards.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<Policy>,
+    /// Mean reward of answers to held-out questions, at the steps that measure it.
+    #[serde(default, with = "number::option", skip_serializing_if = "Option::is_none")]
+    pub valid_reward: Option<f64>,
     /// Share of the step's routes that each expert got, `[layer][expert]`; a layer's shares sum to 1.
     #[serde(default)]
     pub expert_load: Vec<Vec<f32>>,
@@ -63,6 +75,46 @@ impl Record {
     pub fn max_over_mean(&self) -> Vec<f64> {
         self.expert_load.iter().map(|shares| max_over_mean(shares)).collect()
     }
+}
+
+/// How much better a model likes the better answer of a pair.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Preference {
+    /// Mean of β times how much more the better answer has gained over the reference, nats.
+    #[serde(with = "number")]
+    pub margin: f64,
+    /// Share of pairs whose better answer has gained more.
+    #[serde(with = "number")]
+    pub accuracy: f64,
+}
+
+/// Answers that a model has made itself, and what was learned of them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Policy {
+    /// Mean reward.
+    #[serde(with = "number")]
+    pub reward: f64,
+    /// Mean over the questions of the standard deviation of their answers' rewards; 0 teaches nothing.
+    #[serde(with = "number")]
+    pub spread: f64,
+    /// Mean length of an answer, tokens.
+    #[serde(with = "number")]
+    pub length: f64,
+    /// Share of answers that ended by themselves.
+    #[serde(with = "number")]
+    pub stopped: f64,
+    /// Mean distance to the base, nats a token; not measured where its coefficient is 0.
+    #[serde(default, with = "number::option", skip_serializing_if = "Option::is_none")]
+    pub kl: Option<f64>,
+    /// Share of tokens whose ratio was out of bounds.
+    #[serde(with = "number")]
+    pub clipped: f64,
+    /// Largest difference from 1 of a ratio on the first update after the answers were made: exactly 0.
+    #[serde(with = "number")]
+    pub off_policy: f64,
+    /// Largest difference of a token's log probability where it was drawn and where it is trained, nats.
+    #[serde(with = "number")]
+    pub rollout_difference: f64,
 }
 
 /// Mean loss over the tokens of each harmony channel, nats a token; none where the step had no such token.

@@ -30,7 +30,7 @@ fn what_is_written_is_read_bit_by_bit() {
     let mut log = Log::open(&path, None).unwrap();
     write(&mut log, 1..=20);
     log.sync().unwrap();
-    assert_eq!(log.last_step(), 20);
+    assert_eq!(log.last_step(), Some(20));
     assert_eq!(read(&path).unwrap(), (1..=20).map(record).collect::<Vec<_>>());
 }
 
@@ -45,7 +45,7 @@ fn a_resumed_run_leaves_the_file_of_an_unbroken_one() {
     for len in line_ends[11]..=line_ends[12] + 1 {
         std::fs::write(&broken, &whole[..len]).unwrap();
         let mut log = Log::open(&broken, Some(10)).unwrap();
-        assert_eq!(log.last_step(), 10);
+        assert_eq!(log.last_step(), Some(10));
         write(&mut log, 11..=20);
         assert_eq!(std::fs::read(&broken).unwrap(), whole, "killed after {len} bytes");
     }
@@ -68,7 +68,7 @@ fn a_new_run_does_not_overwrite_another() {
     let path = dir.path().join("metrics.jsonl");
     write(&mut Log::open(&path, None).unwrap(), 1..=3);
     assert!(matches!(Log::open(&path, None), Err(Error::Occupied { num_records: 3, .. })));
-    assert_eq!(Log::open(&path, Some(0)).unwrap().last_step(), 0);
+    assert_eq!(Log::open(&path, Some(0)).unwrap().last_step(), None);
     assert_eq!(std::fs::read(&path).unwrap(), b"");
 }
 

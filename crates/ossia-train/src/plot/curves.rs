@@ -7,8 +7,8 @@ use super::series::Series;
 use crate::metrics::Record;
 
 /// The palette of Okabe and Ito, whose colours remain apart for colour-blind readers.
-const BLUE: Color = Color(0, 114, 178);
-const VERMILLION: Color = Color(213, 94, 0);
+pub const BLUE: Color = Color(0, 114, 178);
+pub const VERMILLION: Color = Color(213, 94, 0);
 const GREEN: Color = Color(0, 130, 96);
 const PURPLE: Color = Color(170, 68, 128);
 const CLASS_COLORS: [Color; 4] = [BLUE, PURPLE, VERMILLION, GREEN];
@@ -26,7 +26,7 @@ fn unit(name: &str, y: Scale) -> String {
 
 /// Training loss, raw and smoothed, with validation loss as points.
 pub fn loss(scene: &mut Scene, outer: Rect, records: &[Record]) {
-    let train = Series::of(records, |record| record.loss);
+    let train = Series::updates(records, |record| record.loss);
     let valid = Series::some(records, |record| record.valid_loss);
     let smooth = train.smooth();
     let y = Scale::around(train.values().chain(valid.values()), None);
@@ -72,7 +72,7 @@ pub fn learning_rate(scene: &mut Scene, outer: Rect, records: &[Record]) {
 
 /// Learning rates with a peak from 1 to 10, and the unit that makes it so, as it is written behind the name.
 pub fn scaled_rate(records: &[Record]) -> (Series, String) {
-    let rate = Series::of(records, |record| record.lr);
+    let rate = Series::updates(records, |record| record.lr);
     let peak = rate.values().filter(|value| value.is_finite()).fold(0.0, f64::max);
     // Not every power of ten is exact: a peak of 0.001 must not become 10 times 0.0001.
     let power = if peak > 0.0 { (peak.log10() + 1e-9).floor() as i32 } else { 0 };
@@ -83,7 +83,7 @@ pub fn scaled_rate(records: &[Record]) -> (Series, String) {
 
 /// Gradient norm before clipping, raw and smoothed.
 pub fn gradient_norm(scene: &mut Scene, outer: Rect, records: &[Record]) {
-    let norm = Series::of(records, |record| record.grad_norm);
+    let norm = Series::updates(records, |record| record.grad_norm);
     let smooth = norm.smooth();
     let y = Scale::around(norm.values(), Some(0.0));
     let labels = [direct("mean", PURPLE, &smooth)];

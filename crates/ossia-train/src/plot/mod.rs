@@ -4,6 +4,7 @@
 //! are the diagrams; this file puts them together.
 
 mod curves;
+pub mod finder;
 mod font;
 mod heat;
 mod panel;
@@ -59,14 +60,20 @@ pub fn draw(records: &[Record], out_dir: &Path) -> Result<Vec<PathBuf>, Error> {
     std::fs::create_dir_all(out_dir).map_err(|source| Error::Io { path: out_dir.to_owned(), source })?;
     let mut paths = Vec::new();
     for (name, title, diagrams) in pictures(records) {
-        let scene = picture(records, title, &diagrams);
-        let image = png::write(&scene).ok_or_else(|| std::io::Error::other("the picture is too large to paint"));
-        for (extension, bytes) in [("svg", Ok(svg::write(&scene).into_bytes())), ("png", image)] {
-            let path = out_dir.join(format!("{name}.{extension}"));
-            let written = bytes.and_then(|bytes| std::fs::write(&path, bytes));
-            written.map_err(|source| Error::Io { path: path.clone(), source })?;
-            paths.push(path);
-        }
+        paths.extend(write(&picture(records, title, &diagrams), name, out_dir)?);
+    }
+    Ok(paths)
+}
+
+/// A picture as `name`.svg and `name`.png.
+fn write(scene: &Scene, name: &str, out_dir: &Path) -> Result<Vec<PathBuf>, Error> {
+    let image = png::write(scene).ok_or_else(|| std::io::Error::other("the picture is too large to paint"));
+    let mut paths = Vec::new();
+    for (extension, bytes) in [("svg", Ok(svg::write(scene).into_bytes())), ("png", image)] {
+        let path = out_dir.join(format!("{name}.{extension}"));
+        let written = bytes.and_then(|bytes| std::fs::write(&path, bytes));
+        written.map_err(|source| Error::Io { path: path.clone(), source })?;
+        paths.push(path);
     }
     Ok(paths)
 }

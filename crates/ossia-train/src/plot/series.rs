@@ -9,9 +9,9 @@ pub struct Series {
 }
 
 impl Series {
-    /// One point a record.
-    pub fn of(records: &[Record], value: impl Fn(&Record) -> f64) -> Series {
-        Series { points: records.iter().map(|record| (record.step as f64, value(record))).collect() }
+    /// One point an update: step 0, where there is one, only measures.
+    pub fn updates(records: &[Record], value: impl Fn(&Record) -> f64) -> Series {
+        Series::some(records, |record| (record.step > 0).then(|| value(record)))
     }
 
     /// One point for each record that has the value.

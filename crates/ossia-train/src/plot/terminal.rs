@@ -33,7 +33,7 @@ pub fn draw(records: &[Record], width: usize) -> String {
 }
 
 fn loss(records: &[Record], width: usize) -> Vec<String> {
-    let train = Series::of(records, |record| record.loss).smooth();
+    let train = Series::updates(records, |record| record.loss).smooth();
     let valid = Series::some(records, |record| record.valid_loss);
     let y = Scale::around(train.values().chain(valid.values()), None);
     let mut chart = Chart::new(records, width, LOSS_ROWS, y);

@@ -44,6 +44,7 @@ fn record(step: u64, num_steps: u64, num_layers: usize, num_experts: usize) -> R
         elapsed_s: step as f64 * 1.86,
         peak_rss_bytes: 600 << 20,
         expert_load: (0..num_layers).map(|layer| shares(step, done, layer, num_experts)).collect(),
+        ..Record::default()
     }
 }
 

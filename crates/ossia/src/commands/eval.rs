@@ -1,4 +1,5 @@
-//! `ossia eval`: how many of the held-out tasks a model does, family by family, and how it says it.
+//! `ossia eval`: how many of the held-out tasks a model does, family by family, and how it says it; or how many of the
+//! answers in a user's own file.
 
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};
@@ -6,11 +7,14 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use ossia_kernels::Floats;
 use ossia_model::checkpoint::Checkpoint;
+use ossia_model::gpt_oss::adapter::{AdapterParameters, peft};
 use ossia_model::{Model, Plan};
 use ossia_text::Harmony;
 use ossia_text::harmony::Effort;
 use ossia_train::eval::{self, Answer, Calls, Item, MAX_TOKENS, MAX_TOKENS_BEYOND, Progress, Report, Set, Tally};
+use ossia_train::finetune::data::{Manner, OnBad, asked};
 use ossia_train::generate::Expected;
 use serde_json::{Map, Value, json};
 
@@ -29,7 +33,17 @@ pub struct EvalArgs {
     /// A family of tasks, or a set of longer ones; may be given more than once [default: all]
     #[arg(long = "family", value_name = "FAMILY", value_parser = parse_set)]
     families: Vec<Set>,
-    /// How long the model thinks
+    /// A file of your own examples (chat JSONL) in place of the families: everything that the assistant says there is
+    /// asked for
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["families", "n", "seed"])]
+    data: Option<PathBuf>,
+    /// Tokens of an answer to --data at most
+    #[arg(long, value_name = "N", default_value_t = MAX_TOKENS_BEYOND, requires = "data")]
+    max_tokens: usize,
+    /// A fine-tuned adapter (a PEFT folder) through which the model answers
+    #[arg(long, value_name = "DIR")]
+    adapter: Option<PathBuf>,
+    /// How long the model thinks; with --data, where an example does not say
     #[arg(long, value_enum, default_value_t = Efforts::Medium)]
     effort: Efforts,
     /// Tasks of each family
@@ -85,12 +99,17 @@ pub fn run(args: EvalArgs) -> Result<(), Failure> {
     // Now, not after hours of work.
     let answers = args.answers.as_ref().map(File::create).transpose().map_err(|error| args.no_answers(&error))?;
     let harmony = Harmony::new(source.tokenizer()?)?;
-    let items = eval::items(&harmony, &args.sets(), args.effort.fixed(), args.seed, args.n as usize);
-    let items = items.map_err(failure)?;
+    let items = args.items(&harmony)?;
+    let adapter = args.adapter.as_ref().map(|folder| peft::load(folder, &source.config)).transpose()?;
     let bar = Bar::new(args.json);
-    let (mut model, _files) = load(&args, source, &items, &bar)?;
+    let (mut model, _files) = load(&args, source, &items, adapter.as_ref().map(|(parameters, _)| parameters), &bar)?;
+    // They must live as long as the model uses them.
+    let adapter = adapter.map(|(parameters, values)| (parameters, Floats::new(values)));
+    let attached = adapter.as_ref().map(|(parameters, values)| model.attach(parameters, values)).transpose();
+    let slot = attached.map_err(|error| Failure::Message(error.to_string()))?;
     let start = Instant::now();
-    let report = eval::evaluate(&mut model, &harmony, &items, args.batch as usize, &mut |now| bar.evaluating(now));
+    let batch = args.batch as usize;
+    let report = eval::evaluate(&mut model, &harmony, &items, batch, slot, &mut |now| bar.evaluating(now));
     bar.clear();
     let seconds = start.elapsed().as_secs_f64();
     let outcome = Outcome { args: &args, report: report.map_err(failure)?, seconds };
@@ -110,10 +129,17 @@ fn failure(error: eval::Error) -> Failure {
 }
 
 /// The model with room for `--batch` of the longest item, and its files, which stay open while it is used.
-fn load(args: &EvalArgs, source: Source, items: &[Item], bar: &Bar) -> Result<(Model, Checkpoint), Failure> {
+fn load(
+    args: &EvalArgs,
+    source: Source,
+    items: &[Item],
+    adapter: Option<&AdapterParameters>,
+    bar: &Bar,
+) -> Result<(Model, Checkpoint), Failure> {
     let batch = args.batch as usize;
     let need = Need { context: eval::context(items), logits_rows: batch, sequences: batch, quiet: args.json };
-    let options = args.model.options(&source, need)?;
+    let mut options = args.model.options(&source, need)?;
+    options.adapter_rank = adapter.map_or(0, |adapter| adapter.config().rank);
     eval::check_context(items, options.context).map_err(failure)?;
     let Source { checkpoint, config, available, .. } = source;
     if !args.json {
@@ -144,6 +170,17 @@ impl EvalArgs {
     fn no_answers(&self, error: &io::Error) -> Failure {
         let path = self.answers.as_deref().unwrap_or(Path::new("")).display();
         Failure::Message(format!("the answers cannot be written to {path}: {error}"))
+    }
+
+    /// What is asked.
+    fn items(&self, harmony: &Harmony) -> Result<Vec<Item>, Failure> {
+        let effort = self.effort.fixed();
+        let Some(file) = &self.data else {
+            return eval::items(harmony, &self.sets(), effort, self.seed, self.n as usize).map_err(failure);
+        };
+        let manner = Manner { effort: effort.unwrap_or_default(), ..Manner::default() };
+        let (all, _) = asked(file, OnBad::Fail, &manner, harmony).map_err(ossia_train::Error::from)?;
+        Ok(all.into_iter().map(|asked| Item::own(asked, self.max_tokens)).collect())
     }
 
     /// What is asked for, each set once.
@@ -213,7 +250,7 @@ impl Outcome<'_> {
         };
         let calls = report.calls();
         json!({
-            "model": self.args.model.model, "precision": self.args.model.precision.name(),
+            "model": self.args.model.model, "adapter": self.args.adapter, "data": self.args.data, "precision": self.args.model.precision.name(),
             "seed": self.args.seed, "batch": self.args.batch,
             "effort": self.args.efforts().map(|(_, name)| name).collect::<Vec<_>>(),
             "max_tokens": { "families": MAX_TOKENS, "beyond": MAX_TOKENS_BEYOND },
@@ -249,8 +286,15 @@ impl Outcome<'_> {
         if shows_efforts {
             head += &format!("{:>10}{:>9}{:>9}", "low", "medium", "high");
         }
-        let (families, beyond): (Vec<Set>, Vec<Set>) = self.report.sets().into_iter().partition(|set| set.is_family());
+        let sets = self.report.sets();
+        let (families, beyond): (Vec<Set>, Vec<Set>) = sets.into_iter().partition(|set| set.is_family());
         let mut lines = vec![head];
+        if self.args.data.is_some() {
+            lines.extend(beyond.iter().map(|&set| self.set_line(set, shows_efforts)));
+            lines.push(String::new());
+            lines.extend(self.notes(false));
+            return lines.join("\n");
+        }
         lines.extend(families.iter().map(|&set| self.set_line(set, shows_efforts)));
         if !families.is_empty() {
             lines.push(self.macro_line(shows_efforts));

@@ -5,6 +5,7 @@ pub mod bench;
 pub mod chat;
 pub mod eval;
 pub mod export;
+pub mod finetune;
 pub mod generate;
 pub mod inspect;
 pub mod keys;
@@ -48,6 +49,8 @@ pub enum Command {
     Export(export::ExportArgs),
     /// A model from nothing, by a recipe
     Train(train::TrainArgs),
+    /// A model learns from your own files: an adapter, or all of it
+    Finetune(finetune::FinetuneArgs),
     /// Held-out tasks, graded
     Eval(eval::EvalArgs),
     /// Logits of every position
@@ -73,6 +76,7 @@ impl Command {
             Command::Synth(args) => synth::run(args),
             Command::Export(args) => export::run(args),
             Command::Train(args) => train::run(args),
+            Command::Finetune(args) => finetune::run(args),
             Command::Eval(args) => eval::run(args),
             Command::Logits(args) => logits::run(args),
             Command::Generate(args) => generate::run(args),

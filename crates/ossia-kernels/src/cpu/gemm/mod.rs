@@ -17,6 +17,7 @@
 //! do in `outer`, they are copied together first: at a distance of a power of two they would push each other out.
 
 mod kernel;
+mod mxfp4;
 mod panel;
 #[cfg(test)]
 mod tests;
@@ -81,6 +82,16 @@ impl<'a> View<'a> {
     pub fn rows_of(self, range: Range<usize>) -> Self {
         assert!(range.start <= range.end && range.end <= self.rows, "rows of a view");
         Self { rows: range.len(), offset: self.offset + range.start * self.stride, ..self }
+    }
+
+    /// Every other row of it, from row `first` on.
+    pub fn every_other(self, first: usize) -> Self {
+        Self { rows: self.rows / 2, stride: 2 * self.stride, offset: self.offset + first * self.stride, ..self }
+    }
+
+    /// Row `row`.
+    fn row(&self, row: usize) -> &'a [f32] {
+        &self.data[self.offset + row * self.stride..][..self.cols]
     }
 
     fn check(&self) {

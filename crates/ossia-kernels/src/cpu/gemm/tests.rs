@@ -47,10 +47,10 @@ fn products_equal_the_triple_loop_for_every_kind_of_weight() {
                 let what = format!("{kind:?} {tokens} x {outputs} x {cols}, {:?}", runtime.isa);
                 let y = run(&runtime, &x, Weight::Rows(&matrix), Some(&bias));
                 close(&y, &forward, 3e-6, &what);
-                same_bits(&run(&runtime, &x, Weight::PlainRows(&w, cols), Some(&bias)), &y, &what);
+                same_bits(&run(&runtime, &x, Weight::PlainRows(View::new(&w, cols)), Some(&bias)), &y, &what);
                 let dx = run(&runtime, &dy, Weight::Columns(&matrix), None);
                 close(&dx, &backward, 3e-6, &what);
-                same_bits(&run(&runtime, &dy, Weight::PlainColumns(&w, cols), None), &dx, &what);
+                same_bits(&run(&runtime, &dy, Weight::PlainColumns(View::new(&w, cols)), None), &dx, &what);
             }
         }
     }
@@ -75,7 +75,7 @@ fn columns_of_wider_rows_are_read_and_written() {
         let data = Disjoint::new(&mut y);
         let product = Product {
             x: View::new(&x, 50).columns(11, 20),
-            weight: Weight::PlainRows(&w, 20),
+            weight: Weight::PlainRows(View::new(&w, 20)),
             bias: None,
             y: Target { data: &data, stride: 9, offset: 1 },
             write: Write::Add,
@@ -119,9 +119,9 @@ fn a_row_does_not_depend_on_its_company() {
     let mut numbers = Numbers(24);
     let (x, w) = (numbers.vec(500 * 64), numbers.vec(40 * 64));
     for runtime in runtimes() {
-        let all = run(&runtime, &x, Weight::PlainRows(&w, 64), None);
+        let all = run(&runtime, &x, Weight::PlainRows(View::new(&w, 64)), None);
         for i in [0, 11, 12, 383, 384, 499] {
-            let alone = run(&runtime, &x[i * 64..(i + 1) * 64], Weight::PlainRows(&w, 64), None);
+            let alone = run(&runtime, &x[i * 64..(i + 1) * 64], Weight::PlainRows(View::new(&w, 64)), None);
             same_bits(&alone, &all[i * 40..(i + 1) * 40], "alone");
         }
     }

@@ -67,7 +67,7 @@ pub fn forward_saving(step: &mut Step, qkv: &Tensor, sinks: &[f32], shape: &Shap
     Ok((o, lse))
 }
 
-/// Gradients from that of o: `d_qkv` is overwritten, all of it, and `d_sinks` added to.
+/// Gradients from that of o: `d_qkv` is overwritten, all of it, and `d_sinks` added to unless they are frozen.
 #[allow(clippy::too_many_arguments)]
 pub fn backward(
     step: &Step,
@@ -78,14 +78,14 @@ pub fn backward(
     lse: &Tensor,
     d_o: &Tensor,
     d_qkv: &mut Tensor,
-    d_sinks: &mut [f32],
+    d_sinks: Option<&mut [f32]>,
 ) -> Result<()> {
     assert!(step.phase == Phase::Training, "attention: gradients are for training");
     check(step, qkv, sinks, shape);
     let Heads { query, dim, .. } = shape.heads;
     let is = |tensor: &Tensor, cols: usize| tensor.rows() == qkv.rows() && tensor.cols() == cols;
     assert!(is(o, query * dim) && is(d_o, query * dim) && is(lse, query), "attention: shapes of o, d_o, lse");
-    assert!(is(d_qkv, qkv.cols()) && d_sinks.len() == query, "attention: shapes of the gradients");
+    assert!(is(d_qkv, qkv.cols()) && d_sinks.as_ref().is_none_or(|d| d.len() == query), "attention: gradients");
     let saved = (o.host(), lse.host(), d_o.host());
     training::backward(step, (qkv.host(), sinks), shape, saved, d_qkv.host_mut(), d_sinks)
 }

@@ -57,6 +57,7 @@ impl Case {
                     start: done[s],
                     full: &tables[s],
                     sliding: &tables[s],
+                    adapter: None,
                 });
                 spans.push((s, chunk));
             }
@@ -145,7 +146,13 @@ fn training_equals_the_pages() {
             let mut sequences = Vec::new();
             for length in lengths {
                 let start = sequences.last().map_or(0, |s: &Sequence| s.rows.end);
-                sequences.push(Sequence { rows: start..start + length, start: 0, full: &pages, sliding: &pages });
+                sequences.push(Sequence {
+                    rows: start..start + length,
+                    start: 0,
+                    full: &pages,
+                    sliding: &pages,
+                    adapter: None,
+                });
             }
             let mut step = Step {
                 runtime: &runtime,

@@ -2,50 +2,49 @@
 
 use super::Targets;
 use crate::cpu::disjoint::Disjoint;
-use crate::cpu::gemm::{self, Outer, Product, Target, View, Weight};
 use crate::cpu::lanes::{LANES, Lanes, exp, sum, versions};
-use crate::ops::linear::{Linear, LinearGrad, Write};
+use crate::ops::linear::{self, Linear, LinearGrad, Write};
 use crate::{Result, Runtime};
 
-/// Logits that are held at once.
+/// Logits that are held at once, unless that is very few rows: a panel of weights must serve many.
 const LOGITS: usize = 1 << 20;
 
 /// Rows of a chunk.
 pub fn chunk_rows(vocab: usize) -> usize {
-    (LOGITS / vocab).clamp(16, 1024)
+    (LOGITS / vocab).clamp(128, 1024)
 }
 
 pub fn backward(
     runtime: &Runtime,
     t: &[f32],
-    unembedding: &Linear,
+    (unembedding, adapter): (&Linear, Option<usize>),
     targets: Targets,
     grad: &mut LinearGrad,
     dt: &mut [f32],
 ) -> Result<Vec<f32>> {
     let (vocab, d) = (unembedding.rows(), unembedding.cols());
     let mut nll = vec![0.0; targets.ids.len()];
-    let gradient = Disjoint::new(grad.weight);
-    let gradient = Target { data: &gradient, stride: d, offset: 0 };
     let chunk = chunk_rows(vocab);
     let mut logits = runtime.arena.take::<f32>(chunk.min(nll.len()) * vocab)?;
     for first in (0..nll.len()).step_by(chunk) {
         let rows = first..(first + chunk).min(nll.len());
         let t = &t[rows.start * d..rows.end * d];
         let logits = &mut logits[..rows.len() * vocab];
-        unembed(runtime, t, unembedding, logits)?;
+        linear::apply_training(runtime, t, unembedding, adapter, logits)?;
         let part = Targets { ids: &targets.ids[rows.clone()], weights: &targets.weights[rows.clone()], ..targets };
         softmax_rows(runtime, logits, vocab, part, &mut nll[rows.clone()], true);
-        gemm::outer(runtime, &[Outer { dy: View::new(logits, vocab), x: View::new(t, d), gradient }])?;
-        let out = Disjoint::new(&mut dt[rows.start * d..rows.end * d]);
-        let y = Target { data: &out, stride: d, offset: 0 };
-        let weight = Weight::Columns(&unembedding.parts()[0].weight);
-        gemm::apply(runtime, &[Product { x: View::new(logits, vocab), weight, bias: None, y, write: Write::Set }])?;
+        let dt = &mut dt[rows.start * d..rows.end * d];
+        linear::gradients(runtime, (t, logits), unembedding, adapter, grad, dt, Write::Set)?;
     }
     Ok(nll)
 }
 
-pub fn forward(runtime: &Runtime, t: &[f32], unembedding: &Linear, ids: &[u32]) -> Result<Vec<f32>> {
+pub fn forward(
+    runtime: &Runtime,
+    t: &[f32],
+    (unembedding, adapter): (&Linear, Option<usize>),
+    ids: &[u32],
+) -> Result<Vec<f32>> {
     let (vocab, d) = (unembedding.rows(), unembedding.cols());
     let mut nll = vec![0.0; ids.len()];
     let chunk = chunk_rows(vocab);
@@ -53,19 +52,11 @@ pub fn forward(runtime: &Runtime, t: &[f32], unembedding: &Linear, ids: &[u32]) 
     for first in (0..nll.len()).step_by(chunk) {
         let rows = first..(first + chunk).min(nll.len());
         let logits = &mut logits[..rows.len() * vocab];
-        unembed(runtime, &t[rows.start * d..rows.end * d], unembedding, logits)?;
+        linear::apply_training(runtime, &t[rows.start * d..rows.end * d], unembedding, adapter, logits)?;
         let targets = Targets { ids: &ids[rows.clone()], weights: &[], z: 0.0 };
         softmax_rows(runtime, logits, vocab, targets, &mut nll[rows], false);
     }
     Ok(nll)
-}
-
-fn unembed(runtime: &Runtime, t: &[f32], unembedding: &Linear, logits: &mut [f32]) -> Result<()> {
-    let [part] = unembedding.parts() else { unreachable!("the unembedding is one matrix") };
-    let logits = Disjoint::new(logits);
-    let y = Target { data: &logits, stride: unembedding.rows(), offset: 0 };
-    let x = View::new(t, unembedding.cols());
-    gemm::apply(runtime, &[Product { x, weight: Weight::Rows(&part.weight), bias: None, y, write: Write::Set }])
 }
 
 /// Fills `nll`, and turns logits into their gradients where that is wanted.

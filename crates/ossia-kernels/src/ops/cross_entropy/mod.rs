@@ -40,14 +40,14 @@ pub fn backward(
     check(t, unembedding, targets.ids)?;
     assert_eq!(targets.weights.len(), t.rows(), "cross_entropy: a weight for each row");
     let mut dt = Tensor::scratch(&step.runtime.arena, t.rows(), t.cols())?;
-    let nll = cpu::backward(step.runtime, t.host(), unembedding, targets, grad, dt.host_mut())?;
+    let nll = cpu::backward(step.runtime, t.host(), (unembedding, step.adapter()), targets, grad, dt.host_mut())?;
     Ok((nll, dt))
 }
 
 /// nll [R] alone, in nats.
 pub fn forward(step: &mut Step, t: &Tensor, unembedding: &Linear, ids: &[u32]) -> Result<Vec<f32>> {
     check(t, unembedding, ids)?;
-    cpu::forward(step.runtime, t.host(), unembedding, ids)
+    cpu::forward(step.runtime, t.host(), (unembedding, step.adapter()), ids)
 }
 
 fn check(t: &Tensor, unembedding: &Linear, ids: &[u32]) -> Result<()> {

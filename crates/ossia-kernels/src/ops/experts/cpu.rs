@@ -1,5 +1,6 @@
 //! A task is some tiles of units (or rows) of one expert with all of its tokens.
 
+use super::adapter::Inner;
 use super::{Expert, Experts};
 use crate::cpu::disjoint::Disjoint;
 use crate::cpu::dot::{Input, Lists, MOST_TOKENS, Panels, TILE};
@@ -79,19 +80,37 @@ fn run(runtime: &Runtime, lists: &[(usize, std::ops::Range<usize>)], rows: usize
     });
 }
 
-pub fn add_forward(runtime: &Runtime, t: &[f32], routes: &Routes, experts: &Experts, x: &mut [f32]) -> Result<()> {
+/// `slots` are the adapters of the tokens, or empty where none are attached.
+pub fn add_forward(
+    runtime: &Runtime,
+    t: &[f32],
+    routes: &Routes,
+    experts: &Experts,
+    slots: &[Option<usize>],
+    x: &mut [f32],
+) -> Result<()> {
     let groups = Groups::new(routes, experts.experts.len());
     let first = &experts.experts[0];
     let mut act = runtime.arena.take::<f32>(groups.pairs.len() * first.gate.rows())?;
-    mlp1(runtime, t, routes.per_token, experts, &groups, &mut act)?;
+    let inner = Inner::gate_up(runtime, experts, routes, slots, t)?;
+    mlp1(runtime, t, routes.per_token, experts, &groups, &inner, &mut act)?;
+    let inner = Inner::down(runtime, experts, routes, slots, &act)?;
     let mut out = runtime.arena.take::<f32>(groups.pairs.len() * first.down.rows())?;
-    mlp2(runtime, &act, experts, &groups, &mut out)?;
+    mlp2(runtime, &act, experts, &groups, &inner, &mut out)?;
     combine(runtime, &out, None, routes, first.down.rows(), x);
     Ok(())
 }
 
 /// act [pairs, I] from t [T, D].
-fn mlp1(runtime: &Runtime, t: &[f32], k: usize, experts: &Experts, groups: &Groups, act: &mut [f32]) -> Result<()> {
+fn mlp1(
+    runtime: &Runtime,
+    t: &[f32],
+    k: usize,
+    experts: &Experts,
+    groups: &Groups,
+    inner: &Inner,
+    act: &mut [f32],
+) -> Result<()> {
     let Expert { gate, .. } = &experts.experts[0];
     let (units, cols) = (gate.rows(), gate.cols());
     let input = Input::new(runtime, t, cols, gate.kind())?;
@@ -113,6 +132,7 @@ fn mlp1(runtime: &Runtime, t: &[f32], k: usize, experts: &Experts, groups: &Grou
                 for (i, &pair) in pairs.iter().enumerate() {
                     add_bias(&mut gate[i], &expert.gate_bias[rows.clone()]);
                     add_bias(&mut up[i], &expert.up_bias[rows.clone()]);
+                    inner.add_gate_up(pair, rows.clone(), &mut gate[i], &mut up[i]);
                     let values = swiglu(runtime.isa, &gate[i], &up[i], experts.alpha, experts.limit);
                     let at = pair as usize * units + rows.start;
                     // SAFETY: a pair belongs to one expert, and a tile's units to one task.
@@ -125,7 +145,14 @@ fn mlp1(runtime: &Runtime, t: &[f32], k: usize, experts: &Experts, groups: &Grou
 }
 
 /// out [pairs, D] from act [pairs, I].
-fn mlp2(runtime: &Runtime, act: &[f32], experts: &Experts, groups: &Groups, out: &mut [f32]) -> Result<()> {
+fn mlp2(
+    runtime: &Runtime,
+    act: &[f32],
+    experts: &Experts,
+    groups: &Groups,
+    inner: &Inner,
+    out: &mut [f32],
+) -> Result<()> {
     let Expert { down, .. } = &experts.experts[0];
     let (width, cols) = (down.rows(), down.cols());
     let input = Input::new(runtime, act, cols, down.kind())?;
@@ -146,6 +173,7 @@ fn mlp2(runtime: &Runtime, act: &[f32], experts: &Experts, groups: &Groups, out:
                 let rows = tile * TILE..((tile + 1) * TILE).min(width);
                 for (&pair, values) in pairs.iter().zip(&mut *values) {
                     add_bias(values, &expert.down_bias[rows.clone()]);
+                    inner.add_down(pair, rows.clone(), values);
                     let at = pair as usize * width + rows.start;
                     // SAFETY: a pair belongs to one expert, and a tile's rows to one task.
                     unsafe { out.part(at..at + rows.len()) }.copy_from_slice(&values[..rows.len()]);

@@ -6,10 +6,14 @@
 //! ```
 //!
 //! Tokens are gathered by expert, so an expert's weights are read once for all of its tokens. Sums over experts run
-//! best route first. The dot products are those of `cpu::dot`.
+//! best route first. The dot products are those of `cpu::dot`. Adapters add to gate, up and the output of each expert
+//! (`adapter.rs`).
 //!
 //! Shapes: t, x [T, D]; G, U [I, D]; D_e [D, I]; act [T k, I], its rows called pairs (token * k + slot).
 
+mod adapter;
+#[cfg(test)]
+mod adapter_tests;
 mod cpu;
 #[cfg(test)]
 mod reference;
@@ -22,10 +26,12 @@ mod train_tests;
 use crate::arena::Arena;
 use crate::cpu::dot::quantize;
 use crate::cpu::dot::{Lists, Panels};
+use crate::ops::low_rank::Slots;
 use crate::ops::router::Routes;
 use crate::{Matrix, Phase, Precision, Result, Step, Tensor};
 
-pub use train::{ExpertGrad, Hidden, backward, train_scratch_bytes};
+pub use adapter::{ExpertsAdapter, ExpertsAdapterGrad, Pair};
+pub use train::{ExpertGrad, ExpertsGrad, Hidden, backward, train_scratch_bytes};
 
 /// One expert. Gate and up rows lie interleaved in some layouts and apart in others; as matrices they are two views.
 pub struct Expert {
@@ -51,6 +57,24 @@ pub struct Experts {
     pub limit: f32,
     /// 1.702.
     pub alpha: f32,
+    /// What is attached, by slot.
+    pub adapters: Slots<ExpertsAdapter>,
+}
+
+impl Experts {
+    /// Without adapters.
+    pub fn new(experts: Vec<Expert>, limit: f32, alpha: f32) -> Self {
+        Self { experts, limit, alpha, adapters: Slots::default() }
+    }
+
+    /// Attaches an adapter in `slot`.
+    ///
+    /// # Panics
+    /// Where its sizes are not those of the experts.
+    pub fn attach(&mut self, slot: usize, adapter: ExpertsAdapter) {
+        adapter.check(self.experts.len(), self.experts[0].down.rows(), self.experts[0].gate.rows());
+        self.adapters.put(slot, adapter);
+    }
 }
 
 /// x += the routed experts of t.
@@ -58,8 +82,13 @@ pub fn add_forward(step: &mut Step, t: &Tensor, routes: &Routes, experts: &Exper
     let first = &experts.experts[0];
     assert!(t.cols() == first.gate.cols() && x.cols() == first.down.rows() && t.rows() == x.rows(), "experts: shapes");
     match step.phase {
-        Phase::Inference => cpu::add_forward(step.runtime, t.host(), routes, experts, x.host_mut())?,
-        Phase::Training => drop(train::add_forward(step.runtime, t.host(), routes, experts, x.host_mut())?),
+        Phase::Inference => {
+            let slots = if experts.adapters.is_empty() { Vec::new() } else { step.slots(t.rows()) };
+            cpu::add_forward(step.runtime, t.host(), routes, experts, &slots, x.host_mut())?;
+        }
+        Phase::Training => {
+            drop(train::add_forward(step.runtime, t.host(), routes, (experts, step.adapter()), x.host_mut())?);
+        }
     }
     step.made("experts", x);
     Ok(())
@@ -73,7 +102,7 @@ pub fn add_forward_saving(
     experts: &Experts,
     x: &mut Tensor,
 ) -> Result<Hidden> {
-    let hidden = train::add_forward(step.runtime, t.host(), routes, experts, x.host_mut())?;
+    let hidden = train::add_forward(step.runtime, t.host(), routes, (experts, step.adapter()), x.host_mut())?;
     step.made("experts", x);
     Ok(hidden)
 }
@@ -93,4 +122,9 @@ pub fn scratch_bytes(
     let first = int8(tokens, d) + Panels::scratch_bytes(threads, d);
     let second = int8(pairs, i) + Panels::scratch_bytes(threads, i) + Arena::size_of::<f32>(pairs * d);
     Arena::size_of::<f32>(pairs * i) + first.max(second)
+}
+
+/// Bytes of scratch besides those for adapters of at most `rank`, in either phase.
+pub fn adapter_scratch_bytes(tokens: usize, k: usize, rank: usize) -> usize {
+    2 * Arena::size_of::<f32>(tokens * k * rank)
 }

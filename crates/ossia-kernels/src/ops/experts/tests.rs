@@ -20,7 +20,7 @@ fn experts(numbers: &mut Numbers, kind: Kind, count: usize, units: usize) -> Exp
             down_bias: numbers.vec(D),
         }
     };
-    Experts { experts: (0..count).map(expert).collect(), limit: 7.0, alpha: 1.702 }
+    Experts::new((0..count).map(expert).collect(), 7.0, 1.702)
 }
 
 fn routes(runtime: &Runtime, per_token: usize, ids: &[u32]) -> Routes {
@@ -33,7 +33,7 @@ fn routes(runtime: &Runtime, per_token: usize, ids: &[u32]) -> Routes {
 
 fn run(runtime: &Runtime, t: &[f32], routes: &Routes, experts: &Experts, x: &[f32]) -> Vec<f32> {
     let mut y = x.to_vec();
-    cpu::add_forward(runtime, t, routes, experts, &mut y).unwrap();
+    cpu::add_forward(runtime, t, routes, experts, &[], &mut y).unwrap();
     y
 }
 

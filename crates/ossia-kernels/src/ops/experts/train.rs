@@ -10,8 +10,9 @@
 //! dt    = dgate G + dup U,  over the token's experts best first
 //! ```
 
+use super::adapter::{Adapted, ExpertsAdapterGrad};
 use super::cpu::{Groups, combine};
-use super::{Expert, Experts};
+use super::{Expert, Experts, ExpertsAdapter};
 use crate::arena::{Arena, Slice};
 use crate::cpu::columns::{self, ColumnSum};
 use crate::cpu::disjoint::Disjoint;
@@ -32,6 +33,15 @@ pub struct ExpertGrad<'a> {
     pub down_bias: &'a mut [f32],
 }
 
+/// Where the gradients of all experts are added. What is not there is frozen.
+#[derive(Default)]
+pub struct ExpertsGrad<'a> {
+    /// By id, or empty.
+    pub experts: Vec<ExpertGrad<'a>>,
+    /// Those of the step's adapter.
+    pub adapter: Option<ExpertsAdapterGrad<'a>>,
+}
+
 /// Gate and up before the clamps [pairs, 2 I], expert by expert.
 pub struct Hidden(Slice<f32>);
 
@@ -43,28 +53,35 @@ impl Hidden {
 }
 
 /// Rows of pairs, expert by expert.
-struct Pairs<'a> {
-    runtime: &'a Runtime,
+pub(super) struct Pairs<'a> {
+    pub runtime: &'a Runtime,
     experts: &'a Experts,
+    adapter: Option<&'a ExpertsAdapter>,
     routes: &'a Routes,
     groups: Groups,
     /// D, I.
-    sizes: (usize, usize),
+    pub sizes: (usize, usize),
 }
 
 impl<'a> Pairs<'a> {
-    fn new(runtime: &'a Runtime, experts: &'a Experts, routes: &'a Routes) -> Self {
+    fn new(runtime: &'a Runtime, (experts, slot): (&'a Experts, Option<usize>), routes: &'a Routes) -> Self {
         let first = &experts.experts[0];
         let sizes = (first.down.rows(), first.gate.rows());
-        Self { runtime, experts, routes, groups: Groups::new(routes, experts.experts.len()), sizes }
+        let adapter = experts.adapters.get(slot);
+        Self { runtime, experts, adapter, routes, groups: Groups::new(routes, experts.experts.len()), sizes }
     }
 
-    fn len(&self) -> usize {
+    pub fn len(&self) -> usize {
         self.groups.pairs.len()
     }
 
+    /// The pairs with their adapter.
+    fn adapted(&'a self) -> Option<Adapted<'a>> {
+        self.adapter.map(|adapter| Adapted { pairs: self, adapter })
+    }
+
     /// The rows of each active expert.
-    fn blocks(&self) -> impl Iterator<Item = (usize, &'a Expert, std::ops::Range<usize>)> + '_ {
+    pub fn blocks(&self) -> impl Iterator<Item = (usize, &'a Expert, std::ops::Range<usize>)> + '_ {
         self.groups.active.iter().map(|(e, rows)| (*e, &self.experts.experts[*e], rows.clone()))
     }
 
@@ -100,6 +117,9 @@ impl<'a> Pairs<'a> {
         }
         gemm::apply(self.runtime, &products)?;
         drop(products);
+        if let Some(adapted) = self.adapted() {
+            adapted.add_gate_up(View::new(t, d), &mut h)?;
+        }
         Ok(h)
     }
 
@@ -138,8 +158,14 @@ impl<'a> Pairs<'a> {
     }
 }
 
-pub fn add_forward(runtime: &Runtime, t: &[f32], routes: &Routes, experts: &Experts, x: &mut [f32]) -> Result<Hidden> {
-    let pairs = Pairs::new(runtime, experts, routes);
+pub fn add_forward(
+    runtime: &Runtime,
+    t: &[f32],
+    routes: &Routes,
+    (experts, slot): (&Experts, Option<usize>),
+    x: &mut [f32],
+) -> Result<Hidden> {
+    let pairs = Pairs::new(runtime, (experts, slot), routes);
     let (d, i) = pairs.sizes;
     let rows = pairs.gather(t)?;
     let h = pairs.gate_up(&rows)?;
@@ -154,6 +180,9 @@ pub fn add_forward(runtime: &Runtime, t: &[f32], routes: &Routes, experts: &Expe
     let mut down = runtime.arena.take::<f32>(pairs.len() * d)?;
     let out = Disjoint::new(&mut down);
     pairs.apply(View::new(&act, i), &out, Write::Set, |e| (Weight::Rows(&e.down), Some(&e.down_bias)))?;
+    if let Some(adapted) = pairs.adapted() {
+        adapted.add_down(View::new(&act, i), &mut down)?;
+    }
     combine(runtime, &down, Some(&pairs.places()), routes, d, x);
     Ok(Hidden(h))
 }
@@ -169,14 +198,16 @@ pub fn backward(
     experts: &Experts,
     hidden: Option<Hidden>,
     dy: &Tensor,
-    grads: &mut [ExpertGrad],
+    grads: &mut ExpertsGrad,
     dt: &mut Tensor,
     d_weights: &mut [f32],
 ) -> Result<()> {
     let runtime = step.runtime;
-    let pairs = Pairs::new(runtime, experts, routes);
+    let pairs = Pairs::new(runtime, (experts, step.adapter()), routes);
+    let adapted = pairs.adapted();
     let (d, i) = pairs.sizes;
-    assert!(grads.len() == experts.experts.len() && d_weights.len() == pairs.len(), "experts: shapes");
+    let all = grads.experts.len();
+    assert!((all == 0 || all == experts.experts.len()) && d_weights.len() == pairs.len(), "experts: shapes");
     assert!(t.cols() == d && dy.cols() == d && dt.cols() == d && dt.rows() == t.rows(), "experts: shapes");
     let (t_rows, mut dy_rows) = (pairs.gather(t.host())?, pairs.gather(dy.host())?);
     let mut h = match hidden {
@@ -186,12 +217,27 @@ pub fn backward(
     let mut u = runtime.arena.take::<f32>(pairs.len() * i)?;
     let out = Disjoint::new(&mut u);
     pairs.apply(View::new(&dy_rows, d), &out, Write::Set, |e| (Weight::Columns(&e.down), None))?;
+    let v = adapted.as_ref().map(|a| a.back_down(View::new(&dy_rows, d), &mut u)).transpose()?;
     activation_gradients(&pairs, &dy_rows, &mut h, &mut u, d_weights);
-    add_weight_gradients(&pairs, (&t_rows, &dy_rows, &h, &u), grads)?;
+    if !grads.experts.is_empty() {
+        add_weight_gradients(&pairs, (&t_rows, &dy_rows, &h, &u), &mut grads.experts)?;
+    }
+    let dh = View::new(&h, 2 * i);
+    if let (Some(adapted), Some(v), Some(grad)) = (&adapted, v, &mut grads.adapter) {
+        adapted.add_down_gradients(View::new(&u, i), View::new(&dy_rows, d), &v, grad)?;
+    }
+    let v = adapted.as_ref().map(|a| a.back_gate_up(dh)).transpose()?;
+    if let (Some(adapted), Some(v), Some(grad)) = (&adapted, &v, &mut grads.adapter) {
+        adapted.add_gate_up_gradients(View::new(&t_rows, d), dh, v, grad)?;
+    }
     drop((t_rows, u));
-    let (out, h) = (Disjoint::new(&mut dy_rows), View::new(&h, 2 * i));
-    pairs.apply(h.columns(0, i), &out, Write::Set, |e| (Weight::Columns(&e.gate), None))?;
-    pairs.apply(h.columns(i, i), &out, Write::Add, |e| (Weight::Columns(&e.up), None))?;
+    let out = Disjoint::new(&mut dy_rows);
+    pairs.apply(dh.columns(0, i), &out, Write::Set, |e| (Weight::Columns(&e.gate), None))?;
+    pairs.apply(dh.columns(i, i), &out, Write::Add, |e| (Weight::Columns(&e.up), None))?;
+    if let (Some(adapted), Some(v)) = (&adapted, &v) {
+        adapted.add_input(v, &out)?;
+    }
+    drop(v);
     let ones = vec![1.0; pairs.len()];
     dt.host_mut().fill(0.0);
     super::cpu::combine_weighted(runtime, &dy_rows, Some(&pairs.places()), (&ones, routes.per_token), d, dt.host_mut());
@@ -202,7 +248,7 @@ pub fn backward(
 fn activation_gradients(pairs: &Pairs, dy: &[f32], h: &mut [f32], u: &mut [f32], d_weights: &mut [f32]) {
     let (d, i) = pairs.sizes;
     let (h, u, d_weights) = (Disjoint::new(h), Disjoint::new(u), Disjoint::new(d_weights));
-    let Experts { experts, alpha, limit } = pairs.experts;
+    let Experts { experts, alpha, limit, .. } = pairs.experts;
     pairs.each(|row, pair| {
         let expert = &experts[pairs.routes.experts[pair] as usize];
         let dy = &dy[row * d..(row + 1) * d];

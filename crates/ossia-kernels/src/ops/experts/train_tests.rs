@@ -7,11 +7,11 @@ use crate::kv::PageTable;
 use crate::testing::{Numbers, close, equals_differences, f32s, f64s, runtimes, same_bits, tensor, training_step};
 use crate::{Bytes, DType, Runtime};
 
-const LIMIT: f64 = 7.0;
-const ALPHA: f64 = 1.702;
+pub(super) const LIMIT: f64 = 7.0;
+pub(super) const ALPHA: f64 = 1.702;
 
 /// Biases spread so far that units lie on both sides of both clamps.
-fn plain(numbers: &mut Numbers, d: usize, units: usize) -> Plain {
+pub(super) fn plain(numbers: &mut Numbers, d: usize, units: usize) -> Plain {
     let mut wide = |n| f64s(numbers, n).iter().map(|v| 9.0 * v).collect();
     let (gate_bias, up_bias) = (wide(units), wide(units));
     Plain {
@@ -24,7 +24,7 @@ fn plain(numbers: &mut Numbers, d: usize, units: usize) -> Plain {
     }
 }
 
-fn zeros(like: &mut Plain) -> Plain {
+pub(super) fn zeros(like: &mut Plain) -> Plain {
     let [gate, up, down, gate_bias, up_bias, down_bias] = like.parts().map(|part| vec![0.0; part.len()]);
     Plain { gate, up, down, gate_bias, up_bias, down_bias }
 }
@@ -81,7 +81,7 @@ fn matrix(rows: usize, cols: usize, values: &[f64]) -> Matrix {
     Matrix::new(DType::F32, rows, cols, Bytes::new(bytes)).unwrap()
 }
 
-fn experts(all: &[Plain], d: usize, units: usize) -> Experts {
+pub(super) fn experts(all: &[Plain], d: usize, units: usize) -> Experts {
     let expert = |e: &Plain| Expert {
         gate: matrix(units, d, &e.gate),
         up: matrix(units, d, &e.up),
@@ -90,10 +90,10 @@ fn experts(all: &[Plain], d: usize, units: usize) -> Experts {
         up_bias: f32s(&e.up_bias),
         down_bias: f32s(&e.down_bias),
     };
-    Experts { experts: all.iter().map(expert).collect(), limit: LIMIT as f32, alpha: ALPHA as f32 }
+    Experts::new(all.iter().map(expert).collect(), LIMIT as f32, ALPHA as f32)
 }
 
-fn routes(runtime: &Runtime, k: usize, ids: &[u32]) -> Routes {
+pub(super) fn routes(runtime: &Runtime, k: usize, ids: &[u32]) -> Routes {
     let mut experts: Slice<u32> = runtime.arena.take(ids.len()).unwrap();
     let mut weights: Slice<f32> = runtime.arena.take(ids.len()).unwrap();
     experts.copy_from_slice(ids);
@@ -119,10 +119,11 @@ fn run(runtime: &Runtime, experts: &Experts, ids: &[u32], t: &[f64], dy: &[f64],
     let hidden = add_forward_saving(&mut step, &t, &routes, experts, &mut y).unwrap();
     let mut store: Vec<[Vec<f32>; 4]> =
         experts.experts.iter().map(|_| [2 * units * d, 2 * units, units * d, d].map(|n| vec![0.0; n])).collect();
-    let mut grads: Vec<ExpertGrad> = store
+    let experts_grad = store
         .iter_mut()
         .map(|[gate_up, gate_up_bias, down, down_bias]| ExpertGrad { gate_up, gate_up_bias, down, down_bias })
         .collect();
+    let mut grads = ExpertsGrad { experts: experts_grad, adapter: None };
     let mut dt = tensor(runtime, tokens, d, &vec![f32::NAN; tokens * d]);
     let mut dw = vec![f32::NAN; ids.len()];
     backward(&mut step, &t, &routes, experts, Some(hidden), &dy, &mut grads, &mut dt, &mut dw).unwrap();

@@ -1,7 +1,8 @@
 //! y = W x + b, and y += W x + b onto the residual stream.
 //!
 //! Shapes: x [T, K], W [N, K], b [N], y [T, N]. W may be stacked from parts (q, k and v of a checkpoint that keeps
-//! them apart), so that the input is prepared once. The arithmetic is that of `cpu::dot`.
+//! them apart), so that the input is prepared once. The arithmetic is that of `cpu::dot`. Adapters that are attached are
+//! added last (`ops::low_rank`), to the rows of those sequences that go through them.
 
 mod backward;
 mod cpu;
@@ -12,10 +13,11 @@ mod tests;
 
 use crate::cpu::dot::quantize;
 use crate::cpu::dot::{Lists, Panels};
-use crate::{Matrix, Phase, Precision, Result, Step, Tensor};
+use crate::ops::low_rank::{self, LowRank, Share, Slots};
+use crate::{Matrix, Phase, Precision, Result, Runtime, Step, Tensor};
 
+pub(crate) use backward::gradients;
 pub use backward::{LinearGrad, Write, backward};
-pub(crate) use backward::{add_gradients, input_gradient};
 
 /// Some rows of a linear layer.
 pub struct Part {
@@ -28,6 +30,7 @@ pub struct Part {
 /// A linear layer: parts of one format, one under the other.
 pub struct Linear {
     parts: Vec<Part>,
+    adapters: Slots<Vec<LowRank>>,
 }
 
 impl Linear {
@@ -41,7 +44,32 @@ impl Linear {
             assert!(part.weight.cols() == first.cols() && part.weight.kind() == first.kind(), "linear: unlike parts");
             assert!(part.bias.as_ref().is_none_or(|b| b.len() == part.weight.rows()), "linear: bias length");
         }
-        Self { parts }
+        Self { parts, adapters: Slots::default() }
+    }
+
+    /// Attaches the parts of an adapter in `slot`, for ranges of outputs that do not overlap.
+    ///
+    /// # Panics
+    /// Where widths differ, or ranges overlap or lie outside.
+    pub fn attach(&mut self, slot: usize, adapter: Vec<LowRank>) {
+        let mut end = 0;
+        for low_rank in &adapter {
+            let outputs = low_rank.outputs();
+            assert!(low_rank.cols() == self.cols() && outputs.start >= end, "linear: adapters fit, in order");
+            end = outputs.end;
+        }
+        assert!(end <= self.rows(), "linear: adapters fit");
+        self.adapters.put(slot, adapter);
+    }
+
+    /// Takes away what is attached in `slot`.
+    pub fn detach(&mut self, slot: usize) {
+        self.adapters.clear(slot);
+    }
+
+    /// The parts of the adapter in `slot`; none for the base.
+    pub fn adapter(&self, slot: Option<usize>) -> &[LowRank] {
+        self.adapters.get(slot).map_or(&[], Vec::as_slice)
     }
 
     /// The parts, top to bottom.
@@ -92,7 +120,38 @@ pub fn scratch_bytes(precision: Precision, threads: usize, tokens: usize, cols: 
 /// The products, for ops that have a linear layer inside too.
 pub(crate) fn apply(step: &Step, x: &[f32], linear: &Linear, y: &mut [f32], write: Write) -> Result<()> {
     match step.phase {
-        Phase::Inference => cpu::forward(step.runtime, x, linear, y, write),
-        Phase::Training => backward::apply(step.runtime, x, linear, y, write),
+        Phase::Inference => {
+            cpu::forward(step.runtime, x, linear, y, write)?;
+            add_adapters(step, x, linear, y)
+        }
+        Phase::Training => backward::apply(step.runtime, x, linear, step.adapter(), y, write),
     }
+}
+
+/// y += what each row's adapter says.
+fn add_adapters(step: &Step, x: &[f32], linear: &Linear, y: &mut [f32]) -> Result<()> {
+    if linear.adapters.is_empty() {
+        return Ok(());
+    }
+    let slots = step.slots(x.len() / linear.cols());
+    let rows_of = |slot: usize| (0..slots.len() as u32).filter(|&row| slots[row as usize] == Some(slot)).collect();
+    let used: Vec<(&Vec<LowRank>, Vec<u32>)> =
+        linear.adapters.used().map(|(slot, adapter)| (adapter, rows_of(slot))).collect();
+    let shares: Vec<Share> = used
+        .iter()
+        .filter(|(_, rows)| !rows.is_empty())
+        .flat_map(|(adapter, rows)| adapter.iter().map(move |low_rank| Share { low_rank, rows }))
+        .collect();
+    low_rank::add(step.runtime, x, &shares, y, linear.rows())
+}
+
+/// The products of training for plain numbers, for ops that have no step at hand.
+pub(crate) fn apply_training(
+    runtime: &Runtime,
+    x: &[f32],
+    linear: &Linear,
+    adapter: Option<usize>,
+    y: &mut [f32],
+) -> Result<()> {
+    backward::apply(runtime, x, linear, adapter, y, Write::Set)
 }

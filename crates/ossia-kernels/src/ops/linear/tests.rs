@@ -131,7 +131,7 @@ fn training_equals_the_reference_in_both_directions() {
             close(y.host(), &reference::forward(x.host(), &layer), 3e-6, "y");
             let (mut weight, mut bias) = (vec![0.0; n * k], vec![0.0; n]);
             let mut got = tensor(&runtime, tokens, k, &vec![f32::NAN; tokens * k]);
-            let mut grad = LinearGrad { weight: &mut weight, bias: &mut bias };
+            let mut grad = LinearGrad { weight: Some(&mut weight), bias: Some(&mut bias), low_rank: Vec::new() };
             backward(&mut step, &x, &layer, &dy, &mut grad, &mut got, Write::Set).unwrap();
             close(got.host(), &dx, 3e-6, "dx");
             close(&weight, &dw, 3e-6, "dW");

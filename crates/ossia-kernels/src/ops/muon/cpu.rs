@@ -117,7 +117,7 @@ fn round(
     let out = Disjoint::new(next);
     let product = |p: &Place| Product {
         x: View::new(&second[square(p)], p.rows),
-        weight: Weight::PlainColumns(&x[whole(p)], p.cols),
+        weight: Weight::PlainColumns(View::new(&x[whole(p)], p.cols)),
         bias: None,
         y: Target { data: &out, stride: p.cols, offset: p.start },
         write: Write::Add,
@@ -130,7 +130,7 @@ fn squares(runtime: &Runtime, places: &[Place], factors: &[(&[f32], usize)], out
     let out = Disjoint::new(out);
     let product = |(p, &(factor, cols)): (&Place, &(_, usize))| Product {
         x: View::new(factor, cols),
-        weight: Weight::PlainRows(factor, cols),
+        weight: Weight::PlainRows(View::new(factor, cols)),
         bias: None,
         y: Target { data: &out, stride: p.rows, offset: p.square },
         write: Write::Set,

@@ -8,13 +8,13 @@ use crate::cpu::gemm::View;
 use crate::cpu::lanes::{dot, fma, versions};
 use crate::{Result, Runtime, Step, Tensor};
 
-/// Adds to dg [D] and dx [T, D], where x [T, D] went in and dy [T, D] comes back.
+/// Adds to dg [D], unless it is frozen, and to dx [T, D], where x [T, D] went in and dy [T, D] comes back.
 pub fn backward(
     step: &mut Step,
     x: &Tensor,
     norm: &Norm,
     dy: &Tensor,
-    d_norm: &mut [f32],
+    d_norm: Option<&mut [f32]>,
     dx: &mut Tensor,
 ) -> Result<()> {
     assert!(x.rows() == dy.rows() && x.rows() == dx.rows() && x.cols() == dx.cols(), "rms_norm: shapes");
@@ -27,7 +27,7 @@ pub fn backward_logits_rows(
     x: &Tensor,
     norm: &Norm,
     dy: &Tensor,
-    d_norm: &mut [f32],
+    d_norm: Option<&mut [f32]>,
     dx: &mut Tensor,
 ) -> Result<()> {
     assert!(dy.rows() == step.logits_rows.len() && x.rows() == dx.rows() && x.cols() == dx.cols(), "rms_norm: shapes");
@@ -38,12 +38,15 @@ fn gradients(
     runtime: &Runtime,
     (x, dy): (&[f32], &[f32]),
     norm: &Norm,
-    d_norm: &mut [f32],
+    d_norm: Option<&mut [f32]>,
     dx: &mut [f32],
     rows: Option<&[u32]>,
 ) -> Result<()> {
     let d = norm.weight.len();
-    assert!(d_norm.len() == d && dy.len().is_multiple_of(d), "rms_norm: the gradient is as wide as the norm");
+    assert!(
+        d_norm.as_ref().is_none_or(|g| g.len() == d) && dy.len().is_multiple_of(d),
+        "rms_norm: the gradient is as wide as the norm"
+    );
     let mut terms = runtime.arena.take::<f32>(dy.len())?;
     let (dx, out) = (Disjoint::new(dx), Disjoint::new(&mut terms));
     runtime.pool.run_ranges(dy.len() / d, (1 << 13) / d + 1, |range, _| {
@@ -55,8 +58,10 @@ fn gradients(
             row_gradient(runtime.isa, x, norm, dy, dx, terms);
         }
     });
-    let out = Disjoint::new(d_norm);
-    columns::add(runtime, &[ColumnSum { rows: View::new(&terms, d), weights: None, out: &out, offset: 0, stride: 1 }]);
+    if let Some(d_norm) = d_norm {
+        let (out, rows) = (Disjoint::new(d_norm), View::new(&terms, d));
+        columns::add(runtime, &[ColumnSum { rows, weights: None, out: &out, offset: 0, stride: 1 }]);
+    }
     Ok(())
 }
 

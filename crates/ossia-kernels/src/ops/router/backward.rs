@@ -42,8 +42,8 @@ pub fn backward(
             choice(chosen, weights, &d_weights[i * k..(i + 1) * k], d);
         }
     });
-    linear::add_gradients(step.runtime, t.host(), router, &d_logits, grad)?;
-    linear::input_gradient(step.runtime, router, &d_logits, dt.host_mut(), Write::Add)
+    let io = (t.host(), &*d_logits);
+    linear::gradients(step.runtime, io, router, step.adapter(), grad, dt.host_mut(), Write::Add)
 }
 
 /// What the balancing and the z-loss say of one token's logits.

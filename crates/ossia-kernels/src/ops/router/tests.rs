@@ -79,7 +79,7 @@ fn gradients_equal_the_reference() {
             let (dx, d_weight, d_bias) =
                 crate::ops::linear::reference::backward(&wide(&x), &wide(&w), &d_logits, experts, d);
             let (mut weight, mut bias) = (vec![0.0; experts * d], vec![0.0; experts]);
-            let mut grad = LinearGrad { weight: &mut weight, bias: &mut bias };
+            let mut grad = LinearGrad { weight: Some(&mut weight), bias: Some(&mut bias), low_rank: Vec::new() };
             let mut dt = tensor(&runtime, tokens, d, &vec![0.0; tokens * d]);
             let balance = Balance { load: &load, z: 0.01 };
             backward(&mut step, &t, &router, (&routes, &logits), &dw, &balance, &mut grad, &mut dt).unwrap();

@@ -11,6 +11,7 @@ use ossia_kernels::quantize_mxfp4::{
 };
 use ossia_kernels::{DType, Matrix};
 
+use super::merge::Delta;
 use super::source::{Rows, not_finite};
 use crate::checkpoint::Result;
 use crate::gpt_oss::tensors::transpose;
@@ -102,14 +103,31 @@ pub(super) fn vector(values: &[f32], coding: Coding, tally: &mut Tally) -> Optio
     tally.compare(values, &read, false).then(|| kept.iter().flat_map(|k| k.to_le_bytes()).collect())
 }
 
-/// A matrix, row by row.
-pub(super) fn matrix(rows: &Rows, coding: Coding, tally: &mut Tally, sink: &mut Sink) -> Result<()> {
+/// A matrix, row by row, with what an adapter adds to it.
+pub(super) fn matrix(
+    rows: &Rows,
+    delta: Option<Delta>,
+    coding: Coding,
+    tally: &mut Tally,
+    sink: &mut Sink,
+) -> Result<()> {
+    let (mut values, mut sums) = (vec![0.0; rows.groups() * GROUP], vec![0.0; rows.groups() * GROUP]);
     let by_rows = if coding == Coding::Bf16Columns { Coding::Bf16 } else { coding };
     let mut out = Vec::with_capacity(CHUNK + (CHUNK >> 4));
     for row in 0..rows.rows() {
         let (matrix, at, tensor) = rows.at(row);
+        let delta = delta.filter(|delta| !delta.is_zero(row));
+        if let Some(delta) = delta {
+            matrix.row_into(at, &mut values);
+            delta.add(row, &mut values, &mut sums);
+        }
+        let merged = values.as_chunks().0;
         for group in 0..rows.groups() {
-            if !put_group(by_rows, matrix, at, group, &mut out, tally) {
+            let is_finite = match delta {
+                Some(_) => put_values(by_rows, &merged[group], &mut out, tally),
+                None => put_group(by_rows, matrix, at, group, &mut out, tally),
+            };
+            if !is_finite {
                 return Err(not_finite(tensor, &format!("in row {at} of a matrix, columns {} on", group * GROUP)));
             }
         }
@@ -130,7 +148,11 @@ fn put_group(coding: Coding, m: &Matrix, row: usize, group: usize, out: &mut Vec
         tally.values += GROUP as u64;
         return finite;
     }
-    let values = m.group(row, group);
+    put_values(coding, &m.group(row, group), out, tally)
+}
+
+/// Appends the bytes of 32 values; false where one is not finite, before or after.
+fn put_values(coding: Coding, values: &[f32; GROUP], out: &mut Vec<u8>, tally: &mut Tally) -> bool {
     if !values.iter().all(|v| v.is_finite()) {
         return false;
     }
@@ -139,17 +161,17 @@ fn put_group(coding: Coding, m: &Matrix, row: usize, group: usize, out: &mut Vec
         Coding::Bf16 | Coding::Bf16Columns => {
             let kept = values.map(bf16::from_f32);
             out.extend(kept.map(bf16::to_le_bytes).as_flattened());
-            return tally.compare(&values, &kept.map(bf16::to_f32), false);
+            return tally.compare(values, &kept.map(bf16::to_f32), false);
         }
-        Coding::Q8 => return put_q8(&values, out, tally),
-        Coding::Scales => out.push(scale_byte(&values)),
+        Coding::Q8 => return put_q8(values, out, tally),
+        Coding::Scales => out.push(scale_byte(values)),
         Coding::Blocks | Coding::Mxfp4 => {
-            let (scale, codes) = quantize_group(&values);
+            let (scale, codes) = quantize_group(values);
             match coding {
                 Coding::Blocks => out.extend(pack_pairs(&codes)),
                 _ => put_mxfp4(scale, &pack_halves(&codes), out),
             }
-            return tally.compare(&values, &codes.map(|code| mxfp4::value(code, scale)), true);
+            return tally.compare(values, &codes.map(|code| mxfp4::value(code, scale)), true);
         }
     }
     true

@@ -4,7 +4,7 @@
 //! rational approximation (relative error below 1.2e-9).
 
 /// A stream of random numbers.
-pub(super) struct Rng([u64; 4]);
+pub(in crate::gpt_oss) struct Rng([u64; 4]);
 
 impl Rng {
     /// Stream `index` of the family `key`.
@@ -42,7 +42,7 @@ fn mix(mut z: u64) -> u64 {
 }
 
 /// One number for seed, name and shape.
-pub(super) fn key(seed: u64, name: &str, shape: &[usize]) -> u64 {
+pub(in crate::gpt_oss) fn key(seed: u64, name: &str, shape: &[usize]) -> u64 {
     let bytes = name.bytes().map(u64::from);
     let sizes = shape.iter().map(|&d| d as u64);
     bytes

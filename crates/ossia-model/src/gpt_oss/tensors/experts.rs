@@ -29,7 +29,7 @@ impl Reader<'_> {
             Layout::Gguf => self.gguf_experts(layer)?,
             Layout::HuggingFace | Layout::Original => self.safetensors_experts(layer)?,
         };
-        Ok(Experts { experts, limit: self.config.swiglu_limit, alpha: self.config.swiglu_alpha })
+        Ok(Experts::new(experts, self.config.swiglu_limit, self.config.swiglu_alpha))
     }
 
     fn gguf_experts(&self, layer: usize) -> Result<Vec<Expert>> {

@@ -90,14 +90,14 @@ pub fn forward(
     })
 }
 
-/// The gradients of q, k, v (overwritten) and of the sinks (added to).
+/// The gradients of q, k, v (overwritten) and of the sinks (added to, unless frozen).
 pub fn backward(
     step: &Step,
     (qkv, sinks): (&[f32], &[f32]),
     shape: &Shape,
     (o, lse, d_o): (&[f32], &[f32], &[f32]),
     d_qkv: &mut [f32],
-    d_sinks: &mut [f32],
+    mut d_sinks: Option<&mut [f32]>,
 ) -> Result<()> {
     let (runtime, heads) = (step.runtime, shape.heads);
     let group = heads.query / heads.kv;
@@ -113,6 +113,7 @@ pub fn backward(
             // SAFETY: the op has checked the shapes; a task's rows and heads are its own.
             unsafe { backward_on(runtime.isa, &document, tiles, gradients, share) };
         })?;
+        let Some(d_sinks) = &mut d_sinks else { continue };
         for share in shares.chunks_exact(heads.query).take(some.len()) {
             d_sinks.iter_mut().zip(share).for_each(|(d, s)| *d += s);
         }

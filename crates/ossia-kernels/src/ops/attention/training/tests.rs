@@ -92,7 +92,7 @@ impl Case {
         let (o, lse) = forward_saving(&mut step, &qkv, &self.sinks, &shape).unwrap();
         let mut d_qkv = Tensor::scratch(&runtime.arena, self.tokens(), self.heads.row()).unwrap();
         let mut d_sinks = vec![0.0; self.heads.query];
-        backward(&step, &qkv, &self.sinks, &shape, &o, &lse, &d_o, &mut d_qkv, &mut d_sinks).unwrap();
+        backward(&step, &qkv, &self.sinks, &shape, &o, &lse, &d_o, &mut d_qkv, Some(&mut d_sinks)).unwrap();
         let copy = |t: &Tensor| t.host().to_vec();
         Results { o: copy(&o), lse: copy(&lse), d_qkv: copy(&d_qkv), d_sinks }
     }
@@ -102,7 +102,7 @@ fn step<'a>(runtime: &'a Runtime, lengths: &[usize], pages: &'a PageTable) -> St
     let mut end = 0;
     let sequence = |&length: &usize| {
         end += length;
-        Sequence { rows: end - length..end, start: 0, full: pages, sliding: pages }
+        Sequence { rows: end - length..end, start: 0, full: pages, sliding: pages, adapter: None }
     };
     let sequences = lengths.iter().map(sequence).collect();
     Step { runtime, phase: Phase::Training, sequences, kv: &mut [], logits_rows: vec![], tap: None }
@@ -311,7 +311,7 @@ fn seconds(case: &Case, isa: Isa) -> [f64; 2] {
         let (o, lse) = forward_saving(&mut step, &qkv, &case.sinks, &shape).unwrap();
         best[0] = best[0].min(start.elapsed().as_secs_f64());
         let start = Instant::now();
-        backward(&step, &qkv, &case.sinks, &shape, &o, &lse, &d_o, &mut d_qkv, &mut d_sinks).unwrap();
+        backward(&step, &qkv, &case.sinks, &shape, &o, &lse, &d_o, &mut d_qkv, Some(&mut d_sinks)).unwrap();
         best[1] = best[1].min(start.elapsed().as_secs_f64());
     }
     best

@@ -1,0 +1,182 @@
+//! Examples of a new skill for docs/training.md: a service desk with a tool, a way to think and a way to answer that nano was
+//! not trained on.
+//!
+//! `cargo run --release -p ossia-train --example desk -- FOLDER [OLD]` writes `train.jsonl` (2,000 conversations, and OLD
+//! of nano's own training data, so that it does not forget) and `test.jsonl` (300). A report (device, fault, room) is in
+//! one of the two files alone, by a hash of its content.
+
+use std::error::Error;
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::Path;
+
+use ossia_text::Role;
+use ossia_text::harmony::{ANALYSIS, Content, Effort, Message};
+use ossia_train::generate;
+use serde_json::{Map, Value, json};
+
+const NUM_TRAIN: u64 = 2000;
+const NUM_TEST: u64 = 300;
+/// One report in so many is kept for the test.
+const TEST_ONE_IN: u64 = 5;
+
+const DEVICES: &[&str] = &[
+    "printer", "screen", "phone", "lamp", "door", "heater", "fridge", "camera", "clock", "radio", "scanner", "keyboard",
+];
+const FAULTS: &[&str] = &[
+    "makes noise",
+    "is cold",
+    "is broken",
+    "does not start",
+    "smells of smoke",
+    "is stuck",
+    "leaks water",
+    "is too slow",
+    "shows nothing",
+    "stops at night",
+];
+const TEAMS: &[&str] = &["north", "south", "east", "west"];
+/// How it is said, and how it is said where it is urgent.
+const ASKS: &[&str] =
+    &["The {d} in room {r} {f}.", "In room {r} the {d} {f}.", "Room {r}: the {d} {f}.", "Our {d} {f}, room {r}."];
+const HURRY: &[&str] = &[" It is urgent.", " Please come at once.", " We need it today."];
+
+/// Splitmix64.
+struct Rng(u64);
+
+impl Rng {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, n: u64) -> u64 {
+        self.next() % n
+    }
+
+    fn pick<'a>(&mut self, list: &[&'a str]) -> &'a str {
+        list[self.below(list.len() as u64) as usize]
+    }
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let mut arguments = std::env::args().skip(1);
+    let folder = arguments.next().ok_or("wanted a folder to write to")?;
+    let num_old: u64 = arguments.next().map_or(Ok(0), |number| number.parse())?;
+    let folder = Path::new(&folder);
+    std::fs::create_dir_all(folder)?;
+    let old = (0..num_old).map(|index| old(&generate::training_sample(2, index)));
+    write(&folder.join("train.jsonl"), reports(1, false).take(NUM_TRAIN as usize).chain(old))?;
+    write(&folder.join("test.jsonl"), reports(2, true).take(NUM_TEST as usize))
+}
+
+fn write(path: &Path, lines: impl Iterator<Item = Value>) -> Result<(), Box<dyn Error>> {
+    let mut out = BufWriter::new(File::create(path)?);
+    for line in lines {
+        writeln!(out, "{line}")?;
+    }
+    out.flush()?;
+    Ok(())
+}
+
+/// Conversations about reports that are kept for the test, or about all others.
+fn reports(seed: u64, is_test: bool) -> impl Iterator<Item = Value> {
+    let mut rng = Rng(seed);
+    std::iter::repeat_with(move || report(&mut rng)).filter_map(move |(key, line)| {
+        let hash = key.bytes().fold(0xcbf2_9ce4_8422_2325u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
+        (Rng(hash).next().is_multiple_of(TEST_ONE_IN) == is_test).then_some(line)
+    })
+}
+
+/// What a report is about, and the conversation.
+fn report(rng: &mut Rng) -> (String, Value) {
+    let (device, fault, room) = (rng.pick(DEVICES), rng.pick(FAULTS), 100 + rng.below(900));
+    let urgent = rng.below(2) == 0;
+    let ask = rng.pick(ASKS).replace("{d}", device).replace("{f}", fault).replace("{r}", &room.to_string());
+    let ask = if urgent { ask + rng.pick(HURRY) } else { ask };
+    let (ticket, team) = (1000 + rng.below(9000), rng.pick(TEAMS));
+    let arguments = json!({"device": device, "fault": fault, "room": room, "urgent": urgent});
+    let when = if urgent { "today" } else { "this week" };
+    let line = json!({
+        "messages": [
+            {"role": "developer", "content": "You are the service desk."},
+            {"role": "user", "content": ask},
+            {"role": "assistant", "reasoning_content": format!("{device} / {fault} / {room} / {when}"), "tool_calls": [
+                {"id": "1", "type": "function", "function":
+                    {"name": "report_fault", "arguments": arguments.to_string()}}]},
+            {"role": "tool", "tool_call_id": "1", "content": json!({"ticket": ticket, "team": team}).to_string()},
+            {"role": "assistant", "content": format!("[{ticket}] {device}, room {room}: {fault}. Team {team} comes {when}.")},
+        ],
+        "tools": [{"type": "function", "function": {
+            "name": "report_fault",
+            "description": "Tells the house service",
+            "parameters": {"type": "object", "properties": {
+                "device": {"type": "string"}, "fault": {"type": "string"},
+                "room": {"type": "number"}, "urgent": {"type": "boolean"}},
+                "required": ["device", "fault", "room", "urgent"]},
+        }}],
+    });
+    (format!("{device} {fault} {room}"), line)
+}
+
+/// A generated conversation as chat JSON.
+fn old(sample: &generate::Sample) -> Value {
+    let mut line = Map::new();
+    let effort = match sample.effort {
+        Effort::Low => "low",
+        Effort::Medium => "medium",
+        Effort::High => "high",
+    };
+    line.insert("reasoning_effort".to_owned(), json!(effort));
+    let (mut messages, mut thought) = (Vec::new(), None);
+    for (place, message) in sample.conversation.messages.iter().enumerate() {
+        let text = message.content_text();
+        match message.author.role {
+            Role::System => line.extend(date(message).map(|date| ("date".to_owned(), date))),
+            Role::Developer => developer(message, &mut messages, &mut line),
+            Role::User => messages.push(json!({"role": "user", "content": text})),
+            Role::Tool => messages.push(json!({"role": "tool", "content": text})),
+            Role::Assistant if message.channel.as_deref() == Some(ANALYSIS) => thought = Some(text),
+            Role::Assistant => {
+                let mut said = json!({"role": "assistant", "reasoning_content": thought.take()});
+                match message.recipient.as_deref().and_then(|to| to.strip_prefix("functions.")) {
+                    Some(name) => said["tool_calls"] = json!([{"function": {"name": name, "arguments": text}}]),
+                    None => said["content"] = json!(text),
+                }
+                // What comes before the turn that a sample is about is given.
+                if place < sample.prompt {
+                    said["weight"] = json!(0);
+                }
+                messages.push(said);
+            }
+        }
+    }
+    line.insert("messages".to_owned(), Value::Array(messages));
+    Value::Object(line)
+}
+
+fn date(message: &Message) -> Option<Value> {
+    message.content.iter().find_map(|part| match part {
+        Content::SystemContent(system) => system.conversation_start_date.as_ref().map(|date| json!(date)),
+        _ => None,
+    })
+}
+
+fn developer(message: &Message, messages: &mut Vec<Value>, line: &mut Map<String, Value>) {
+    for part in &message.content {
+        let Content::DeveloperContent(content) = part else { continue };
+        if let Some(text) = &content.instructions {
+            messages.push(json!({"role": "developer", "content": text}));
+        }
+        let tools = content.tools.iter().flat_map(|namespaces| namespaces.values()).flat_map(|space| &space.tools);
+        let tools: Vec<Value> = tools
+            .map(|tool| {
+                json!({"type": "function", "function":
+                    {"name": tool.name, "description": tool.description, "parameters": tool.parameters}})
+            })
+            .collect();
+        line.insert("tools".to_owned(), Value::Array(tools));
+    }
+}
