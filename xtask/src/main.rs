@@ -8,6 +8,7 @@ mod fuzz;
 mod json;
 mod kill;
 mod kill_server;
+mod load;
 mod rng;
 mod served;
 mod tidy;
@@ -15,11 +16,12 @@ mod tidy;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: cargo xtask tidy | check | kill | fuzz-server | kill-server
+const USAGE: &str = "usage: cargo xtask tidy | check | kill | load | fuzz-server | kill-server
 
   tidy    the house's rules: lengths, openings, unsafe, crate arrows, op folders, banned words, dead files, links
   check   cargo fmt --check, cargo clippy, tidy, cargo test
   kill    [KILLS [SEED]] training runs that are killed at random times leave the bytes of an unbroken one; minutes
+  load    many clients against a server; `cargo xtask load` says more
   fuzz-server    [--requests N] [--seed N] [--from N] requests that mean harm: no fault, no hang, nothing told; minutes
   kill-server    [KILLS [SEED]] a server that is killed at random times has kept what it said that it has; minutes";
 
@@ -30,6 +32,7 @@ fn main() -> ExitCode {
         ["tidy"] => outcome(tidy::run(&root)),
         ["check"] => outcome(check::run(&root)),
         ["kill", ref args @ ..] => outcome(kill::run(&root, args)),
+        ["load", ref args @ ..] => outcome(load::run(&root, args)),
         ["fuzz-server", ref args @ ..] => outcome(fuzz::run(&root, args)),
         ["kill-server", ref args @ ..] => outcome(kill_server::run(&root, args)),
         ["help" | "-h" | "--help"] => {
