@@ -92,7 +92,8 @@ def tool_loops():
 
 def custom_tool():
     tool = {"type": "custom", "name": "pick", "format": {"type": "grammar", "syntax": "regex", "definition": "[ab]{3}"}}
-    response = ask("Hello!", tools=[tool], tool_choice="required", max_output_tokens=200)
+    # Without thinking: nano would think for ever about what it was not taught.
+    response = ask("Hello!", tools=[tool], tool_choice="required", reasoning={"effort": "none"})
     call = response.output[-1]
     equal((call.type, call.name, len(call.input)), ("custom_tool_call", "pick", 3))
 
@@ -111,7 +112,7 @@ def compacted():
     short = {"max_output_tokens": 60}
     compaction = client.responses.compact(model=MODEL, previous_response_id=first.id, extra_body=short)
     equal([item.type for item in compaction.output], ["message", "compaction"])
-    items = [item.to_dict() for item in compaction.output]
+    items = [item.to_dict(warnings=False) for item in compaction.output]
     response = ask([*items, {"role": "user", "content": SUM}], **short)
     assert response.usage.input_tokens > first.usage.input_tokens, response
 
@@ -168,5 +169,5 @@ def errors():
     assert "input[0]" in raises(openai.BadRequestError, lambda: ask(image)).param
 
 
-main("openai", [whole, streamed, followed, tool_loops, custom_tool, summary, compacted, parsed, cut, log_probabilities, background,
-                forgotten, errors])
+main("openai", [whole, streamed, followed, tool_loops, custom_tool, summary, compacted, parsed, cut, log_probabilities,
+                background, forgotten, errors])

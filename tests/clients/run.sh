@@ -12,7 +12,7 @@ root=$(cd "$here/../.." && pwd)
 export CLIENTS_HOME=${CLIENTS_HOME:-$root/target/clients} PYTHONDONTWRITEBYTECODE=1
 # name, package, scripts
 clients=(
-  "openai-python openai openai_chat.py openai_responses.py openai_kept.py"
+  "openai-python openai openai_chat.py openai_responses.py openai_kept.py openai_tuning.py"
   "openai-node openai openai_node.mjs"
   "openai-agents openai-agents openai_agents.py"
   "langchain-openai langchain-openai langchain_chat.py"
@@ -41,7 +41,7 @@ trap 'kill "${servers[@]}" 2>/dev/null; wait; rm -rf "$data"' EXIT
 serve() {
   local folder=$data/$1
   mkdir -p "$folder"
-  OPENAI_API_KEY=$("$OSSIA" keys add --name clients --scope infer --scope files --scope batch --data "$folder" --json |
+  OPENAI_API_KEY=$("$OSSIA" keys add --name clients --scope infer --scope files --scope batch --scope train --data "$folder" --json |
     python3 -c 'import json, sys; print(json.load(sys.stdin)["key"])') || exit 1
   "$OSSIA" serve --port 0 --data "$folder" "${@:2}" >"$folder/out" 2>"$folder/log" &
   servers+=($!)
