@@ -43,6 +43,7 @@ pub fn routes() -> Vec<Route> {
     let access = Access::Key(Scope::Infer);
     vec![
         Route::new("POST", "/v1/responses", access, post(create)),
+        Route::new("POST", "/v1/responses/compact", access, post(compact::create)),
         Route::new("POST", "/v1/responses/input_tokens", access, post(input_tokens)),
         Route::new("GET", "/v1/responses/{id}", access, get(read::retrieve)),
         Route::new("DELETE", "/v1/responses/{id}", access, delete(read::remove)),
@@ -136,8 +137,8 @@ struct ForLater {
     identity: Identity,
     date: String,
     seals: bool,
-}
     keep: Keep,
+}
 
 impl Keeper for ForLater {
     fn seal(&self, text: &str, ids: &[u32]) -> Option<String> {
@@ -166,8 +167,8 @@ fn in_our_words(error: ApiError) -> ApiError {
     };
     match error {
         ApiError::Invalid { param: Some(param), problem } => ApiError::Invalid { param: Some(rename(&param)), problem },
-        other => other,
         ApiError::ContextLength { prompt, context, .. } => ApiError::ContextLength { param: "input", prompt, context },
+        other => other,
     }
 }
 
