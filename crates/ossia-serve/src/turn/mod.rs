@@ -4,6 +4,7 @@
 //! model says them. A malformed generation is never an error and never loses text; dropping the stream cancels it.
 
 mod gate;
+mod grammar;
 mod ledger;
 mod opening;
 mod raw;

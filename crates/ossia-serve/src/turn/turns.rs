@@ -7,15 +7,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
 use futures_core::Stream;
-use ossia_engine::{Constraint, Engine, Event, Finish, Refused, Request, Ticket, TokenMask};
-use ossia_text::constrain::{ConstrainError, Constrainer, Matcher, Place};
+use ossia_engine::{Engine, Event, Finish, Refused, Request, Ticket};
+use ossia_text::constrain::{ConstrainError, Constrainer, Place};
 use ossia_text::{Harmony, RenderOptions, TextError};
 use tokio::sync::mpsc;
 
+use super::grammar::{Grammar, Helpers};
 use super::ledger::{Entry, Ledger};
 use super::raw::{RawRequest, RawStream};
 use super::reader::Reader;
 use super::{FinishReason, TurnEvent, TurnRequest};
+use crate::auth::Identity;
 use crate::error::ApiError;
 
 /// Everything that turns need: the engine and the model's text. Shared by all handlers.
@@ -23,6 +25,7 @@ pub struct Turns {
     engine: Engine,
     harmony: Harmony,
     constrainer: Constrainer,
+    helpers: Helpers,
     forbidden: Arc<[u32]>,
     stops: Arc<[u32]>,
     ledger: Arc<dyn Ledger>,
@@ -47,7 +50,8 @@ impl Turns {
         let constrainer = Constrainer::new(&harmony)?;
         let forbidden = harmony.tokenizer().unsampleable_ids(engine.limits().vocab).into();
         let stops = harmony.stop_ids().into();
-        Ok(Self { engine, harmony, constrainer, forbidden, stops, ledger, ears: Mutex::default() })
+        let helpers = Helpers::start();
+        Ok(Self { engine, harmony, constrainer, helpers, forbidden, stops, ledger, ears: Mutex::default() })
     }
 
     /// The engine.
@@ -63,6 +67,11 @@ impl Turns {
     /// Positions that prompt and answer share.
     pub fn context(&self) -> usize {
         self.engine.limits().context
+    }
+
+    /// An error where too much waits for a request of this client to begin soon.
+    pub fn expects(&self, identity: &Identity) -> Result<(), ApiError> {
+        self.engine.expects(identity.client).map_err(refused)
     }
 
     /// Begins a turn. Rendering and compiling may take some ten milliseconds: [`Turns::start`] does it elsewhere.
@@ -81,7 +90,7 @@ impl Turns {
             params,
             forbidden: Arc::clone(&self.forbidden),
             stops: Arc::clone(&self.stops),
-            constraint: Some(Box::new(Grammar(matcher))),
+            constraint: Some(Box::new(Grammar::new(matcher, &self.helpers))),
             client: identity.client,
             salt: identity.salt,
             prompt_logprobs: None,
@@ -216,19 +225,6 @@ impl Stream for TurnStream {
                 Poll::Ready(None) => self.take(Event::Finished(Finish::Failed("the engine is gone".to_owned()))),
             }
         }
-    }
-}
-
-/// The grammar as the engine asks for it.
-struct Grammar(Matcher);
-
-impl Constraint for Grammar {
-    fn mask(&mut self, allowed: &mut TokenMask) -> Result<(), String> {
-        self.0.mask(allowed.words()).map_err(|error| error.to_string())
-    }
-
-    fn accept(&mut self, token: u32) -> Result<(), String> {
-        self.0.accept(token).map_err(|error| error.to_string())
     }
 }
 
