@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware::from_fn_with_state;
+use axum::response::Response;
 use axum::routing::MethodRouter;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 
@@ -84,6 +85,9 @@ impl App {
     }
 }
 
+/// Makes a response of an error, in the form of a route's API.
+pub type Refusal = fn(ApiError) -> Response;
+
 /// One line of the table.
 pub struct Route {
     /// The method, in capitals.
@@ -94,6 +98,8 @@ pub struct Route {
     pub access: Access,
     /// What its body and its answer look like, for the description of the API.
     pub shapes: Shapes,
+    /// The form of a refusal, where the route generates: it refuses before it reads when too much waits already.
+    pub refusal: Option<Refusal>,
     handler: MethodRouter<Shared>,
 }
 
@@ -109,7 +115,7 @@ pub struct Shapes {
 impl Route {
     /// `handler` must serve `method` and no other.
     pub fn new(method: &'static str, path: &'static str, access: Access, handler: MethodRouter<Shared>) -> Self {
-        Self { method, path, access, shapes: Shapes::default(), handler }
+        Self { method, path, access, shapes: Shapes::default(), refusal: None, handler }
     }
 
     /// Its body is a `T`.
@@ -121,6 +127,12 @@ impl Route {
     /// Its answer is a `T`.
     pub fn gives<T: JsonSchema>(mut self) -> Self {
         self.shapes.answer = Some(|generator| generator.subschema_for::<T>());
+        self
+    }
+
+    /// It generates, so that it depends on how much waits.
+    pub fn generates(mut self, refusal: Refusal) -> Self {
+        self.refusal = Some(refusal);
         self
     }
 
@@ -152,8 +164,8 @@ pub fn table() -> Vec<Route> {
 /// The router over the whole table.
 pub fn router(app: Shared) -> Router {
     let mut router = Router::new();
-    for Route { path, access, handler, .. } in table() {
-        let guarded = handler.layer(from_fn_with_state((Arc::clone(&app), access), guard::keyed));
+    for Route { path, access, refusal, handler, .. } in table() {
+        let guarded = handler.layer(from_fn_with_state((Arc::clone(&app), access, refusal), guard::keyed));
         router = router.route(path, guarded);
     }
     router

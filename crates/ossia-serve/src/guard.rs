@@ -14,7 +14,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
 
-use crate::app::{Access, Shared};
+use crate::app::{Access, Refusal, Shared};
 use crate::auth::Identity;
 use crate::error::ApiError;
 use crate::ids;
@@ -123,8 +123,13 @@ fn preflight() -> Response {
     (StatusCode::NO_CONTENT, headers).into_response()
 }
 
-/// The layer around each route: who may use it.
-pub async fn keyed(State((app, access)): State<(Shared, Access)>, request: Request, next: Next) -> Response {
+/// The layer around each route: who may use it, and whether it can be served soon. That is decided before a byte of the
+/// body is read: a server that has too much to do must not spend itself on saying so.
+pub async fn keyed(
+    State((app, access, refusal)): State<(Shared, Access, Option<Refusal>)>,
+    request: Request,
+    next: Next,
+) -> Response {
     let scope = match access {
         Access::Open => return next.run(request).await,
         Access::AnyKey => None,
@@ -134,13 +139,19 @@ pub async fn keyed(State((app, access)): State<(Shared, Access)>, request: Reque
         Ok(identity) => identity,
         Err(error) => return error.into_response(),
     };
-    let mut response = match app.accounts.quotas.request(&identity) {
-        Err(error) => error.into_response(),
-        Ok(_) => handled(&app, &identity, request, next).await.unwrap_or_else(IntoResponse::into_response),
+    let mut response = match refused(&app, &identity, refusal) {
+        Some(response) => response,
+        None => handled(&app, &identity, request, next).await.unwrap_or_else(IntoResponse::into_response),
     };
     app.accounts.quotas.left(&identity).write(response.headers_mut());
     response.extensions_mut().insert(identity);
     response
+}
+
+/// What a request is told that is not taken: too much waits, or its key has had its share.
+fn refused(app: &Shared, identity: &Identity, refusal: Option<Refusal>) -> Option<Response> {
+    let busy = refusal.and_then(|refusal| Some(refusal(app.turns.expects(identity).err()?)));
+    busy.or_else(|| app.accounts.quotas.request(identity).err().map(IntoResponse::into_response))
 }
 
 /// Hands a request to its handler, followed by the audit log.

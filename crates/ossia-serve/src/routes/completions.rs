@@ -37,7 +37,7 @@ const MOST_COMPLETIONS: usize = 64;
 /// This file's part of the table.
 pub fn routes() -> Vec<Route> {
     let route = Route::new("POST", "/v1/completions", Access::Key(Scope::Infer), post(create));
-    vec![route.takes::<CompletionRequest>().gives::<Completion>()]
+    vec![route.takes::<CompletionRequest>().gives::<Completion>().generates(ApiError::into_response)]
 }
 
 async fn create(

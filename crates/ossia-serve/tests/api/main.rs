@@ -6,6 +6,7 @@ mod audit;
 mod batches;
 mod chat;
 mod completions;
+mod crowded;
 mod deploy;
 mod doors;
 mod ending;

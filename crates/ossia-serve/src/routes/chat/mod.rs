@@ -32,7 +32,7 @@ use crate::types::sampling::{self, MOST_CHOICES};
 /// This file's part of the table.
 pub fn routes() -> Vec<Route> {
     let route = Route::new("POST", "/v1/chat/completions", Access::Key(Scope::Infer), post(create));
-    vec![route.takes::<ChatRequest>().gives::<ChatCompletion>()]
+    vec![route.takes::<ChatRequest>().gives::<ChatCompletion>().generates(ApiError::into_response)]
 }
 
 /// What both kinds of answer begin with.

@@ -30,8 +30,8 @@ pub fn routes() -> Vec<Route> {
         Route::new("GET", "/api/tags", key, get(tags)),
         Route::new("POST", "/api/show", key, post(show)).takes::<OllamaModel>(),
         Route::new("POST", "/api/pull", key, post(pull)).takes::<OllamaModel>(),
-        Route::new("POST", "/api/chat", key, post(chat)).takes::<OllamaChat>(),
-        Route::new("POST", "/api/generate", key, post(generate)).takes::<OllamaGenerate>(),
+        Route::new("POST", "/api/chat", key, post(chat)).takes::<OllamaChat>().generates(busy),
+        Route::new("POST", "/api/generate", key, post(generate)).takes::<OllamaGenerate>().generates(busy),
     ]
 }
 
@@ -52,6 +52,10 @@ impl IntoResponse for OllamaError {
         response.headers_mut().remove("content-length");
         response
     }
+}
+
+fn busy(error: ApiError) -> Response {
+    OllamaError(error).into_response()
 }
 
 /// A body that is refused in Ollama's form.

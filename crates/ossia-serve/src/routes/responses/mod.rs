@@ -42,8 +42,8 @@ use run::{Job, Kept, Place, Telling};
 pub fn routes() -> Vec<Route> {
     let access = Access::Key(Scope::Infer);
     vec![
-        Route::new("POST", "/v1/responses", access, post(create)),
-        Route::new("POST", "/v1/responses/compact", access, post(compact::create)),
+        Route::new("POST", "/v1/responses", access, post(create)).generates(ApiError::into_response),
+        Route::new("POST", "/v1/responses/compact", access, post(compact::create)).generates(ApiError::into_response),
         Route::new("POST", "/v1/responses/input_tokens", access, post(input_tokens)),
         Route::new("GET", "/v1/responses/{id}", access, get(read::retrieve)),
         Route::new("DELETE", "/v1/responses/{id}", access, delete(read::remove)),

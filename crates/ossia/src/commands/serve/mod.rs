@@ -6,7 +6,9 @@ mod model;
 
 use std::net::{IpAddr, TcpListener};
 use std::path::PathBuf;
+use std::time::Duration;
 
+use ossia_engine::EngineOptions;
 use ossia_serve::audit::AuditOptions;
 use ossia_serve::auth::Scope;
 use ossia_serve::guard::Doors;
@@ -34,6 +36,9 @@ pub struct ServeArgs {
     /// Answers that are made at the same time; more requests wait
     #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=256))]
     parallel: u16,
+    /// Seconds that a request may have to wait until its answer begins; who would wait longer is refused at once
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..))]
+    longest_wait: u32,
     /// Tokens that all running answers can hold together [default: one whole context and 4096 for each other answer]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     kv_tokens: Option<u32>,
@@ -101,7 +106,9 @@ pub fn run(args: ServeArgs) -> Result<(), Failure> {
     let data = args.data.folder()?;
     let first_key = first_key(&data, args.no_key || args.no_first_key)?;
     start_log(args.log);
-    let loaded = model::load(&args.model, usize::from(args.parallel), args.kv_tokens, args.alias.clone())?;
+    let longest_wait = Duration::from_secs(args.longest_wait.into());
+    let engine = EngineOptions { longest_wait, ..EngineOptions::default() };
+    let loaded = model::load(&args.model, usize::from(args.parallel), args.kv_tokens, engine, args.alias.clone())?;
     let greeting = greeting::Greeting {
         at,
         is_tls: tls.is_some(),

@@ -28,11 +28,12 @@ pub struct Loaded {
     pub harmony: Harmony,
 }
 
-/// Loads the model for `parallel` answers at once.
+/// Loads the model for `parallel` answers at once, and starts its engine.
 pub fn load(
     args: &ModelArgs,
     parallel: usize,
     kv_tokens: Option<u32>,
+    engine: EngineOptions,
     aliases: Vec<String>,
 ) -> Result<Loaded, Failure> {
     let source = args.open()?;
@@ -57,7 +58,7 @@ pub fn load(
     let seen = format!("{} {} {} {precision}", env!("CARGO_PKG_VERSION"), served.id, served.num_bytes);
     let digest = Sha256::digest(seen.as_bytes());
     let fingerprint = digest.iter().take(5).fold("fp_".to_owned(), |text, byte| format!("{text}{byte:02x}"));
-    Ok(Loaded { model: served, fingerprint, engine: Engine::start(model, EngineOptions::default()), harmony })
+    Ok(Loaded { model: served, fingerprint, engine: Engine::start(model, engine), harmony })
 }
 
 /// The context that the user asks for, or the largest that fits: halved from the model's own until it does.
