@@ -287,10 +287,11 @@ impl<R: Runner> Core<R> {
         }
     }
 
-    fn share_out(&self) -> Vec<Share> {
+    fn share_out(&mut self) -> Vec<Share> {
         let sequences = self.running.values().map(|s| s.runnable(self.scheduler.served(s.client))).collect();
         let Shape { tokens, logits_rows, .. } = self.shape;
-        plan(sequences, Room { tokens, rows: logits_rows, prompt_tokens: self.options.prompt_tokens })
+        let prompt_tokens = self.options.prompt_tokens;
+        plan(self.scheduler.taking_part(sequences, prompt_tokens), Room { tokens, rows: logits_rows, prompt_tokens })
     }
 
     /// Pages for every share. Where there are too few, sequences give theirs up and their shares are dropped.

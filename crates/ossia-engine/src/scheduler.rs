@@ -7,6 +7,9 @@
 //!
 //! A step has room for so many tokens. Every sequence that decodes gets one; what is left goes to prompts, the least
 //! served client's first, but while others decode only a part of it, so that a long prompt does not hold them up.
+//!
+//! A step with many sequences takes several times as long as one with few. So while a client who holds few places waits
+//! for the beginning of an answer, those who hold many sit out a few steps: their owner, not their number, sets the pace.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -16,6 +19,12 @@ use ossia_model::Logits;
 pub const PROMPT_WEIGHT: u64 = 1;
 /// What a generated token counts: it takes a place in a step of its own.
 pub const OUTPUT_WEIGHT: u64 = 2;
+/// A sequence is at its beginning until so many tokens were generated: what is said first has a header before it.
+const BEGINNING: usize = 6;
+/// A client holds few places if another holds so many times as many.
+const FEW: usize = 4;
+/// Steps that others may sit out one after the other. Every step of all allows one more.
+const MOST_SAT_OUT: usize = 8;
 /// Clients without requests whose counters are remembered.
 const MOST_ABSENT: usize = 4096;
 
@@ -25,6 +34,8 @@ pub struct Scheduler {
     clients: BTreeMap<u64, Client>,
     /// No counter of a present client is below; never falls.
     floor: u64,
+    /// Steps that those who hold many places may sit out.
+    credit: usize,
 }
 
 #[derive(Default)]
@@ -64,12 +75,13 @@ impl Scheduler {
         entry.running -= 1;
     }
 
-    /// The request of each client that is to run next, with its client; the least served client's first.
+    /// The request of each client that is to run next, with its client; the least served client's first, among equals
+    /// that of the one of whom fewest run: who has just come starts at another's counter.
     pub fn heads(&self) -> Vec<(u64, u64)> {
-        let head = |(&client, c): (&u64, &Client)| c.waiting.front().map(|&id| (c.served, id, client));
+        let head = |(&client, c): (&u64, &Client)| c.waiting.front().map(|&id| (c.served, c.running, id, client));
         let mut heads: Vec<_> = self.clients.iter().filter_map(head).collect();
         heads.sort_unstable();
-        heads.into_iter().map(|(_, id, client)| (client, id)).collect()
+        heads.into_iter().map(|(_, _, id, client)| (client, id)).collect()
     }
 
     /// `id` waits no longer; it runs now where `runs`.
@@ -96,6 +108,22 @@ impl Scheduler {
         self.clients.get(&client).map_or(self.floor, |c| c.served)
     }
 
+    /// Who takes part in the next step: all, or only those of clients who hold few places, where one of these is at its
+    /// beginning. At least half of all steps are everybody's.
+    pub fn taking_part(&mut self, sequences: Vec<Runnable>, most_prompt: usize) -> Vec<Runnable> {
+        let places = |client: u64| self.clients.get(&client).map_or(0, |c| c.running);
+        let most = sequences.iter().map(|s| places(s.client)).max().unwrap_or(0);
+        let few = |s: &Runnable| places(s.client) * FEW <= most;
+        // A long prompt is a long step whoever sits it out.
+        let short = |s: &Runnable| few(s) && s.pending <= most_prompt;
+        if self.credit > 0 && sequences.iter().any(|s| short(s) && s.made < BEGINNING) {
+            self.credit -= 1;
+            return sequences.into_iter().filter(short).collect();
+        }
+        self.credit = (self.credit + 1).min(MOST_SAT_OUT);
+        sequences
+    }
+
     /// Raises the floor and forgets absent clients who would start at it anyway.
     fn update(&mut self) {
         let lowest = self.clients.values().filter(|c| c.present()).map(|c| c.served).min();
@@ -114,8 +142,12 @@ impl Scheduler {
 pub struct Runnable {
     /// Its number.
     pub id: u64,
+    /// Its client.
+    pub client: u64,
     /// What its client has had.
     pub served: u64,
+    /// Tokens that were generated.
+    pub made: usize,
     /// Tokens that are known and not computed, at least one.
     pub pending: usize,
     /// True where the one pending token was generated just now.

@@ -136,7 +136,8 @@ impl Sequence {
         let pending = self.tokens.len() - self.len;
         let all_logits = self.scores.as_ref().is_some_and(|s| !s.told);
         let decodes = pending == 1 && self.made() > 0;
-        Runnable { id: self.id, served, pending, decodes, all_logits, last_step: self.last_step }
+        let Self { id, client, last_step, .. } = *self;
+        Runnable { id, client, served, made: self.made(), pending, decodes, all_logits, last_step }
     }
 
     /// Tells the sink. An error where the request must end.

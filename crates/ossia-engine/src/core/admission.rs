@@ -1,7 +1,7 @@
 //! Who may begin: a place among the running, pages for all tokens that are known, and fairness where both are short.
 //!
-//! The least served client's request is next. Where it has no room, and has not begun yet, a client who has had more and
-//! holds more than his share makes room: his youngest sequences wait. So a client who floods the engine does not keep
+//! The least served client's request is next. Where it has no room, and has not begun yet, a client who has had no less
+//! and holds more than his share makes room: his youngest sequences wait. So a client who floods the engine does not keep
 //! another from his first token. A request that was made to wait does not do so to others, or two large ones would push
 //! each other out for ever.
 //!
@@ -21,16 +21,6 @@ use crate::sequence::Sequence;
 const MOST_PASSED: usize = 16;
 /// Clients whose requests are tried in a step.
 const MOST_TRIED: usize = 8;
-
-/// What came of a try.
-enum Tried {
-    /// It runs.
-    Begun,
-    /// Others made room; it is to be tried again.
-    RoomMade,
-    /// There is no room for it.
-    NoRoom,
-}
 
 /// A waiting request that is to run.
 struct Candidate {
@@ -53,43 +43,44 @@ impl<R: Runner> Core<R> {
         let mut heads = self.scheduler.heads();
         heads.truncate(MOST_TRIED);
         for (at, &(client, id)) in heads.iter().enumerate() {
-            match self.candidate(client, id).map(|candidate| self.try_one(&candidate)) {
-                Some(Tried::Begun) => {
-                    for (_, earlier) in &heads[..at] {
-                        self.waiting.entry(*earlier).and_modify(|waiting| waiting.passed += 1);
-                    }
-                    return true;
+            let Some(candidate) = self.candidate(client, id) else { continue };
+            if self.try_one(&candidate) {
+                for (_, earlier) in &heads[..at] {
+                    self.waiting.entry(*earlier).and_modify(|waiting| waiting.passed += 1);
                 }
-                Some(Tried::RoomMade) => return true,
-                Some(Tried::NoRoom) if self.waiting.get(&id).is_some_and(|w| w.passed >= MOST_PASSED) => return false,
-                Some(Tried::NoRoom) | None => {}
+                return true;
+            }
+            if self.waiting.get(&id).is_some_and(|waiting| waiting.passed >= MOST_PASSED) {
+                return false;
             }
         }
         false
     }
 
-    fn try_one(&mut self, candidate: &Candidate) -> Tried {
-        let place = self.running.len() < self.shape.sequences;
-        let hit = if place { self.look_up(candidate.id) } else { None };
-        let lacking = self.lacking(candidate.tokens, hit.as_ref());
-        if place && lacking == 0 {
-            self.start(candidate, hit);
-            return Tried::Begun;
+    /// True where it runs now. The room that others make is its own: nobody else is asked in between.
+    fn try_one(&mut self, candidate: &Candidate) -> bool {
+        loop {
+            let place = self.running.len() < self.shape.sequences;
+            let hit = if place { self.look_up(candidate.id) } else { None };
+            let lacking = self.lacking(candidate.tokens, hit.as_ref());
+            if place && lacking == 0 {
+                self.start(candidate, hit);
+                return true;
+            }
+            if let Some(hit) = hit {
+                self.give_back(hit);
+            }
+            // Alone it must run, if need be without the prefix whose partial pages it cannot copy.
+            if self.running.is_empty() {
+                self.start(candidate, None);
+                return true;
+            }
+            let victims = self.fair_victims(candidate, place, lacking);
+            if victims.is_empty() {
+                return false;
+            }
+            victims.into_iter().for_each(|victim| self.preempt(victim));
         }
-        if let Some(hit) = hit {
-            self.give_back(hit);
-        }
-        // Alone it must run, if need be without the prefix whose partial pages it cannot copy.
-        if self.running.is_empty() {
-            self.start(candidate, None);
-            return Tried::Begun;
-        }
-        let victims = self.fair_victims(candidate, place, lacking);
-        if victims.is_empty() {
-            return Tried::NoRoom;
-        }
-        victims.into_iter().for_each(|victim| self.preempt(victim));
-        Tried::RoomMade
     }
 
     fn candidate(&self, client: u64, id: u64) -> Option<Candidate> {
@@ -134,7 +125,8 @@ impl<R: Runner> Core<R> {
             return Vec::new();
         }
         let served = self.scheduler.served(candidate.client);
-        let more = |s: &&Sequence| self.scheduler.served(s.client) > served;
+        // Who has just come starts at the lowest counter: he has not had more than its owner.
+        let more = |s: &&Sequence| s.client != candidate.client && self.scheduler.served(s.client) >= served;
         let weight = |client: u64| {
             let own = self.running.values().filter(|s| s.client == client);
             if place { own.map(|s| s.tables.full.pages.len()).sum() } else { own.count() }
@@ -144,7 +136,9 @@ impl<R: Runner> Core<R> {
             return Vec::new();
         };
         let wanted = if place { candidate.tokens.div_ceil(PAGE) } else { 1 };
-        if weight(candidate.client) + wanted + usize::from(!place) > held {
+        // Among equals nobody is to hold more than the other afterwards, or they would take turns.
+        let margin = if place && self.scheduler.served(client) > served { 0 } else { wanted };
+        if weight(candidate.client) + wanted + margin > held {
             return Vec::new();
         }
         let youngest = self.running.values().rev().filter(|s| s.client == client);

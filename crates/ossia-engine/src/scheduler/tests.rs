@@ -19,6 +19,17 @@ fn the_least_served_client_is_next() {
 }
 
 #[test]
+fn among_equals_who_runs_least_is_next() {
+    let mut scheduler = Scheduler::default();
+    (0..3).for_each(|id| scheduler.enqueue(7, id));
+    scheduler.dequeue(7, 0, true);
+    scheduler.charge(7, 100);
+    scheduler.enqueue(8, 3);
+    assert_eq!((scheduler.served(7), scheduler.served(8)), (100, 100), "who comes starts where the others are");
+    assert_eq!(scheduler.heads(), [(8, 3), (7, 1)]);
+}
+
+#[test]
 fn a_pause_saves_up_nothing() {
     let mut scheduler = Scheduler::default();
     scheduler.enqueue(1, 0);
@@ -69,11 +80,11 @@ fn absent_clients_are_forgotten() {
 }
 
 fn prompt(id: u64, served: u64, pending: usize) -> Runnable {
-    Runnable { id, served, pending, decodes: false, all_logits: false, last_step: 0 }
+    Runnable { id, client: id, served, made: 0, pending, decodes: false, all_logits: false, last_step: 0 }
 }
 
 fn decoding(id: u64, last_step: u64) -> Runnable {
-    Runnable { decodes: true, last_step, ..prompt(id, 0, 1) }
+    Runnable { made: 100, decodes: true, last_step, ..prompt(id, 0, 1) }
 }
 
 const ROOM: Room = Room { tokens: 512, rows: 8, prompt_tokens: 128 };
@@ -112,4 +123,39 @@ fn a_prompt_that_wants_all_logits_is_cut_by_rows() {
     let shares = plan(vec![all, decoding(2, 0)], ROOM);
     assert_eq!(sizes(&shares), [(2, 1), (1, 7)]);
     assert_eq!(shares[1].logits, Logits::All);
+}
+
+/// A scheduler in which so many requests of clients 1, 2, … run.
+fn with_running(running: &[u64]) -> Scheduler {
+    let mut scheduler = Scheduler::default();
+    for (client, &count) in (1..).zip(running) {
+        for id in 0..count {
+            scheduler.enqueue(client, 100 * client + id);
+            scheduler.dequeue(client, 100 * client + id, true);
+        }
+    }
+    scheduler
+}
+
+#[test]
+fn who_holds_much_sits_out_while_another_begins() {
+    let of = |client: u64, made: usize, runnable: Runnable| Runnable { client, made, ..runnable };
+    let steps = |scheduler: &mut Scheduler, new: Runnable| -> Vec<usize> {
+        let mut all: Vec<_> = (0..8).map(|id| of(1, 100, decoding(id, 0))).collect();
+        all.extend([of(2, 100, decoding(8, 0)), new, of(4, 0, prompt(10, 0, 5000))]);
+        (0..20).map(|_| scheduler.taking_part(all.clone(), 128).len()).collect()
+    };
+    let mut scheduler = with_running(&[8, 1, 1, 1]);
+    let begun = steps(&mut scheduler, of(3, BEGINNING, decoding(9, 0)));
+    assert!(begun.iter().all(|&len| len == 11), "{begun:?}");
+    // By now others may sit out as many as there may be; then every other step is everybody's.
+    let begins = steps(&mut scheduler, of(3, 0, prompt(9, 0, 70)));
+    assert_eq!(begins[..MOST_SAT_OUT], [2; MOST_SAT_OUT], "who decodes and who begins, not the long prompt");
+    assert_eq!(begins[MOST_SAT_OUT..], [11, 2, 11, 2, 11, 2, 11, 2, 11, 2, 11, 2]);
+    for (running, new) in [(&[8, 1, 1, 1], prompt(9, 0, 129)), (&[8, 1, 3, 1], prompt(9, 0, 70))] {
+        let mut scheduler = with_running(running);
+        steps(&mut scheduler, of(3, BEGINNING, decoding(9, 0)));
+        let all = steps(&mut scheduler, of(3, 0, new));
+        assert!(all.iter().all(|&len| len == 11), "a long prompt, or not few places: {all:?}");
+    }
 }
