@@ -20,7 +20,7 @@ const USAGE: &str = "usage: cargo xtask load load | overload | flood | idle  [NA
    needs cargo build --release -p ossia
 
   load      streams=64 seconds=300 drop=0.2        so many streams at once, some dropped in the middle
-  overload  streams=16,32,64 seconds=20 times=10 workers=512   answers a second at capacity, and when more is asked for
+  overload  streams=16,24 seconds=10 rounds=3 times=10 workers=512   answers a second at capacity, and when more is asked for
   flood     flood=100 seconds=20                   one client alone, and beside so many requests of another
   idle      idle=2000 seconds=45                   one client alone, and beside slow connections of four kinds
 
