@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use ossia_model::{Logits, Paged};
 
+use crate::adapter::Errand;
 use crate::pages::Pages;
 use crate::prefix_cache::PrefixCache;
 use crate::queue::{Pace, Queue, weight};
@@ -254,6 +255,11 @@ impl<R: Runner> Core<R> {
         gone.into_iter().for_each(|id| self.end(id, Finish::Cancelled));
     }
 
+    /// Does something to the model between two steps.
+    pub fn run_errand(&mut self, errand: Errand) {
+        errand.run(&mut self.runner);
+    }
+
     /// Tells everybody who ended. To be called after what [`Core::stats`] says was published.
     pub fn tell_ended(&mut self) {
         std::mem::take(&mut self.ended).into_iter().for_each(|(who, finish)| who.finish(finish));
@@ -373,7 +379,7 @@ impl<R: Runner> Core<R> {
             self.running.get(&share.id).map(|s| Paged {
                 full: &s.tables.full,
                 sliding: &s.tables.sliding,
-                adapter: None,
+                adapter: s.adapter.as_ref().map(|adapter| adapter.slot()),
                 start: s.len,
                 tokens: &s.tokens[s.len..s.len + share.tokens],
                 logits: share.logits,

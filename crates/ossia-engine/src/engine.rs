@@ -3,13 +3,14 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use ossia_kernels::kv::PAGE;
 use ossia_model::Model;
 
+use crate::adapter::{Adapter, Errand, NewAdapter};
 use crate::core::{Arrival, Core, EngineOptions};
 use crate::queue::{Pace, Queue, weight};
 use crate::request::{Finish, Refused, Request, Sink};
@@ -54,7 +55,9 @@ struct Shared {
 #[derive(Default)]
 struct Inbox {
     arrivals: Vec<Arrival>,
+    errands: Vec<Errand>,
     next_id: u64,
+    next_adapter: u64,
     /// Requests that wait and never ran, and how fast they begin.
     queued: Queue,
     pace: Pace,
@@ -100,6 +103,11 @@ impl Shared {
         self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn errand(&self, inbox: &mut Inbox, errand: Errand) {
+        inbox.errands.push(errand);
+        self.wake(inbox);
+    }
+
     fn wake(&self, inbox: &mut Inbox) {
         inbox.woken = true;
         self.wake.notify_all();
@@ -131,9 +139,10 @@ impl Engine {
     }
 
     /// Takes a request, or says why not. Events follow on the engine's thread, the first one maybe before this returns.
-    pub fn submit(&self, request: Request, sink: Sink) -> Result<Ticket, Refused> {
+    pub fn submit(&self, mut request: Request, sink: Sink) -> Result<Ticket, Refused> {
         request.check(self.limits.vocab, self.limits.context)?;
         let weight = weight(&request);
+        request.salt = request.adapter.as_ref().map_or(request.salt, |adapter| adapter.salted(request.salt));
         let cancelled = Arc::new(AtomicBool::new(false));
         let mut inbox = self.shared.lock();
         inbox.admit(&self.options, request.client, weight)?;
@@ -152,6 +161,28 @@ impl Engine {
         let mut inbox = self.shared.lock();
         let typical = inbox.queued.typical();
         inbox.admit(&self.options, client, typical)
+    }
+
+    /// Brings an adapter to the model, for any number of requests; waits until the step that runs is over. An error, for a
+    /// person, where it does not fit the model, or is larger than was planned for.
+    pub fn attach(&self, new: NewAdapter) -> Result<Arc<Adapter>, String> {
+        let (told, heard) = mpsc::sync_channel(1);
+        let mut inbox = self.shared.lock();
+        if inbox.stopping {
+            return Err("the engine is stopping".to_owned());
+        }
+        let number = inbox.next_adapter;
+        inbox.next_adapter += 1;
+        self.shared.errand(&mut inbox, Errand::Attach(Box::new(new), told));
+        drop(inbox);
+        let slot = heard.recv().map_err(|_| "the engine has stopped".to_owned())??;
+        let shared = Arc::downgrade(&self.shared);
+        let gone = move |slot| {
+            if let Some(shared) = shared.upgrade() {
+                shared.errand(&mut shared.lock(), Errand::Detach(slot));
+            }
+        };
+        Ok(Adapter::new(slot, number, Box::new(gone)))
     }
 
     /// What was counted, as of the last step.
@@ -207,7 +238,8 @@ impl Drop for Ticket {
 
 /// The engine's thread.
 fn run<R: Runner>(core: &mut Core<R>, shared: &Shared) {
-    while let Some(arrivals) = next_arrivals(core, shared) {
+    while let Some((errands, arrivals)) = next_arrivals(core, shared) {
+        errands.into_iter().for_each(|errand| core.run_errand(errand));
         let begun = Instant::now();
         let step = AssertUnwindSafe(|| {
             arrivals.into_iter().for_each(|arrival| core.enqueue(arrival));
@@ -235,22 +267,24 @@ fn publish<R: Runner>(core: &mut Core<R>, shared: &Shared) {
     core.tell_ended();
 }
 
-/// What came since the last step; sleeps where nothing did and nothing is left to do. Nothing where the engine is to stop.
-fn next_arrivals<R: Runner>(core: &mut Core<R>, shared: &Shared) -> Option<Vec<Arrival>> {
+/// What came since the last step, what is to be done to the model first; sleeps where nothing did and nothing is left to
+/// do. Nothing where the engine is to stop.
+fn next_arrivals<R: Runner>(core: &mut Core<R>, shared: &Shared) -> Option<(Vec<Errand>, Vec<Arrival>)> {
     let mut inbox = shared.lock();
-    while core.is_idle() && inbox.arrivals.is_empty() && !inbox.stopping {
+    while core.is_idle() && inbox.arrivals.is_empty() && inbox.errands.is_empty() && !inbox.stopping {
         inbox.busy = false;
         inbox.woken = false;
         shared.idle.notify_all();
         inbox = shared.wake.wait_while(inbox, |inbox| !inbox.woken).unwrap_or_else(PoisonError::into_inner);
     }
     let arrivals = std::mem::take(&mut inbox.arrivals);
+    let errands = std::mem::take(&mut inbox.errands);
     if inbox.stopping {
         drop(inbox);
         arrivals.into_iter().for_each(|arrival| core.enqueue(arrival));
         return None;
     }
-    Some(arrivals)
+    Some((errands, arrivals))
 }
 
 #[cfg(test)]

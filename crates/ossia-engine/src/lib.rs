@@ -4,6 +4,7 @@
 //! runs, how prompts are cut, what the prefix cache holds or whether its pages were taken away for a while.
 #![forbid(unsafe_code)]
 
+mod adapter;
 mod core;
 mod engine;
 mod pages;
@@ -15,6 +16,7 @@ mod scheduler;
 mod sequence;
 mod stats;
 
+pub use adapter::{Adapter, NewAdapter};
 pub use core::EngineOptions;
 pub use engine::{Engine, Limits, Ticket};
 pub use request::{Constraint, Event, Finish, PromptLogprob, Refused, Request, Sink, TokenMask};

@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use ossia_kernels::ops::sample::{BadParam, Params, Sampled};
 
+use crate::adapter::Adapter;
+
 /// What one client asks for.
 pub struct Request {
     /// Token ids, at least one.
@@ -23,6 +25,8 @@ pub struct Request {
     pub client: u64,
     /// Only requests with the same salt share cached prefixes.
     pub salt: u64,
+    /// What the model has learned besides; none is the model as it is.
+    pub adapter: Option<Arc<Adapter>>,
     /// Report log probabilities of the prompt's tokens, with so many of the best.
     pub prompt_logprobs: Option<usize>,
 }

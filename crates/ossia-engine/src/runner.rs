@@ -7,6 +7,8 @@ use ossia_model::gpt_oss::config::LayerKind;
 use ossia_model::kv_cache::PageCounts;
 use ossia_model::{Error, Model, Paged};
 
+use crate::adapter::NewAdapter;
+
 /// A model that computes steps over pages that the engine gives out.
 pub trait Runner: Send + 'static {
     /// Rows of logits.
@@ -17,6 +19,12 @@ pub trait Runner: Send + 'static {
 
     /// One step. May be called again with the same work, whole or in parts, when it failed.
     fn step(&mut self, work: &[Paged]) -> Result<Self::Logits, StepError>;
+
+    /// Attaches an adapter; its slot is what [`Paged::adapter`] names. An error, for a person, where it does not fit.
+    fn attach(&mut self, new: &NewAdapter) -> Result<usize, String>;
+
+    /// Takes it away. No sequence names its slot any more.
+    fn detach(&mut self, slot: usize);
 
     /// Copies a page in all layers of a kind.
     fn copy_page(&mut self, kind: LayerKind, from: u32, to: u32);
@@ -90,6 +98,14 @@ impl Runner for Model {
             Ok(Err(error)) => Err(StepError::Whole(error.to_string())),
             Err(_) => Err(StepError::Whole("the model's step panicked; its message is in the server's log".into())),
         }
+    }
+
+    fn attach(&mut self, new: &NewAdapter) -> Result<usize, String> {
+        Model::attach(self, &new.parameters, &new.values).map_err(|error| error.to_string())
+    }
+
+    fn detach(&mut self, slot: usize) {
+        Model::detach(self, slot);
     }
 
     fn copy_page(&mut self, kind: LayerKind, from: u32, to: u32) {

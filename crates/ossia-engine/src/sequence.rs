@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use ossia_kernels::kv::PAGE;
 use ossia_kernels::ops::sample::{Sampled, Sampler};
 
+use crate::adapter::Adapter;
 use crate::pages::Tables;
 use crate::request::{Constraint, Event, Finish, PromptLogprob, Request, Sink, TokenMask};
 use crate::scheduler::Runnable;
@@ -24,6 +25,8 @@ pub struct Sequence {
     pub client: u64,
     /// See [`Request::salt`].
     pub salt: u64,
+    /// See [`Request::adapter`].
+    pub adapter: Option<Arc<Adapter>>,
     /// The prompt and what was generated.
     pub tokens: Vec<u32>,
     /// Tokens of the prompt.
@@ -68,7 +71,8 @@ impl Sequence {
     /// A request that was checked. Nothing, and the sink was told, where it has no sampler all the same.
     pub fn new(id: u64, request: Request, vocab: usize, sink: Sink, cancelled: Arc<AtomicBool>) -> Option<Self> {
         let weight = crate::queue::weight(&request);
-        let Request { prompt, params, forbidden, stops, limit, constraint, client, salt, prompt_logprobs } = request;
+        let Request { prompt, params, forbidden, stops, limit, constraint, client, salt, adapter, prompt_logprobs } =
+            request;
         let mut sampler = match Sampler::new(params, forbidden, vocab) {
             Ok(sampler) => sampler,
             Err(error) => {
@@ -83,6 +87,7 @@ impl Sequence {
             id,
             client,
             salt,
+            adapter,
             prompt: prompt.len(),
             tokens: prompt,
             len: 0,

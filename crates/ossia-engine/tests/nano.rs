@@ -7,10 +7,11 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
-use ossia_engine::{Engine, EngineOptions, Event, Finish, Limits, Refused, Request, Ticket};
+use ossia_engine::{Adapter, Engine, EngineOptions, Event, Finish, Limits, NewAdapter, Refused, Request, Ticket};
 use ossia_kernels::ops::sample::Params;
-use ossia_kernels::{Bytes, DType};
+use ossia_kernels::{Bytes, DType, Floats};
 use ossia_model::checkpoint::{Checkpoint, Metadata, RawTensor};
+use ossia_model::gpt_oss::adapter::{AdapterConfig, AdapterParameters, ExpertSharing, Targets};
 use ossia_model::gpt_oss::config::Config;
 use ossia_model::gpt_oss::synth;
 use ossia_model::{Model, Options};
@@ -49,6 +50,7 @@ fn request(prompt: Vec<u32>, limit: usize) -> Request {
         constraint: None,
         client: 0,
         salt: 0,
+        adapter: None,
         prompt_logprobs: None,
     }
 }
@@ -251,4 +253,96 @@ fn an_engine_that_is_dropped_tells_everybody() {
     for (_ticket, events) in &all {
         assert_eq!(events.iter().last(), Some(Event::Finished(Finish::Cancelled)));
     }
+}
+
+fn nano_config() -> Config {
+    let nano = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/nano");
+    Config::from_checkpoint(&Checkpoint::open(&nano).unwrap()).unwrap()
+}
+
+/// An adapter of random numbers, large enough to change every answer.
+fn random_adapter(config: &Config, rank: usize, seed: u64) -> NewAdapter {
+    let experts = Some(ExpertSharing::SharedOuter);
+    let targets = Targets { attention: true, experts, ..Targets::default() };
+    let parameters = AdapterParameters::of(config, &AdapterConfig { rank, alpha: 8.0, targets });
+    let mut state = seed;
+    let mut next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        ((state >> 40) as f32 / (1 << 24) as f32 - 0.5) * 0.3
+    };
+    let values = Floats::new((0..parameters.len()).map(|_| next()).collect());
+    NewAdapter { parameters, values }
+}
+
+fn through(adapter: Option<&Arc<Adapter>>, i: u32) -> Request {
+    Request { adapter: adapter.cloned(), ..varied(i) }
+}
+
+/// Base and two adapters in the same steps, with a prefix cache: each request gets the bits that it gets alone.
+#[test]
+fn requests_through_different_adapters_share_steps_and_nothing_else() {
+    let config = nano_config();
+    let with_adapters = |sequences| Options { adapter_rank: 4, ..options(sequences, 16_384, 128) };
+    let alone = start(with_adapters(1), EngineOptions { cache: false, ..EngineOptions::default() });
+    let attach = |engine: &Engine| [1, 2].map(|seed| engine.attach(random_adapter(&config, 4, seed)).unwrap());
+    let pick = |adapters: &[Arc<Adapter>; 2], i: u32| adapters.get(i as usize % 3).cloned();
+    let theirs = attach(&alone);
+    let wants: Vec<Vec<Event>> = (0..24)
+        .map(|i| {
+            let (_ticket, events) = submit(&alone, through(pick(&theirs, i).as_ref(), i));
+            said(events.iter())
+        })
+        .collect();
+    let base = start(options(1, 1024, 512), EngineOptions::default());
+    for i in [0_u32, 1, 2] {
+        let (_ticket, events) = submit(&base, varied(i));
+        assert_eq!(said(events.iter()) == wants[i as usize], i == 2, "only number 2 goes without an adapter");
+    }
+    let engine = start(with_adapters(16), EngineOptions { point_every: 64, ..EngineOptions::default() });
+    let adapters = attach(&engine);
+    for _ in 0..2 {
+        let all: Vec<_> = (0..24).map(|i| submit(&engine, through(pick(&adapters, i).as_ref(), i))).collect();
+        for (i, ((_ticket, events), want)) in all.iter().zip(&wants).enumerate() {
+            assert_eq!(&said(events.iter()), want, "request {i}");
+        }
+    }
+    assert!(engine.stats().cached_tokens > 1000, "{:?}", engine.stats());
+}
+
+/// An adapter that nobody holds any more is gone; who comes into its place finds nothing of it, in the cache either.
+#[test]
+fn an_adapter_goes_with_its_last_holder() {
+    let config = nano_config();
+    let engine = start(Options { adapter_rank: 4, ..options(4, 8192, 128) }, EngineOptions::default());
+    let first = engine.attach(random_adapter(&config, 4, 1)).unwrap();
+    let slot = first.slot();
+    let answer = |adapter: Option<&Arc<Adapter>>| {
+        let (_ticket, events) =
+            submit(&engine, Request { adapter: adapter.cloned(), ..request((0..200).collect(), 30) });
+        events.iter().collect::<Vec<_>>()
+    };
+    let cached = |events: &[Event]| match events.first() {
+        Some(Event::Started { cached }) => *cached,
+        other => panic!("{other:?}"),
+    };
+    let base = answer(None);
+    let one = answer(Some(&first));
+    assert_eq!((cached(&base), cached(&one)), (0, 0), "the base's cache is not the adapter's");
+    assert!(said(base) != said(one.clone()));
+    assert!(cached(&answer(Some(&first))) > 100);
+    // The request alone holds it from now on.
+    let (_ticket, events) = submit(&engine, Request { adapter: Some(first), ..request((0..200).collect(), 30) });
+    let second = engine.attach(random_adapter(&config, 4, 2)).unwrap();
+    assert_eq!(said(events.iter()), said(one.clone()), "a request keeps its adapter to its end");
+    assert!(engine.wait_idle(Duration::from_secs(60)));
+    drop(second);
+    let third = engine.attach(random_adapter(&config, 4, 3)).unwrap();
+    assert_eq!(third.slot(), slot, "the place is free again");
+    let other = answer(Some(&third));
+    assert_eq!(cached(&other), 0);
+    assert!(said(other) != said(one));
+    let refused = engine.attach(random_adapter(&config, 5, 1)).unwrap_err();
+    assert!(refused.contains("rank 5"), "{refused}");
+    let mini = Config::preset("mini", None).unwrap();
+    assert!(engine.attach(random_adapter(&mini, 4, 1)).is_err(), "another model's");
 }

@@ -11,6 +11,7 @@ use axum::response::Response;
 use axum::routing::MethodRouter;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 
+use crate::adapters::Adapters;
 use crate::audit::Audit;
 use crate::auth::{Auth, Identity, Scope};
 use crate::counters::Counters;
@@ -41,6 +42,8 @@ pub struct App {
     pub turns: Arc<Turns>,
     /// The model's names and numbers.
     pub model: ServedModel,
+    /// What it has learned besides, by name.
+    pub adapters: Adapters,
     /// Changes with the program and the model: the same one, the same seed, the same answer.
     pub fingerprint: String,
     /// Chain of thought before calls.
@@ -150,6 +153,7 @@ pub fn table() -> Vec<Route> {
         routes::completions::routes(),
         routes::conversations::routes(),
         routes::files::routes(),
+        routes::fine_tuning::routes(),
         routes::health::routes(),
         routes::metrics::routes(),
         routes::models::routes(),

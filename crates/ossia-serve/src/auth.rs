@@ -24,6 +24,8 @@ pub enum Scope {
     Files,
     /// Run batches.
     Batch,
+    /// Fine-tune models, which takes the machine for hours.
+    Train,
     /// Change the server.
     Admin,
     /// Read the metrics.
@@ -32,7 +34,7 @@ pub enum Scope {
 
 impl Scope {
     /// All of them.
-    pub const ALL: [Scope; 5] = [Scope::Infer, Scope::Files, Scope::Batch, Scope::Admin, Scope::Metrics];
+    pub const ALL: [Scope; 6] = [Scope::Infer, Scope::Files, Scope::Batch, Scope::Train, Scope::Admin, Scope::Metrics];
 
     /// The word on the command line and in errors.
     pub fn name(self) -> &'static str {
@@ -40,6 +42,7 @@ impl Scope {
             Scope::Infer => "infer",
             Scope::Files => "files",
             Scope::Batch => "batch",
+            Scope::Train => "train",
             Scope::Admin => "admin",
             Scope::Metrics => "metrics",
         }

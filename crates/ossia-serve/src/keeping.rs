@@ -11,6 +11,7 @@ use crate::reasoning::Sealer;
 use crate::routes::batches::Jobs;
 use crate::routes::responses::Runs;
 use crate::store::{Store, StoreError};
+use crate::training::Training;
 
 /// The database's file in the data directory.
 const DATABASE: &str = "ossia.db";
@@ -29,6 +30,8 @@ pub struct Keeping {
     pub runs: Runs,
     /// Batches that are being done.
     pub jobs: Jobs,
+    /// Fine-tuning jobs.
+    pub training: Training,
 }
 
 /// Why it could not be opened.
@@ -55,7 +58,8 @@ impl Keeping {
             tracing::warn!(failed, "responses were unfinished when the server stopped");
         }
         store.delete_incomplete_files().await?;
-        let keeping = Self { store, sealer, runs: Runs::default(), jobs: Jobs::default() };
+        let keeping =
+            Self { store, sealer, runs: Runs::default(), jobs: Jobs::default(), training: Training::default() };
         keeping.expire().await?;
         Ok(keeping)
     }
@@ -72,6 +76,7 @@ impl Keeping {
     pub async fn close(&self) {
         self.jobs.wait_idle().await;
         self.runs.wait_idle().await;
+        self.training.wait_idle().await;
         self.store.close().await;
     }
 }

@@ -6,6 +6,7 @@
 //! anything about the machine.
 #![forbid(unsafe_code)]
 
+pub mod adapters;
 pub mod app;
 pub mod audit;
 pub mod auth;
@@ -24,6 +25,7 @@ pub mod routes;
 pub mod server;
 pub mod store;
 pub mod tls;
+pub mod training;
 pub mod turn;
 pub mod types;
 pub mod ui;

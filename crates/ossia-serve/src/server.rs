@@ -7,12 +7,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ossia_engine::Engine;
+use ossia_model::gpt_oss::config::Config;
 use ossia_text::{Harmony, TextError};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 
+use crate::adapters::{AdapterError, Adapters};
 use crate::app::{App, router};
 use crate::audit::{Audit, AuditError, AuditOptions};
 use crate::auth::{Auth, Scope};
@@ -23,6 +25,7 @@ use crate::listener;
 use crate::models::ServedModel;
 use crate::reasoning::{MemoryLimits, ReasoningMemory};
 use crate::routes::batches;
+use crate::training::{self, TrainingOptions};
 use crate::turn::Turns;
 
 /// When it is told to go down, running requests may take so long.
@@ -52,6 +55,12 @@ pub struct ServerOptions {
     pub tls: Option<TlsAcceptor>,
     /// What the audit log is to be; None: there is none.
     pub audit: Option<AuditOptions>,
+    /// The model's shape, for adapters.
+    pub config: Config,
+    /// Adapters that everybody may use: their names and PEFT folders.
+    pub adapters: Vec<(String, PathBuf)>,
+    /// How fine-tuning jobs are done; None: there are none.
+    pub training: Option<TrainingOptions>,
 }
 
 /// Why a server does not start.
@@ -66,6 +75,9 @@ pub enum ServerError {
     /// The audit log.
     #[error(transparent)]
     Audit(#[from] AuditError),
+    /// A registered adapter.
+    #[error(transparent)]
+    Adapter(#[from] AdapterError),
     /// The model's vocabulary.
     #[error(transparent)]
     Text(#[from] TextError),
@@ -97,13 +109,20 @@ async fn serve(
     listener: TcpListener,
     ready: impl FnOnce(),
 ) -> Result<(), ServerError> {
-    let ServerOptions { data, database, model, fingerprint, doors, without_key, tls, audit } = options;
+    let ServerOptions { data, database, model, fingerprint, doors, without_key, tls, audit, .. } = options;
+    let ServerOptions { config, adapters: folders, training, .. } = options;
+    let jobs = training.as_ref().map_or_else(|| data.join("fine-tuning"), |training| training.folder.clone());
     let accounts = Arc::new(Accounts::default());
     let secret = keys::secret(&data, SERVER_SECRET)?;
     let audit = audit.map(|audit| Audit::open(&data, &secret, &model.id, &audit)).transpose()?;
+    let mut adapters = Adapters::new(config, jobs);
+    for (name, folder) in &folders {
+        adapters.register(&engine, name, folder)?;
+    }
     let app = Arc::new(App {
         turns: Arc::new(Turns::new(engine, harmony, Arc::clone(&accounts) as _)?),
         model,
+        adapters,
         fingerprint,
         memory: ReasoningMemory::new(MemoryLimits::default()),
         auth: Auth::open(&data, without_key)?,
@@ -122,6 +141,9 @@ async fn serve(
     let sweeping = tokio::spawn(sweep(Arc::clone(&app)));
     if let Err(error) = batches::resume(&app).await {
         tracing::error!(%error, "batches could not go on");
+    }
+    if let Some(options) = training {
+        training::start(&app, options);
     }
     ready();
     signals.next().await;

@@ -1,4 +1,4 @@
-//! What must last: responses, conversations, files, batches, in SQLite (a file in the data directory) or PostgreSQL.
+//! What must last: responses, conversations, files, batches, jobs, in SQLite (a file in the data directory) or PostgreSQL.
 //!
 //! Contract: a call that returned `Ok` is on the disk (WAL with a sync at every commit); every row has an owner, the id of
 //! the API key, and every query but those of the server's own upkeep names it, so another key's rows are as good as not
@@ -19,6 +19,7 @@ macro_rules! from_row {
 mod batches;
 mod conversations;
 mod files;
+mod jobs;
 mod responses;
 mod schema;
 #[cfg(test)]
@@ -33,6 +34,7 @@ use tokio::sync::{Mutex, MutexGuard};
 pub use batches::{BatchCounts, BatchItem, StoredBatch};
 pub use conversations::{Append, StoredConversation, StoredItem};
 pub use files::{CHUNK_BYTES, StoredFile};
+pub use jobs::{JobCheckpoint, JobEntry, JobList, JobNews, StoredJob};
 pub use responses::{Finished, NewResponse, StoredResponse, Turn};
 
 /// Connections to the database at once.

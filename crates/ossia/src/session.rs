@@ -5,10 +5,13 @@
 //! prints or reads: the caller is told what is said while it is said, and may break off at any token.
 
 use std::ops::ControlFlow;
+use std::path::Path;
 use std::time::Instant;
 
+use ossia_kernels::Floats;
 use ossia_kernels::ops::sample::Sampled;
 use ossia_model::Model;
+use ossia_model::gpt_oss::adapter::{AdapterParameters, peft};
 use ossia_model::kv_cache::Held;
 use ossia_text::harmony::{Content, DeveloperContent, Effort, Header, MessageEnd, MessageKind, SystemContent};
 use ossia_text::{Conversation, Event, Harmony, HarmonyParser, Message, ParsedMessage, RenderOptions, Role};
@@ -31,6 +34,8 @@ pub struct Start<'a> {
     pub prompt: &'a str,
     /// Tokens of an answer, where there is a limit.
     pub max_tokens: Option<usize>,
+    /// A fine-tuned adapter, a PEFT folder, through which the model answers.
+    pub adapter: Option<&'a Path>,
     /// Loads without saying so.
     pub quiet: bool,
 }
@@ -42,6 +47,8 @@ pub struct Session {
     sampling: SamplingArgs,
     conversation: Conversation,
     held: Held,
+    /// The slot of the adapter that it answers through.
+    adapter: Option<usize>,
     /// The tokens whose keys and values `held` holds, as many as `held.len`.
     tokens: Vec<u32>,
 }
@@ -150,9 +157,15 @@ impl Session {
             quiet: start.quiet,
         };
         check_room(prompt, model.options(&source, need)?.context, source.config.max_context)?;
-        let model = source.load(model, need)?.model;
-        let (held, tokens) = (Held::default(), Vec::new());
-        Ok(Self { model, harmony, sampling, conversation: start.conversation, held, tokens })
+        let adapter = start.adapter.map(|folder| peft::load(folder, &source.config)).transpose()?;
+        let rank = adapter.as_ref().map_or(0, |(parameters, _)| parameters.config().rank);
+        let mut model = source.load_for_adapter(model, need, rank)?.model;
+        let attach = |(parameters, values): (AdapterParameters, Vec<f32>)| {
+            model.attach(&parameters, &Floats::new(values)).map_err(|error| Failure::Message(error.to_string()))
+        };
+        let adapter = adapter.map(attach).transpose()?;
+        let (held, tokens) = (Held { adapter, ..Held::default() }, Vec::new());
+        Ok(Self { model, harmony, sampling, conversation: start.conversation, held, adapter, tokens })
     }
 
     /// The model.
@@ -222,6 +235,7 @@ impl Session {
         let reused = reusable(&self.tokens, &prompt);
         if reused == 0 {
             self.model.release(&mut self.held);
+            self.held.adapter = self.adapter;
         }
         sampler.see_prompt(&prompt[..reused]);
         let mut ear = Ear::new(self.harmony.completion_parser(), (reused, prompt.len()), listener);

@@ -152,7 +152,12 @@ impl ModelArgs {
 impl Source {
     /// Loads the weights, after saying what they will take.
     pub fn load(self, args: &ModelArgs, need: Need) -> Result<Loaded, Failure> {
-        let options = args.options(&self, need)?;
+        self.load_for_adapter(args, need, 0)
+    }
+
+    /// The same with room for an adapter of this rank.
+    pub fn load_for_adapter(self, args: &ModelArgs, need: Need, adapter_rank: usize) -> Result<Loaded, Failure> {
+        let options = Options { adapter_rank, ..args.options(&self, need)? };
         if !need.quiet {
             eprintln!("{}", plan_line(&Plan::new(&self.checkpoint, &self.config, &options), self.available));
         }

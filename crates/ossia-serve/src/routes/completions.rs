@@ -15,8 +15,10 @@ use axum::routing::post;
 use axum::{Extension, Json};
 use futures_core::Stream;
 use futures_util::{StreamExt, future};
+use ossia_engine::Adapter;
 
 use self::parts::{Part, Voice};
+use crate::adapters::Chosen;
 use crate::app::{Access, Route, Shared};
 use crate::auth::{Identity, Scope};
 use crate::clock;
@@ -47,23 +49,29 @@ async fn create(
 ) -> Result<Response, ApiError> {
     let is_stream = request.stream.unwrap_or(false);
     let wants_usage = request.stream_options.as_ref().and_then(|options| options.include_usage).unwrap_or(false);
+    let Chosen { name: model, adapter } = app.chosen(&identity, request.model.as_deref()).await?;
     let head = Completion {
         id: ids::new("cmpl")?.replacen('_', "-", 1),
         object: "text_completion",
         created: clock::now_s(),
-        model: app.model.named(request.model.as_deref())?,
+        model,
         system_fingerprint: app.fingerprint.clone(),
         choices: Vec::new(),
         usage: None,
     };
-    let (voices, n) = begin(&app, &identity, request).await?;
+    let (voices, n) = begin(&app, &identity, adapter, request).await?;
     match is_stream {
         true => Ok(sse(Chunks::new(head, voices, n, wants_usage))),
         false => whole(head, voices, n).await,
     }
 }
 
-async fn begin(app: &Shared, identity: &Identity, request: CompletionRequest) -> Result<(Vec<Voice>, usize), ApiError> {
+async fn begin(
+    app: &Shared,
+    identity: &Identity,
+    adapter: Option<Arc<Adapter>>,
+    request: CompletionRequest,
+) -> Result<(Vec<Voice>, usize), ApiError> {
     let n = sampling::integer(request.n, "n", 1, MOST_CHOICES, 1)? as usize;
     if request.suffix.as_ref().is_some_and(|suffix| !suffix.is_empty()) {
         return Err(ApiError::unsupported("suffix", "suffix: gpt-oss was not taught to fill a gap"));
@@ -92,6 +100,7 @@ async fn begin(app: &Shared, identity: &Identity, request: CompletionRequest) ->
                 limit: usize::try_from(limit.max(1)).unwrap_or(usize::MAX),
                 stop: stop.clone(),
                 prompt_logprobs: top.filter(|_| echo),
+                adapter: adapter.clone(),
                 identity: identity.clone(),
             };
             let stream = app.turns.begin_raw(request)?;

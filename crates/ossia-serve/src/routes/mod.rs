@@ -5,6 +5,7 @@ pub mod chat;
 pub mod completions;
 pub mod conversations;
 pub mod files;
+pub mod fine_tuning;
 pub mod health;
 pub mod lists;
 pub mod metrics;

@@ -12,7 +12,9 @@ pub(super) const SQLITE_SETTINGS: &str =
     "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA busy_timeout = 20000; PRAGMA secure_delete = ON";
 
 /// Never change a step that has been released; add one.
-const STEPS: [&[&str]; 1] = [&[
+const STEPS: [&[&str]; 2] = [KEPT, JOBS];
+
+const KEPT: &[&str] = &[
     "CREATE TABLE responses (
         id TEXT PRIMARY KEY, owner TEXT NOT NULL, created_at BIGINT NOT NULL, status TEXT NOT NULL,
         previous_id TEXT, conversation_id TEXT, background BIGINT NOT NULL, date TEXT NOT NULL,
@@ -41,7 +43,24 @@ const STEPS: [&[&str]; 1] = [&[
         batch_id TEXT NOT NULL, line BIGINT NOT NULL, custom_id TEXT NOT NULL, request TEXT NOT NULL,
         failed BIGINT, result TEXT, PRIMARY KEY (batch_id, line))",
     "CREATE UNIQUE INDEX batch_items_by_custom_id ON batch_items (batch_id, custom_id)",
-]];
+];
+
+const JOBS: &[&str] = &[
+    "CREATE TABLE jobs (
+        id TEXT PRIMARY KEY, owner TEXT NOT NULL, created_at BIGINT NOT NULL, number BIGINT NOT NULL,
+        status TEXT NOT NULL, finished_at BIGINT, last_step BIGINT NOT NULL, model TEXT, settings TEXT NOT NULL,
+        body TEXT NOT NULL)",
+    "CREATE INDEX jobs_by_owner ON jobs (owner, number)",
+    "CREATE INDEX jobs_by_status ON jobs (status)",
+    "CREATE UNIQUE INDEX jobs_by_model ON jobs (model)",
+    "CREATE TABLE job_events (
+        job_id TEXT NOT NULL, number BIGINT NOT NULL, id TEXT NOT NULL, body TEXT NOT NULL,
+        PRIMARY KEY (job_id, number))",
+    "CREATE UNIQUE INDEX job_events_by_id ON job_events (job_id, id)",
+    "CREATE TABLE job_checkpoints (
+        job_id TEXT NOT NULL, step BIGINT NOT NULL, id TEXT NOT NULL, body TEXT NOT NULL,
+        PRIMARY KEY (job_id, step))",
+];
 
 /// Brings the database to the newest version; refuses one that is newer than this program.
 pub(super) async fn migrate(store: &Store, is_sqlite: bool) -> Result<(), StoreError> {

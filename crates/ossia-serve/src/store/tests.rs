@@ -4,12 +4,12 @@ use serde_json::json;
 
 use super::*;
 
-async fn sqlite(folder: &tempfile::TempDir) -> Store {
+pub(super) async fn sqlite(folder: &tempfile::TempDir) -> Store {
     Store::open_sqlite(&folder.path().join("a name with spaces ? #.db")).await.unwrap()
 }
 
 /// Runs a test on every database there is. PostgreSQL's tables are shared by all tests: ids must differ.
-async fn on_each<F: AsyncFn(&Store)>(test: F) {
+pub(super) async fn on_each<F: AsyncFn(&Store)>(test: F) {
     let folder = tempfile::tempdir().unwrap();
     let store = sqlite(&folder).await;
     test(&store).await;
@@ -21,7 +21,7 @@ async fn on_each<F: AsyncFn(&Store)>(test: F) {
     }
 }
 
-fn id(prefix: &str) -> String {
+pub(super) fn id(prefix: &str) -> String {
     crate::ids::new(prefix).unwrap()
 }
 

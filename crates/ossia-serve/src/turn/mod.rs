@@ -19,6 +19,9 @@ pub use opening::{Opening, ShownFormat, later_instructions};
 pub use raw::{RawEvent, RawRequest, RawStream};
 pub use turns::{TurnStream, Turns};
 
+use std::sync::Arc;
+
+use ossia_engine::Adapter;
 use ossia_kernels::ops::sample::Params;
 use ossia_text::constrain::AnswerRules;
 use ossia_text::harmony::Header;
@@ -38,6 +41,8 @@ pub struct TurnRequest {
     pub limit: Option<usize>,
     /// At most four texts at which the answer ends; they are looked for in final text only and are not part of it.
     pub stop: Vec<String>,
+    /// What the model has learned besides.
+    pub adapter: Option<Arc<Adapter>>,
     /// Who asks.
     pub identity: Identity,
 }

@@ -3,10 +3,11 @@
 
 use std::collections::VecDeque;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use futures_core::Stream;
-use ossia_engine::{Event, PromptLogprob, Ticket};
+use ossia_engine::{Adapter, Event, PromptLogprob, Ticket};
 use ossia_kernels::ops::sample::{Params, Sampled};
 use ossia_text::{Harmony, Utf8Stream};
 use tokio::sync::mpsc;
@@ -30,6 +31,8 @@ pub struct RawRequest {
     pub stop: Vec<String>,
     /// Log probabilities of the prompt's tokens, with so many of the best.
     pub prompt_logprobs: Option<usize>,
+    /// What the model has learned besides.
+    pub adapter: Option<Arc<Adapter>>,
     /// Who asks.
     pub identity: Identity,
 }

@@ -12,7 +12,7 @@ use ossia_text::constrain::{ConstrainError, Constrainer, Place};
 use ossia_text::{Harmony, RenderOptions, TextError};
 use tokio::sync::mpsc;
 
-use super::grammar::{Grammar, Helpers};
+use super::grammar::{Grammar, MaskThreads};
 use super::ledger::{Entry, Ledger};
 use super::raw::{RawRequest, RawStream};
 use super::reader::Reader;
@@ -25,7 +25,7 @@ pub struct Turns {
     engine: Engine,
     harmony: Harmony,
     constrainer: Constrainer,
-    helpers: Helpers,
+    mask_threads: MaskThreads,
     forbidden: Arc<[u32]>,
     stops: Arc<[u32]>,
     ledger: Arc<dyn Ledger>,
@@ -50,8 +50,8 @@ impl Turns {
         let constrainer = Constrainer::new(&harmony)?;
         let forbidden = harmony.tokenizer().unsampleable_ids(engine.limits().vocab).into();
         let stops = harmony.stop_ids().into();
-        let helpers = Helpers::start();
-        Ok(Self { engine, harmony, constrainer, helpers, forbidden, stops, ledger, ears: Mutex::default() })
+        let mask_threads = MaskThreads::start();
+        Ok(Self { engine, harmony, constrainer, mask_threads, forbidden, stops, ledger, ears: Mutex::default() })
     }
 
     /// The engine.
@@ -76,7 +76,7 @@ impl Turns {
 
     /// Begins a turn. Rendering and compiling may take some ten milliseconds: [`Turns::start`] does it elsewhere.
     pub fn begin(&self, request: TurnRequest) -> Result<TurnStream, ApiError> {
-        let TurnRequest { conversation, rules, params, limit, stop, identity } = request;
+        let TurnRequest { conversation, rules, params, limit, stop, adapter, identity } = request;
         let prompt = self.harmony.render_for_completion(&conversation, &RenderOptions::default());
         let prompt = prompt.map_err(unrenderable)?;
         let matcher = self.constrainer.compile(&rules).map_err(wrong_rules)?;
@@ -90,9 +90,10 @@ impl Turns {
             params,
             forbidden: Arc::clone(&self.forbidden),
             stops: Arc::clone(&self.stops),
-            constraint: Some(Box::new(Grammar::new(matcher, &self.helpers))),
+            constraint: Some(Box::new(Grammar::new(matcher, &self.mask_threads))),
             client: identity.client,
             salt: identity.salt,
+            adapter,
             prompt_logprobs: None,
         };
         let (events, ticket) = self.submit(request)?;
@@ -117,7 +118,7 @@ impl Turns {
 
     /// Begins a completion of plain tokens.
     pub fn begin_raw(&self, request: RawRequest) -> Result<RawStream, ApiError> {
-        let RawRequest { prompt, params, limit, stop, prompt_logprobs, identity } = request;
+        let RawRequest { prompt, params, limit, stop, prompt_logprobs, adapter, identity } = request;
         let limit = self.room("prompt", prompt.len(), Some(limit))?;
         let prompt_tokens = prompt.len();
         let entry = Entry::open(&self.ledger, identity.clone(), prompt.len())?;
@@ -130,6 +131,7 @@ impl Turns {
             constraint: None,
             client: identity.client,
             salt: identity.salt,
+            adapter,
             prompt_logprobs,
         };
         let (events, ticket) = self.submit(request)?;

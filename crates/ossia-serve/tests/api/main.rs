@@ -2,6 +2,7 @@
 
 mod common;
 
+mod adapters;
 mod audit;
 mod batches;
 mod chat;
@@ -10,6 +11,8 @@ mod crowded;
 mod deploy;
 mod doors;
 mod ending;
+#[cfg(unix)]
+mod fine_tuning;
 mod history;
 mod hostile;
 mod many;

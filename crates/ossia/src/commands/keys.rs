@@ -80,6 +80,8 @@ enum ScopeArg {
     Files,
     /// Run batches
     Batch,
+    /// Fine-tune models, which takes the machine for hours
+    Train,
     /// Change the server
     Admin,
     /// Read the metrics
@@ -92,6 +94,7 @@ impl From<ScopeArg> for Scope {
             ScopeArg::Infer => Scope::Infer,
             ScopeArg::Files => Scope::Files,
             ScopeArg::Batch => Scope::Batch,
+            ScopeArg::Train => Scope::Train,
             ScopeArg::Admin => Scope::Admin,
             ScopeArg::Metrics => Scope::Metrics,
         }

@@ -2,6 +2,7 @@
 
 use std::io::{ErrorKind, IsTerminal, Read, Write};
 use std::ops::ControlFlow;
+use std::path::PathBuf;
 
 use ossia_kernels::ops::sample::Sampled;
 use ossia_text::harmony::{Arguments, Effort, MessageKind};
@@ -21,6 +22,9 @@ const MAX_PROMPT: usize = 8 << 20;
 pub struct RunArgs {
     #[command(flatten)]
     model: ModelArgs,
+    /// A fine-tuned adapter (a PEFT folder) through which the model answers
+    #[arg(long, value_name = "FOLDER")]
+    adapter: Option<PathBuf>,
     /// What to answer; without it, or as -, it is read from stdin
     prompt: Option<String>,
     /// How long the model thinks
@@ -92,7 +96,7 @@ pub fn run(args: RunArgs) -> Result<(), Failure> {
     }
     let limit = args.max_tokens.map(|n| n as usize);
     let conversation = session::beginning(args.effort.into(), args.system.clone());
-    let start = Start { conversation, prompt, max_tokens: limit, quiet: args.json };
+    let start = Start { conversation, prompt, max_tokens: limit, adapter: args.adapter.as_deref(), quiet: args.json };
     let mut session = Session::open(&args.model, &args.sampling, start)?;
     let limit = limit.unwrap_or(usize::MAX);
     if args.json {

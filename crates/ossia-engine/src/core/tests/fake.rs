@@ -11,6 +11,7 @@ use ossia_model::gpt_oss::config::{Config, LayerKind};
 use ossia_model::kv_cache::PageCounts;
 use ossia_model::{Logits, Paged};
 
+use crate::adapter::NewAdapter;
 use crate::core::{Arrival, Core};
 use crate::request::{Event, Finish, Request};
 use crate::runner::{Rows, Runner, Shape, StepError};
@@ -130,6 +131,12 @@ impl Runner for Fake {
         Ok(FakeLogits(rows))
     }
 
+    fn attach(&mut self, _: &NewAdapter) -> Result<usize, String> {
+        Err("this model takes no adapters".to_owned())
+    }
+
+    fn detach(&mut self, _: usize) {}
+
     fn copy_page(&mut self, kind: LayerKind, from: u32, to: u32) {
         let store = if kind == LayerKind::Full { &mut self.full } else { &mut self.sliding };
         store[to as usize] = store[from as usize];
@@ -146,6 +153,7 @@ pub fn request(prompt: Vec<u32>, limit: usize) -> Request {
         constraint: None,
         client: 0,
         salt: 0,
+        adapter: None,
         prompt_logprobs: None,
     }
 }

@@ -17,6 +17,7 @@ pub use speaker::{Piece, Speaker};
 pub use tools::{Declared, declared};
 pub use whole::failure;
 
+use crate::adapters::Chosen;
 use crate::app::{Access, Route, Shared};
 use crate::auth::{Identity, Scope};
 use crate::clock;
@@ -69,7 +70,7 @@ async fn create(
 
 /// Checks a request, and begins as many turns as it asks for.
 pub async fn begin(app: Shared, identity: Identity, request: ChatRequest) -> Result<Begun, ApiError> {
-    let model = app.model.named(request.model.as_deref())?;
+    let Chosen { name: model, adapter } = app.chosen(&identity, request.model.as_deref()).await?;
     if request.modalities.as_ref().is_some_and(|modalities| modalities.iter().any(|modality| modality != "text")) {
         return Err(ApiError::unsupported("modalities", "modalities: this model writes text only"));
     }
@@ -93,8 +94,9 @@ pub async fn begin(app: Shared, identity: Identity, request: ChatRequest) -> Res
         let mut params = params.clone();
         params.seed = params.seed.wrapping_add(number);
         let (conversation, rules, stop) = (conversation.clone(), declared.rules.clone(), stop.clone());
-        let identity = identity.clone();
-        streams.push(app.turns.start(TurnRequest { conversation, rules, params, limit, stop, identity }).await?);
+        let (adapter, identity) = (adapter.clone(), identity.clone());
+        let turn = TurnRequest { conversation, rules, params, limit, stop, adapter, identity };
+        streams.push(app.turns.start(turn).await?);
     }
     Ok(Begun {
         id: ids::new("chatcmpl")?.replacen('_', "-", 1),

@@ -76,10 +76,14 @@ async fn tags(State(app): State<Shared>) -> Json<Value> {
     Json(json!({ "models": model.names().map(entry).collect::<Vec<_>>() }))
 }
 
-async fn show(State(app): State<Shared>, body: Body<OllamaModel>) -> Result<Json<Value>, OllamaError> {
+async fn show(
+    State(app): State<Shared>,
+    Extension(identity): Extension<Identity>,
+    body: Body<OllamaModel>,
+) -> Result<Json<Value>, OllamaError> {
     let JsonBody(request) = body?;
     let model = &app.model;
-    model.named(request.model.or(request.name).as_deref())?;
+    app.chosen(&identity, request.model.or(request.name).as_deref()).await?;
     Ok(Json(json!({
         "license": "Apache-2.0", "modelfile": "", "parameters": "", "template": "harmony", "details": details(model),
         "model_info": {
@@ -108,7 +112,7 @@ async fn chat(
 ) -> Result<Response, OllamaError> {
     let JsonBody(request) = body?;
     if request.messages.is_empty() {
-        return Ok(loaded(&app, answer::Form::Chat, request.model.as_deref())?);
+        return Ok(loaded(&app, &identity, answer::Form::Chat, request.model.as_deref()).await?);
     }
     let is_stream = request.stream.unwrap_or(true);
     let request = convert::chat(request)?;
@@ -122,7 +126,7 @@ async fn generate(
 ) -> Result<Response, OllamaError> {
     let JsonBody(request) = body?;
     if request.prompt.is_empty() {
-        return Ok(loaded(&app, answer::Form::Generate, request.model.as_deref())?);
+        return Ok(loaded(&app, &identity, answer::Form::Generate, request.model.as_deref()).await?);
     }
     let is_stream = request.stream.unwrap_or(true);
     let request = convert::generate(request)?;
@@ -130,8 +134,13 @@ async fn generate(
 }
 
 /// Without a prompt a client only wants the model to be loaded, which it is.
-fn loaded(app: &Shared, form: answer::Form, asked: Option<&str>) -> Result<Response, ApiError> {
-    let model = app.model.named(asked)?;
+async fn loaded(
+    app: &Shared,
+    identity: &Identity,
+    form: answer::Form,
+    asked: Option<&str>,
+) -> Result<Response, ApiError> {
+    let model = app.chosen(identity, asked).await?.name;
     let mut object = form.object(&model, "", "", Vec::new());
     object["done"] = json!(true);
     object["done_reason"] = json!("load");

@@ -2,12 +2,15 @@
 //! is rendered.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
+use ossia_engine::Adapter;
 use ossia_text::Conversation;
 use serde_json::Value;
 
 use super::conversation::{Frame, Sources, told};
 use super::tools::{Declared, declared};
+use crate::adapters::Chosen;
 use crate::app::App;
 use crate::auth::Identity;
 use crate::clock;
@@ -39,13 +42,16 @@ pub struct Prepared {
     pub conversation: Conversation,
     /// The date in it.
     pub date: String,
+    /// What the model has learned besides.
+    pub adapter: Option<Arc<Adapter>>,
 }
 
 impl Prepared {
     /// Reads and checks everything but the sampling.
     pub async fn read(app: &App, identity: &Identity, mut request: CreateResponse) -> Result<Self, ApiError> {
         check(&request)?;
-        request.model = app.model.named(Some(&request.model))?;
+        let Chosen { name, adapter } = app.chosen(identity, Some(&request.model)).await?;
+        request.model = name;
         let input = read_input(request.input.take())?;
         let before = Before::read(app, identity, &request).await?;
         if input.is_empty() && before.items.is_empty() {
@@ -69,7 +75,7 @@ impl Prepared {
             owner: &identity.key_id,
         };
         let told = told(&items, &frame, &sources)?;
-        Ok(Self { input, items, declared, conversation: told.conversation, date: told.date, request })
+        Ok(Self { input, items, declared, conversation: told.conversation, date: told.date, adapter, request })
     }
 
     /// What is to be generated.
@@ -87,6 +93,7 @@ impl Prepared {
             params,
             limit,
             stop: Vec::new(),
+            adapter: self.adapter.clone(),
             identity: identity.clone(),
         })
     }

@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use ossia_engine::{Engine, EngineOptions};
 use ossia_model::checkpoint::Checkpoint;
+use ossia_model::gpt_oss::config::Config;
 use ossia_model::{Model, Options};
+use ossia_serve::adapters::Adapters;
 use ossia_serve::app::{App, Shared, router};
 use ossia_serve::audit::{Audit, AuditOptions};
 use ossia_serve::auth::{Auth, Scope};
@@ -34,6 +36,11 @@ pub fn nano() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/nano")
 }
 
+/// The carried model's shape.
+pub fn nano_config() -> Config {
+    Config::from_checkpoint(&Checkpoint::open(&nano()).unwrap()).unwrap()
+}
+
 /// The model's text.
 pub fn harmony() -> Harmony {
     let tokenizer = Tokenizer::from_json_file(&nano().join("tokenizer.json")).unwrap();
@@ -43,7 +50,9 @@ pub fn harmony() -> Harmony {
 /// An engine over the model in this folder, with so many positions.
 pub fn engine(folder: &Path, context: usize, options: EngineOptions) -> Engine {
     let checkpoint = Checkpoint::open(folder).unwrap();
-    let size = Options { context, sequences: 32, logits_rows: 32, threads: 2, ..Options::default() };
+    let rows = 32;
+    let size =
+        Options { context, sequences: rows, logits_rows: rows, threads: 2, adapter_rank: 16, ..Options::default() };
     let model = Model::load(&checkpoint, size, None, &mut |_, _| {}).unwrap();
     Engine::start(model, options)
 }
@@ -76,10 +85,19 @@ impl TestServer {
 
     /// The same over another model, which has nano's vocabulary.
     pub async fn start_over(folder: tempfile::TempDir, engine: Engine) -> Self {
+        Self::start_with(folder, engine, &[]).await
+    }
+
+    /// The same with these adapters, by name and PEFT folder.
+    pub async fn start_with(folder: tempfile::TempDir, engine: Engine, registered: &[(&str, &Path)]) -> Self {
         let new = NewKey { name: "test".into(), scopes: Scope::ALL.to_vec(), ..NewKey::default() };
         let (record, key) = KeyFile::of(folder.path()).add(new).unwrap();
         let secret = keys::secret(folder.path(), keys::SERVER_SECRET).unwrap();
         let accounts = Arc::new(Accounts::default());
+        let mut adapters = Adapters::new(nano_config(), folder.path().join("fine-tuning"));
+        for (name, folder) in registered {
+            adapters.register(&engine, name, folder).unwrap();
+        }
         let app = Arc::new(App {
             turns: Arc::new(Turns::new(engine, harmony(), accounts.clone()).unwrap()),
             model: ServedModel {
@@ -92,6 +110,7 @@ impl TestServer {
                 num_bytes: 3_000_000,
                 quantization: "MXFP4".into(),
             },
+            adapters,
             fingerprint: "fp_test".into(),
             memory: ReasoningMemory::new(MemoryLimits::default()),
             keeping: Keeping::open(folder.path(), None).await.unwrap(),

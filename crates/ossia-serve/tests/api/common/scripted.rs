@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
-use ossia_engine::{Rows, Runner, Shape, StepError};
+use ossia_engine::{NewAdapter, Rows, Runner, Shape, StepError};
 use ossia_model::gpt_oss::config::LayerKind;
 use ossia_model::kv_cache::PageCounts;
 use ossia_model::{Logits, Paged};
@@ -68,6 +68,12 @@ impl Runner for Scripted {
         let is_last = work.iter().any(|work| matches!(work.logits, Logits::Last));
         Ok(if is_last { self.next() } else { Row(Vec::new()) })
     }
+
+    fn attach(&mut self, _: &NewAdapter) -> Result<usize, String> {
+        Err("this model takes no adapters".to_owned())
+    }
+
+    fn detach(&mut self, _: usize) {}
 
     fn copy_page(&mut self, _: LayerKind, _: u32, _: u32) {}
 }

@@ -9,7 +9,7 @@ mod input;
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -34,6 +34,9 @@ const MAX_FILE: u64 = 64 << 20;
 pub struct ChatArgs {
     #[command(flatten)]
     model: ModelArgs,
+    /// A fine-tuned adapter (a PEFT folder) through which the model answers
+    #[arg(long, value_name = "FOLDER")]
+    adapter: Option<PathBuf>,
     /// How long the model thinks
     #[arg(long, value_enum, default_value = "medium")]
     effort: EffortArg,
@@ -57,7 +60,7 @@ pub fn run(args: ChatArgs) -> Result<(), Failure> {
     }
     let limit = args.max_tokens.map(|n| n as usize);
     let conversation = session::beginning(args.effort.into(), args.system.clone());
-    let start = Start { conversation, prompt: "", max_tokens: limit, quiet: false };
+    let start = Start { conversation, prompt: "", max_tokens: limit, adapter: args.adapter.as_deref(), quiet: false };
     let session = Session::open(&args.model, &args.sampling, start)?;
     let mut input = Input::new(!args.no_history)?;
     let stop = Arc::new(AtomicBool::new(false));

@@ -2,6 +2,7 @@
 //! every request needs a key; the first start makes one.
 
 mod greeting;
+mod learning;
 mod model;
 
 use std::net::{IpAddr, TcpListener};
@@ -69,6 +70,12 @@ pub struct ServeArgs {
     /// Database for responses, conversations, files and batches, as a URL [default: a file in the data folder]
     #[arg(long, value_name = "URL", env = "OSSIA_DATABASE_URL", hide_env_values = true)]
     database: Option<String>,
+    /// A fine-tuned adapter that clients may use as MODEL:NAME; may be given several times
+    #[arg(long, value_name = "NAME=FOLDER", value_parser = learning::named_folder)]
+    adapter: Vec<(String, PathBuf)>,
+    /// Threads of a fine-tuning job, beside those that answer [default: half of the cores]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    train_threads: Option<u16>,
     /// Keep no audit log: who asked when, of which model, with how many tokens
     #[arg(long)]
     no_audit: bool,
@@ -108,7 +115,8 @@ pub fn run(args: ServeArgs) -> Result<(), Failure> {
     start_log(args.log);
     let longest_wait = Duration::from_secs(args.longest_wait.into());
     let engine = EngineOptions { longest_wait, ..EngineOptions::default() };
-    let loaded = model::load(&args.model, usize::from(args.parallel), args.kv_tokens, engine, args.alias.clone())?;
+    let rank = learning::largest_rank(&args.adapter)?;
+    let loaded = model::load(&args.model, usize::from(args.parallel), args.kv_tokens, engine, args.alias.clone(), rank)?;
     let greeting = greeting::Greeting {
         at,
         is_tls: tls.is_some(),
@@ -118,12 +126,15 @@ pub fn run(args: ServeArgs) -> Result<(), Failure> {
         no_key: args.no_key,
     };
     let options = ServerOptions {
+        training: Some(learning::training(&args.model, args.train_threads, &data)?),
+        config: loaded.config,
+        adapters: args.adapter,
         data,
         database: args.database,
         model: loaded.model,
         fingerprint: loaded.fingerprint,
         doors: doors(args.host, args.allow_host, args.allow_origin),
-        without_key: if args.no_key { vec![Scope::Infer, Scope::Files, Scope::Batch] } else { Vec::new() },
+        without_key: if args.no_key { vec![Scope::Infer, Scope::Files, Scope::Batch, Scope::Train] } else { Vec::new() },
         tls,
         audit: (!args.no_audit).then(|| AuditOptions { content: args.audit_content, ..AuditOptions::default() }),
     };

@@ -1,6 +1,7 @@
 //! The model of a server: the largest context that fits, room for several answers at once, and its names.
 
 use ossia_engine::{Engine, EngineOptions};
+use ossia_model::gpt_oss::config::Config;
 use ossia_model::{Model, Options, Plan};
 use ossia_serve::clock;
 use ossia_serve::models::{ServedModel, usual_aliases};
@@ -26,6 +27,8 @@ pub struct Loaded {
     pub engine: Engine,
     /// Its text.
     pub harmony: Harmony,
+    /// Its shape.
+    pub config: Config,
 }
 
 /// Loads the model for `parallel` answers at once, and starts its engine.
@@ -35,11 +38,12 @@ pub fn load(
     kv_tokens: Option<u32>,
     engine: EngineOptions,
     aliases: Vec<String>,
+    adapter_rank: usize,
 ) -> Result<Loaded, Failure> {
     let source = args.open()?;
     let harmony = Harmony::new(source.tokenizer()?)?;
     let temperature = source.temperature()?;
-    let options = options(args, &source, parallel, kv_tokens)?;
+    let options = Options { adapter_rank, ..options(args, &source, parallel, kv_tokens)? };
     let plan = Plan::new(&source.checkpoint, &source.config, &options);
     eprintln!("{}", plan_line(&plan, source.available));
     let (context, precision) = (options.context, args.precision.name());
@@ -58,7 +62,7 @@ pub fn load(
     let seen = format!("{} {} {} {precision}", env!("CARGO_PKG_VERSION"), served.id, served.num_bytes);
     let digest = Sha256::digest(seen.as_bytes());
     let fingerprint = digest.iter().take(5).fold("fp_".to_owned(), |text, byte| format!("{text}{byte:02x}"));
-    Ok(Loaded { model: served, fingerprint, engine: Engine::start(model, engine), harmony })
+    Ok(Loaded { model: served, fingerprint, engine: Engine::start(model, engine), harmony, config: source.config })
 }
 
 /// The context that the user asks for, or the largest that fits: halved from the model's own until it does.
