@@ -13,7 +13,7 @@ const USAGE: &str = "usage: cargo xtask tidy | check | kill
 
   tidy    the house's rules: lengths, openings, unsafe, crate arrows, op folders, banned words, dead files, links
   check   cargo fmt --check, cargo clippy, tidy, cargo test
-  kill    [KILLS [SEED]] training runs that are killed at random times leave the bytes of an unbroken one; minutes";
+  kill    [finetune] [KILLS [SEED]] training runs that are killed at random times leave the bytes of an unbroken one; minutes";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
