@@ -422,7 +422,10 @@ fn merged_models_answer_as_base_and_adapter() {
             assert!(error <= most, "{path} {format:?}: {error:.2e}");
             let base = common::largest_error(&logits(&source, name), &want);
             let times = if matches!(format, Format::Bf16 | Format::Gguf(Dense::F32)) { 3.0 } else { 1.0 };
-            assert!(base > times * error, "{path} {format:?}: the base is {base:.2e} away, the merged model {error:.2e}");
+            assert!(
+                base > times * error,
+                "{path} {format:?}: the base is {base:.2e} away, the merged model {error:.2e}"
+            );
         }
     }
 }
