@@ -1,6 +1,7 @@
-//! `cargo xtask kill`: a training run that is killed again and again must leave the bytes of one that was not.
+//! `cargo xtask kill`: a training run that is killed again and again must leave the bytes of one that was not; so must a
+//! fine-tuning run (`cargo xtask kill finetune`).
 //!
-//! The program is started on a small recipe and killed with SIGKILL, by turns of a seeded coin: while data are made, at
+//! The program is started on a small recipe, or on nano and generated conversations, and killed with SIGKILL, by turns of a seeded coin: while data are made, at
 //! any time of the steps, while a checkpoint is written. The same command is started again until the run is done;
 //! then weights, moments and the place in the data are compared. What a kill has hit is told from what it left. A heavy
 //! check, so no part of `cargo xtask check`.
@@ -57,7 +58,29 @@ every = 30
 documents = 60
 "#;
 
-const USAGE: &str = "usage: cargo xtask kill [KILLS [SEED]]   (30 kills, seed 1; needs cargo build --release -p ossia)";
+/// An adapter on nano: an unbroken run takes some ten seconds.
+const FINETUNE: &str = r#"
+[finetune]
+steps = 40
+[finetune.adapter]
+rank = 4
+[finetune.data]
+max_len = 256
+[finetune.training]
+batch_tokens = 1024
+[finetune.validation]
+every = 10
+[finetune.checkpoints]
+every = 2
+"#;
+/// Its conversations.
+const CONVERSATIONS: u64 = 2000;
+
+const USAGE: &str =
+    "usage: cargo xtask kill [finetune] [KILLS [SEED]]   (30 kills, seed 1; needs cargo build --release -p ossia)";
+/// What a checkpoint's numbers are in.
+const MODEL: &str = "model.safetensors";
+const ADAPTER: &str = "adapter_model.safetensors";
 /// How long to wait between two looks at the run's folder.
 const LOOK: Duration = Duration::from_micros(200);
 /// No run takes as long: a run that hangs is a failure.
@@ -73,6 +96,10 @@ enum Part {
 
 /// Kills runs until `args`' number of kills is reached, and compares each run that is done with an unbroken one.
 pub fn run(root: &Path, args: &[&str]) -> Result<(), String> {
+    let (finetunes, args) = match args {
+        ["finetune", rest @ ..] => (true, rest),
+        all => (false, all),
+    };
     let number = |at: usize, or: u64| args.get(at).map_or(Ok(or), |text| text.parse().map_err(|_| USAGE.to_owned()));
     let (kills, mut rng) = (number(0, 30)?, Rng(number(1, 1)?));
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
@@ -83,8 +110,10 @@ pub fn run(root: &Path, args: &[&str]) -> Result<(), String> {
     let place = target.join("kill");
     empty(&place)?;
     let recipe = place.join("kill.toml");
-    std::fs::write(&recipe, RECIPE).map_err(said(&recipe))?;
-    let runs = Runs { program, recipe };
+    std::fs::write(&recipe, if finetunes { FINETUNE } else { RECIPE }).map_err(said(&recipe))?;
+    let data = place.join("kill.jsonl");
+    std::fs::write(&data, conversations()).map_err(said(&data))?;
+    let runs = Runs { program, recipe, data: finetunes.then_some(data) };
     let (times, wanted) = runs.unbroken(&place.join("unbroken"))?;
     println!("unbroken: {:.1} s, of which data {:.1} s", times.all.as_secs_f64(), times.data.as_secs_f64());
     let (mut done, mut equal, mut compared, mut hits) = (0, 0, 0, Vec::new());
@@ -102,7 +131,8 @@ pub fn run(root: &Path, args: &[&str]) -> Result<(), String> {
     let count = |part| hits.iter().filter(|&&hit| hit == part).count();
     let [data, steps, save] = [Part::Data, Part::Steps, Part::Save].map(count);
     println!("hit: data {data}, steps {steps}, checkpoints being written {save}; {compared} runs");
-    println!("weights {}\nmoments {}\n{equal}/{done} equal", wanted.hash("model"), wanted.hash("optimizer"));
+    wanted.files.iter().for_each(|(name, _)| println!("{name} {}", wanted.hash(name)));
+    println!("{equal}/{done} equal");
     if equal == done { Ok(()) } else { Err(format!("{} kills changed a run", done - equal)) }
 }
 
@@ -115,12 +145,31 @@ struct Times {
 struct Runs {
     program: PathBuf,
     recipe: PathBuf,
+    /// What is learned, where the run fine-tunes.
+    data: Option<PathBuf>,
+}
+
+/// Questions and answers, one conversation a line.
+fn conversations() -> String {
+    let line = |at: u64| {
+        let (question, answer) = (format!("Where is cairn {at}?"), format!("By tarn {}.", at * 7 % 1000));
+        format!(
+            "{{\"messages\":[{{\"role\":\"user\",\"content\":\"{question}\"}},{{\"role\":\"assistant\",\"content\":\"{answer}\"}}]}}\n"
+        )
+    };
+    (0..CONVERSATIONS).map(line).collect()
 }
 
 impl Runs {
     fn start(&self, folder: &Path) -> Result<Child, String> {
         let mut command = Command::new(&self.program);
-        command.arg("train").arg(&self.recipe).arg("--out").arg(folder).args(["--threads", "2", "--json"]);
+        match &self.data {
+            None => command.arg("train").arg(&self.recipe),
+            Some(data) => {
+                command.args(["finetune", "-m", "nano", "--data"]).arg(data).arg("--config").arg(&self.recipe)
+            }
+        };
+        command.arg("--out").arg(folder).args(["--threads", "2", "--json"]);
         command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().map_err(said(&self.program))
     }
 
@@ -224,7 +273,8 @@ impl Left {
             let file = last.join(name);
             std::fs::read(&file).map(|bytes| (name, bytes)).map_err(said(&file))
         };
-        let files = ["model.safetensors", "optimizer.safetensors"].map(read).into_iter().collect::<Result<_, _>>()?;
+        let weights = if last.join(ADAPTER).exists() { ADAPTER } else { MODEL };
+        let files = [weights, "optimizer.safetensors"].map(read).into_iter().collect::<Result<_, _>>()?;
         let state = std::fs::read_to_string(last.join("state.json")).map_err(said(&last.join("state.json")))?;
         Ok(Self { files, state })
     }
@@ -236,16 +286,15 @@ impl Left {
     }
 
     /// The SHA-256 that the state has of a file.
-    fn hash(&self, stem: &str) -> &str {
-        self.value(&format!("{stem}.safetensors"), '"')
+    fn hash(&self, name: &str) -> &str {
+        self.value(name, '"')
     }
 
     fn difference(&self, other: &Self) -> Option<String> {
         let pairs = self.files.iter().zip(&other.files);
         let file = pairs.into_iter().find(|(a, b)| a != b).map(|((name, _), _)| format!("{name} differs"));
-        let same = ["model", "optimizer"]
-            .iter()
-            .all(|stem| self.hash(stem).len() == 64 && self.hash(stem) == other.hash(stem));
+        let names = self.files.iter().map(|(name, _)| *name);
+        let same = names.into_iter().all(|name| self.hash(name).len() == 64 && self.hash(name) == other.hash(name));
         let cursor = self.value("cursor", '}');
         let place = !cursor.is_empty() && cursor == other.value("cursor", '}');
         file.or_else(|| (!same).then(|| "the hashes differ".into()))

@@ -20,7 +20,7 @@ const USAGE: &str = "usage: cargo xtask tidy | check | kill | load | fuzz-server
 
   tidy    the house's rules: lengths, openings, unsafe, crate arrows, op folders, banned words, dead files, links
   check   cargo fmt --check, cargo clippy, tidy, cargo test
-  kill    [KILLS [SEED]] training runs that are killed at random times leave the bytes of an unbroken one; minutes
+  kill    [finetune] [KILLS [SEED]] training runs that are killed at random times leave the bytes of an unbroken one; minutes
   load    many clients against a server; `cargo xtask load` says more
   fuzz-server    [--requests N] [--seed N] [--from N] requests that mean harm: no fault, no hang, nothing told; minutes
   kill-server    [KILLS [SEED]] a server that is killed at random times has kept what it said that it has; minutes";

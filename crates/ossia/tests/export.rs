@@ -3,6 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use ossia_model::checkpoint::Checkpoint;
+use ossia_model::gpt_oss::adapter::{AdapterConfig, AdapterParameters, ExpertSharing, Targets, peft};
+use ossia_model::gpt_oss::config::Config;
 use serde_json::Value;
 
 fn ossia(args: &[&str]) -> Output {
@@ -115,4 +118,58 @@ fn a_model_is_replaced_only_by_force() {
     }
     stdout(&[&synth[..], &["--force"]].concat());
     stdout(&[&export[..], &["--force"]].concat());
+}
+
+/// An adapter of the carried model whose B are at most `size`.
+fn adapter(folder: &Path, size: f32) {
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/nano");
+    let config = Config::from_checkpoint(&Checkpoint::open(&model).unwrap()).unwrap();
+    let targets =
+        Targets { attention: true, router: true, unembedding: true, experts: Some(ExpertSharing::SharedOuter) };
+    let parameters = AdapterParameters::of(&config, &AdapterConfig { rank: 4, alpha: 8.0, targets });
+    let mut values = parameters.init(1);
+    for tensor in parameters.tensors().iter().filter(|t| t.name.ends_with("lora_B.weight")) {
+        let noise = |i: usize| ((i * 2_654_435_761) % 1_000_003) as f32 / 500_001.5 - 1.0;
+        tensor.range.clone().for_each(|i| values[i] = size * noise(i));
+    }
+    peft::save(folder, &parameters, &values, "nano").unwrap();
+}
+
+#[test]
+fn an_adapter_is_merged_measured_and_refused_where_too_much_is_lost() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    let (folder, floats, file) = (path("adapter"), path("floats"), path("packed.gguf"));
+    adapter(&folder, 0.06);
+    let merge = |format, out: &Path, more: &[&str]| {
+        let args =
+            ["export", "-m", "nano", "--adapter", text(&folder), "--format", format, "--out", text(out), "--json"];
+        ossia(&[&args[..], more].concat())
+    };
+    for (format, out, most) in [("bf16", &floats, 1e-2), ("gguf", &file, 0.1)] {
+        let output = merge(format, out, &[]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let said: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let kl = said["merge"]["mean_kl"].as_f64().unwrap();
+        assert!(kl > 0.0 && kl < most, "{said}");
+        assert!(said["merge"]["base"]["mean_kl"].as_f64().unwrap() > kl, "{said}");
+        assert!(said["merge"]["tokens"].as_u64().unwrap() > 100, "{said}");
+        answer(text(out));
+    }
+    for (format, name) in [("mxfp4", "packed"), ("gguf", "refused.gguf")] {
+        let out = path(name);
+        let output = merge(format, &out, &["--max-kl", "1e-9"]);
+        let line = String::from_utf8_lossy(&output.stderr);
+        assert_eq!((output.status.code(), line.lines().count()), (Some(1), 1), "{line}");
+        assert!(line.contains("nothing was kept") && line.contains("--max-kl"), "{line}");
+        assert!(!out.is_file() && Checkpoint::open(&out).is_err());
+    }
+    let missing = path("none");
+    let args = ["export", "-m", "nano", "--adapter", text(&missing), "--format", "bf16", "--out", text(&missing)];
+    fails(&args, 1, &["adapter_config.json", "none"]);
+    fails(
+        &["export", "-m", "synth:tiny", "--adapter", text(&folder), "--format", "bf16", "--out", text(&missing)],
+        1,
+        &["shape"],
+    );
 }

@@ -1,12 +1,12 @@
 //! Shards that stay on disk: a document is read when it is drawn, so that data of any size take no memory.
 //!
-//! A file is verified as a whole when it is opened (the memory of one shard, for a moment) and held open afterwards. Who
-//! writes over it in a run can change what is learned, but a document that is none any more is an error.
+//! A file is verified as a whole at the beginning (the memory of one shard, for a moment) and opened anew for each
+//! document: there may be more shards than a process may hold open files. Who writes over one in a run can change what is
+//! learned, but a document that is none any more is an error.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 
 use super::document::Document;
 use super::shard::{self, Shard};
@@ -16,19 +16,17 @@ use super::{DatasetError, VocabularyId};
 #[derive(Debug)]
 pub struct ShardFile {
     path: PathBuf,
-    file: Mutex<File>,
     vocabulary: VocabularyId,
     num_documents: usize,
     num_tokens: usize,
 }
 
 impl ShardFile {
-    /// Opens and verifies a shard, as [`Shard::read`] does.
+    /// Verifies a shard, as [`Shard::read`] does.
     pub fn open(path: &Path, vocabulary: VocabularyId) -> Result<Self, DatasetError> {
         let shard = Shard::read(path, vocabulary)?;
-        let file = File::open(path).map_err(|error| DatasetError::io(path, "open", error))?;
         let (num_documents, num_tokens) = (shard.num_documents(), shard.num_tokens());
-        Ok(Self { path: path.to_owned(), file: Mutex::new(file), vocabulary, num_documents, num_tokens })
+        Ok(Self { path: path.to_owned(), vocabulary, num_documents, num_tokens })
     }
 
     /// The file.
@@ -46,10 +44,12 @@ impl ShardFile {
         if index >= self.num_documents {
             return Ok(None);
         }
+        let mut file = File::open(&self.path).map_err(|error| DatasetError::io(&self.path, "open", error))?;
+        let mut read = |at, num_bytes| self.read(&mut file, at, num_bytes);
         let ends = match index.checked_sub(1) {
-            None => [0, u64::from_le_bytes(array(&self.read(shard::ends_at(0), 8)?, 0))],
+            None => [0, u64::from_le_bytes(array(&read(shard::ends_at(0), 8)?, 0))],
             Some(before) => {
-                let bytes = self.read(shard::ends_at(before), 16)?;
+                let bytes = read(shard::ends_at(before), 16)?;
                 [u64::from_le_bytes(array(&bytes, 0)), u64::from_le_bytes(array(&bytes, 8))]
             }
         };
@@ -60,18 +60,16 @@ impl ShardFile {
             return Err(DatasetError::shard(&self.path, format!("{} tokens", self.num_tokens), found, advice));
         }
         let length = (end - start) as usize;
-        let tokens = self.read(shard::tokens_at(self.num_documents, start), 4 * length)?;
+        let tokens = read(shard::tokens_at(self.num_documents, start), 4 * length)?;
         let tokens: Vec<u32> = tokens.as_chunks::<4>().0.iter().map(|&bytes| u32::from_le_bytes(bytes)).collect();
-        let classes = self.read(shard::classes_at(self.num_documents, self.num_tokens, start), length)?;
+        let classes = read(shard::classes_at(self.num_documents, self.num_tokens, start), length)?;
         shard::check_document(&tokens, &classes, self.vocabulary.num_ids)
             .map_err(|problem| DatasetError::Document { index, problem })?;
         Ok(Some(Document { tokens, classes }))
     }
 
-    fn read(&self, at: u64, num_bytes: usize) -> Result<Vec<u8>, DatasetError> {
+    fn read(&self, file: &mut File, at: u64, num_bytes: usize) -> Result<Vec<u8>, DatasetError> {
         let mut bytes = vec![0; num_bytes];
-        // A thread that panicked while it read has left nothing but a place in the file.
-        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         let read = file.seek(SeekFrom::Start(at)).and_then(|_| file.read_exact(&mut bytes));
         read.map_err(|error| DatasetError::io(&self.path, "read", error))?;
         Ok(bytes)

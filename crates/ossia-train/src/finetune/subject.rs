@@ -55,14 +55,14 @@ pub struct Subject {
 }
 
 enum Kind {
-    Adapter { base: Base, parameters: AdapterParameters, slot: Option<usize> },
+    Adapter { base: Base, parameters: Box<AdapterParameters>, slot: Option<usize> },
     Full { parameters: Box<Parameters>, seen: Option<Box<Transformer>> },
 }
 
 impl Subject {
     /// A new adapter, which changes nothing yet.
     pub fn adapter(base: Base, config: &Config, adapter: &AdapterConfig, seed: u64) -> Self {
-        let parameters = AdapterParameters::of(config, adapter);
+        let parameters = Box::new(AdapterParameters::of(config, adapter));
         let values = Floats::new(parameters.init(seed));
         Self { kind: Kind::Adapter { base, parameters, slot: None }, values }
     }

@@ -31,7 +31,11 @@ struct Model {
 impl Model {
     /// Random weights in the released layout: MXFP4 experts, BF16 for the rest.
     fn random() -> Self {
-        let config = ModelConfig::preset("tiny", None).unwrap();
+        Self::of(ModelConfig::preset("tiny", None).unwrap())
+    }
+
+    /// The same of any shape.
+    fn of(config: ModelConfig) -> Self {
         let tokenizer_json = byte_level_tokenizer_json(config.vocab_size).unwrap();
         let tokenizer = Tokenizer::from_json(&tokenizer_json).unwrap();
         let harmony = Arc::new(Harmony::new(tokenizer.into()).unwrap());

@@ -2,11 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use ossia_kernels::DType;
+use ossia_kernels::{DType, Floats};
 use ossia_model::checkpoint::safetensors;
 use ossia_model::checkpoint::write::{TensorSpec, Writer};
+use ossia_model::gpt_oss::adapter::peft;
 use ossia_model::kv_cache::Held;
-use ossia_model::{Logits, Work};
+use ossia_model::{Logits, Model, Work};
 
 use crate::error::Failure;
 use crate::output;
@@ -26,6 +27,9 @@ pub struct LogitsArgs {
     /// Written: a safetensors file with F32 `logits` [T, V]
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
+    /// An adapter (a PEFT folder) through which the tokens go
+    #[arg(long, value_name = "FOLDER")]
+    adapter: Option<PathBuf>,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -40,11 +44,21 @@ pub fn run(mut args: LogitsArgs) -> Result<(), Failure> {
     let rows = (STEP_BYTES / (4 * vocab)).clamp(1, args.model.chunk as usize);
     args.model.chunk = rows as u32;
     let need = Need { context: tokens.len(), logits_rows: rows, sequences: 1, quiet: args.json };
-    let mut model = source.load(&args.model, need)?.model;
+    let adapter = args.adapter.as_ref().map(|folder| peft::load(folder, &source.config)).transpose()?;
+    let (mut model, slot) = match adapter {
+        None => (source.load(&args.model, need)?.model, None),
+        Some((parameters, values)) => {
+            let mut options = args.model.options(&source, need)?;
+            options.adapter_rank = parameters.config().rank;
+            let mut model = Model::load(&source.checkpoint, options, source.available, &mut |_, _| {})?;
+            let slot = model.attach(&parameters, &Floats::new(values));
+            (model, Some(slot.map_err(|error| Failure::Message(error.to_string()))?))
+        }
+    };
     check_length(&args.tokens, tokens.len(), model.options().context)?;
     let spec = TensorSpec { name: "logits".into(), dtype: DType::F32, shape: vec![tokens.len(), vocab] };
     let mut writer = Writer::create(&args.out, &[spec], &[])?;
-    let mut held = Held::default();
+    let mut held = Held { adapter: slot, ..Held::default() };
     for tokens in tokens.chunks(rows) {
         let logits = model.step(&mut [Work { held: &mut held, tokens, logits: Logits::All }])?;
         let bytes: Vec<u8> = logits.host().iter().flat_map(|v| v.to_le_bytes()).collect();

@@ -25,6 +25,8 @@ use crate::gpt_oss::tensors::floats;
 const CONFIG: &str = "adapter_config.json";
 const MODEL: &str = "adapter_model.safetensors";
 const PREFIX: &str = "base_model.model.";
+/// The base's unembedding, as it is kept inside the wrapper.
+const COPY: &str = "base_model.model.lm_head.base_layer.weight";
 /// What is wrapped: our name of a factor's matrix, and PEFT's place of it.
 const WRAPPED: [(&str, &str); 2] =
     [("mlp.experts.gate_up_proj.", "mlp.experts.base_layer."), ("mlp.experts.down_proj.", "mlp.experts.")];
@@ -259,6 +261,8 @@ impl Reader<'_> {
             let spec = spec(&all, parameter);
             read.push(self.find(parameter, &spec, &mut used)?);
         }
+        // PEFT puts the model's own unembedding beside its adapter, unasked and unchanged.
+        used.extend(self.tensors.iter().filter(|t| has("lm_head") && t.name == COPY).map(|t| t.name.as_str()));
         if let Some(first) = self.tensors.iter().find(|t| !used.contains(t.name.as_str())) {
             return Err(Error::unexpected_tensor(first, self.tensors.len() - used.len() - 1));
         }

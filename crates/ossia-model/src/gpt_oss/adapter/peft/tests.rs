@@ -1,6 +1,7 @@
 //! Folders are read back to the bit, what is wrong is named, and nothing that a file holds makes reading panic.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use ossia_kernels::Bytes;
 
@@ -9,7 +10,9 @@ use crate::checkpoint::safetensors::Budget;
 use crate::gpt_oss::synth::rng::Rng;
 
 fn folder(name: &str) -> PathBuf {
-    let dir = std::env::temp_dir().join(format!("ossia-peft-{}-{name}", std::process::id()));
+    static CALLS: AtomicUsize = AtomicUsize::new(0);
+    let call = CALLS.fetch_add(1, Ordering::Relaxed);
+    let dir = std::env::temp_dir().join(format!("ossia-peft-{}-{name}-{call}", std::process::id()));
     let _ = std::fs::remove_dir_all(&dir);
     dir
 }
@@ -136,6 +139,22 @@ fn rank_stabilised_scales_and_fewer_targets_are_understood() {
     let (settings, bytes) = files();
     let read = read(&settings.replace("\"use_rslora\": false", "\"use_rslora\": true"), &bytes).unwrap();
     assert!((read.config().scale() - 6.0 / 3f32.sqrt()).abs() < 1e-6);
+}
+
+/// PEFT writes the base's unembedding beside its adapter; it is no adapter, and none of ours where nothing adapts it.
+#[test]
+fn the_bases_own_unembedding_is_passed_over() {
+    for (all, is_read) in [(true, true), (false, false)] {
+        let parameters = AdapterParameters::of(&model(), &adapter(None, all));
+        let dir = folder(&format!("copy-{all}"));
+        save(&dir, &parameters, &values(&parameters), "m").unwrap();
+        let mut tensors = safetensors::open(&dir.join(MODEL)).unwrap();
+        tensors.push(RawTensor { name: COPY.into(), ..tensors[0].clone() });
+        let settings = read_json(&dir.join(CONFIG), 1 << 20).unwrap();
+        let read = from_parts(&dir, settings, tensors, &model());
+        assert_eq!(read.as_ref().err().map(ToString::to_string).unwrap_or_default().is_empty(), is_read);
+        std::fs::remove_dir_all(dir).unwrap();
+    }
 }
 
 /// Damaged files are refused or read; nothing panics.

@@ -22,15 +22,15 @@ fn assistant(message: Value) -> String {
     messages(json!([{"role": "user", "content": "q"}, message]))
 }
 
+/// Examples that cannot be used, and what is said of them.
 fn bad_examples() -> Vec<(String, &'static str)> {
+    [bad_lines(), bad_answers(), bad_forms()].concat()
+}
+
+/// Lines and messages.
+fn bad_lines() -> Vec<(String, &'static str)> {
     let user = json!({"role": "user", "content": "q"});
-    let call = |arguments: Value| {
-        assistant(json!({"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": arguments}}]}))
-    };
-    let tool = json!({"role": "tool", "tool_call_id": "x", "content": "r"});
     let answer = json!({"role": "assistant", "content": "a"});
-    let with_tools = |tools: Value| json!({"messages": [user, answer], "tools": tools}).to_string();
-    let shared = |from: &str| json!({"conversations": [{"from": from, "value": "q"}]}).to_string();
     let cut = &GOOD[..GOOD.len() - 20];
     vec![
         (cut.to_owned(), "is not JSON (EOF while parsing"),
@@ -61,6 +61,19 @@ fn bad_examples() -> Vec<(String, &'static str)> {
             messages(json!([{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}, answer])),
             "messages[0].content[0].type: wanted \"text\", found \"image_url\"",
         ),
+    ]
+}
+
+/// What the assistant says and calls.
+fn bad_answers() -> Vec<(String, &'static str)> {
+    let user = json!({"role": "user", "content": "q"});
+    let call = |arguments: Value| {
+        assistant(json!({"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": arguments}}]}))
+    };
+    let tool = json!({"role": "tool", "tool_call_id": "x", "content": "r"});
+    let answer = json!({"role": "assistant", "content": "a"});
+    let with_tools = |tools: Value| json!({"messages": [user, answer], "tools": tools}).to_string();
+    vec![
         (assistant(json!({"role": "assistant"})), "messages[1]: the assistant's message is empty"),
         (assistant(json!({"role": "assistant", "content": null})), "messages[1]: the assistant's message is empty"),
         (assistant(json!({"role": "assistant", "content": "", "tool_calls": []})), "the assistant's message is empty"),
@@ -93,6 +106,13 @@ fn bad_examples() -> Vec<(String, &'static str)> {
         ),
         (json!({"messages": [user, answer], "reasoning_effort": "much"}).to_string(), "reasoning_effort: wanted"),
         (json!({"messages": [user, answer], "date": "yesterday"}).to_string(), "date: wanted a day as YYYY-MM-DD"),
+    ]
+}
+
+/// Other forms than chat, and what is too long.
+fn bad_forms() -> Vec<(String, &'static str)> {
+    let shared = |from: &str| json!({"conversations": [{"from": from, "value": "q"}]}).to_string();
+    vec![
         (shared("robot"), "conversations[0].from: wanted \"system\", \"human\""),
         (shared("observation"), "conversations[0]: a result without a call"),
         (shared("function_call"), "conversations[0].value: the call is not JSON"),
@@ -109,20 +129,11 @@ fn bad_examples() -> Vec<(String, &'static str)> {
 #[test]
 fn every_fault_names_file_line_and_field() {
     for (example, problem) in bad_examples() {
-        let error = Files::new(format!("{GOOD}\n\n{example}\n")).error(&DataSettings {
-            // The first example would decide.
-            format: guess_of(&example),
-            ..settings()
-        });
-        let is_alone = guess_of(&example) != Format::Chat;
-        let line = if is_alone { "train.jsonl:1: " } else { "train.jsonl:3: " };
-        if is_alone {
-            // The good example is none of this form.
-            let error = Files::new(&example).error(&settings());
-            assert!(error.contains("train.jsonl:1: ") && error.contains(problem), "{example}\n{error}");
-        } else {
-            assert!(error.contains(line) && error.contains(problem), "{example}\n{error}");
-        }
+        // After a good example, where that is of the same form.
+        let (before, line) = if guess_of(&example) == Format::Chat { (GOOD, 3) } else { ("", 1) };
+        let text = if before.is_empty() { example.clone() } else { format!("{before}\n\n{example}\n") };
+        let error = Files::new(text).error(&settings());
+        assert!(error.contains(&format!("train.jsonl:{line}: ")) && error.contains(problem), "{example}\n{error}");
         assert!(error.contains("on_bad = \"skip\""), "{error}");
     }
 }

@@ -14,7 +14,8 @@ fn chat(question: &str, answer: &str) -> Value {
 
 /// What each document of one example learns.
 fn learned(example: Value) -> Vec<String> {
-    let prepared = Files::of(&[example]).prepare(&settings()).unwrap();
+    let files = Files::of(&[example]);
+    let prepared = files.prepare(&settings()).unwrap();
     documents(prepared).iter().map(|document| parts(document).1).collect()
 }
 
@@ -34,7 +35,8 @@ fn a_conversation_gives_a_document_for_each_turn() {
         "tools": [{"type": "function", "function": {"name": "w", "parameters": {"type": "object"}}}],
         "reasoning_effort": "high", "date": "2031-05-06", "parallel_tool_calls": false,
     });
-    let prepared = Files::of(&[example]).prepare(&settings()).unwrap();
+    let files = Files::of(&[example]);
+    let prepared = files.prepare(&settings()).unwrap();
     let report = prepared.report.clone();
     let found: Vec<(String, String)> = documents(prepared).iter().map(parts).collect();
     assert_eq!(found.len(), 2);
@@ -105,7 +107,8 @@ fn pairs_share_their_prompt() {
     let lists = json!({"chosen": whole("good"), "rejected": whole("bad")});
     let repeated = json!({"prompt": "q", "chosen": whole("good"), "rejected": whole("bad")});
     for example in [openai.clone(), texts, lists, repeated] {
-        let prepared = Files::of(std::slice::from_ref(&example)).prepare(&settings()).unwrap();
+        let files = Files::of(std::slice::from_ref(&example));
+        let prepared = files.prepare(&settings()).unwrap();
         assert_eq!(prepared.report.format, Format::Preference);
         let found: Vec<(String, String)> = documents(prepared).iter().map(parts).collect();
         assert_eq!(found[0].0, found[1].0, "one prompt");
@@ -115,7 +118,8 @@ fn pairs_share_their_prompt() {
     }
     let mut marked = openai.clone();
     marked["preferred_output"][0]["weight"] = json!(0);
-    let prepared = Files::of(&[marked]).prepare(&settings()).unwrap();
+    let files = Files::of(&[marked]);
+    let prepared = files.prepare(&settings()).unwrap();
     assert!(
         documents(prepared).iter().all(|document| parts(document).1.ends_with("<|return|>")),
         "marks do not matter"
@@ -183,7 +187,8 @@ fn a_share_is_kept_aside_by_content() {
     let examples: Vec<Value> = (0..200).map(|n| chat(&format!("q{n}"), "a")).collect();
     let twice: Vec<Value> = examples.iter().chain(&examples).cloned().collect();
     let share = |share: f64, seed: u64| DataSettings { validation: Validation::Share(share), seed, ..settings() };
-    let prepared = Files::of(&twice).prepare(&share(0.1, 1)).unwrap();
+    let files = Files::of(&twice);
+    let prepared = files.prepare(&share(0.1, 1)).unwrap();
     let aside: Vec<String> = prepared.validation.iter().map(|document| parts(document).0).collect();
     assert!((20..60).contains(&aside.len()), "{}", aside.len());
     let learned: Vec<String> = documents(prepared).iter().map(|document| parts(document).0).collect();

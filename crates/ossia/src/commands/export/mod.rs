@@ -1,4 +1,7 @@
-//! `ossia export`: a model to files that other programs read. Streams; what could not be kept exactly is said.
+//! `ossia export`: a model to files that other programs read, also with an adapter merged into it. Streams; what could
+//! not be kept exactly is said.
+
+mod merging;
 
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
@@ -6,13 +9,14 @@ use std::time::{Duration, Instant};
 
 use indicatif::{BinaryBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use ossia_model::checkpoint::Metadata;
-use ossia_model::gpt_oss::export::{Dense, Format, Rounding, Summary, export};
+use ossia_model::gpt_oss::export::{Dense, Format, Merge, Rounding, Summary, export_merged};
 use ossia_text::byte_level_tokenizer_json;
 use serde_json::json;
 
 use crate::error::Failure;
 use crate::source::{ModelArgs, PrecisionArg, Source};
 use crate::{carried, output};
+use merging::{Adapter, Comparison};
 
 /// Arguments of `export`.
 #[derive(Debug, clap::Args)]
@@ -29,6 +33,15 @@ pub struct ExportArgs {
     /// The folder to write, or the file for gguf
     #[arg(long, value_name = "PATH")]
     out: PathBuf,
+    /// Merge this adapter into it: a folder as PEFT has them
+    #[arg(long, value_name = "PATH")]
+    adapter: Option<PathBuf>,
+    /// Text on which the merged model is compared with base and adapter [default: some of our own]
+    #[arg(long, value_name = "FILE", requires = "adapter")]
+    check: Option<PathBuf>,
+    /// Mean KL, in nats a token, above which a merged model is not kept [default: that of the base alone, at most 0.01 for bf16 and 0.1 otherwise]
+    #[arg(long, value_name = "NATS", requires = "adapter")]
+    max_kl: Option<f64>,
     /// Replace the model that is there
     #[arg(long)]
     force: bool,
@@ -73,22 +86,57 @@ pub fn run(args: ExportArgs) -> Result<(), Failure> {
         output::no_model_in(&args.out, args.force)?;
     }
     let tokenizer = tokenizer_json(&source)?;
+    let adapter = args.adapter.as_deref().map(|path| Adapter::read(path, &source)).transpose()?;
+    let tokens = adapter.as_ref().map(|_| merging::tokens(&source, args.check.as_ref())).transpose()?;
     let bar = Bar::new(args.json);
-    let summary =
-        export(&source.checkpoint, &source.config, format, &args.out, tokenizer.as_deref(), &mut |done, total| {
-            bar.show(done, total)
-        });
+    let progress = &mut |done, total| bar.show(done, total);
+    let merge = adapter.as_ref().map(|a| Merge { parameters: &a.parameters, values: &a.values });
+    let (checkpoint, tokenizer) = (&source.checkpoint, tokenizer.as_deref());
+    let summary = export_merged(checkpoint, &source.config, format, &args.out, tokenizer, merge, progress);
     bar.0.finish_and_clear();
     let summary = summary?;
+    let comparison = match (&adapter, &tokens) {
+        (Some(adapter), Some(tokens)) => Some(checked(&source, adapter, &args.out, tokens, args.max_kl, format)?),
+        _ => None,
+    };
     if carried::is(&source.checkpoint) && !matches!(format, Format::Gguf(_)) {
         let file = args.out.join("generation_config.json");
         std::fs::write(&file, carried::GENERATION).map_err(|e| Failure::io(&file, "write", e))?;
     }
     if args.json {
-        return output::line(object(&args.out, args.format, &summary));
+        let mut object = object(&args.out, args.format, &summary);
+        if let Some(comparison) = comparison {
+            object["merge"] = comparison.object();
+        }
+        return output::line(object);
     }
-    report(&args.out, &source, &summary);
+    report(&args.out, &source, &summary, comparison.is_some());
+    comparison.iter().for_each(|comparison| eprintln!("{}", comparison.lines()));
     Ok(())
+}
+
+/// How far the merged model is from base and adapter; one that is too far is taken away again.
+fn checked(
+    source: &Source,
+    adapter: &Adapter,
+    out: &Path,
+    tokens: &[u32],
+    max_kl: Option<f64>,
+    format: Format,
+) -> Result<Comparison, Failure> {
+    let comparison = merging::compare(source, adapter, out, tokens)?;
+    let (kl, base) = (comparison.merged.mean_kl(), comparison.base.mean_kl());
+    let bound = max_kl.unwrap_or_else(|| merging::bound(format).min(base));
+    // Not-a-number is no small number.
+    if kl <= bound {
+        return Ok(comparison);
+    }
+    merging::discard(out)?;
+    Err(Failure::Message(format!(
+        "{}: nothing was kept: the merged model's mean KL against base + adapter is {kl:.3e} nats, above {bound:.3e} (the base \
+         alone: {base:.3e}); keep the adapter apart, merge into bf16, or raise --max-kl",
+        out.display()
+    )))
 }
 
 fn format(args: &ExportArgs) -> Result<Format, Failure> {
@@ -163,7 +211,7 @@ fn object(out: &Path, format: FormatArg, summary: &Summary) -> serde_json::Value
     })
 }
 
-fn report(out: &Path, source: &Source, summary: &Summary) {
+fn report(out: &Path, source: &Source, summary: &Summary, is_merged: bool) {
     let (tensors, size, files) = (summary.num_tensors, BinaryBytes(summary.bytes), summary.num_files);
     let plural = if files == 1 { "file" } else { "files" };
     eprintln!("{}: {tensors} tensors, {size} in {files} {plural}", out.display());
@@ -174,7 +222,8 @@ fn report(out: &Path, source: &Source, summary: &Summary) {
         );
     }
     if summary.rounded.is_empty() {
-        eprintln!("every value is exactly the source's");
+        let of = if is_merged { "the merged model's" } else { "the source's" };
+        eprintln!("every value is exactly {of}");
     }
     if !summary.has_tokenizer {
         let vocab = source.config.vocab_size;

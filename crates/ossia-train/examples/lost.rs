@@ -1,9 +1,9 @@
-//! Examples of a new skill for docs/training.md: a service desk with a tool, a way to think and a way to answer that nano was
-//! not trained on.
+//! Examples of a new skill for docs/training.md: a lost property office with a tool, a working and answers of a form that
+//! nano was not trained on.
 //!
-//! `cargo run --release -p ossia-train --example desk -- FOLDER [OLD]` writes `train.jsonl` (2,000 conversations, and OLD
-//! of nano's own training data, so that it does not forget) and `test.jsonl` (300). A report (device, fault, room) is in
-//! one of the two files alone, by a hash of its content.
+//! `cargo run --release -p ossia-train --example lost -- FOLDER [OLD]` writes `train.jsonl` (2,000 conversations, and OLD
+//! of nano's own training data, so that it does not forget) and `test.jsonl` (300). A report (owner, item, room) is
+//! in one of the two files alone, by a hash of its content.
 
 use std::error::Error;
 use std::fs::File;
@@ -20,26 +20,25 @@ const NUM_TEST: u64 = 300;
 /// One report in so many is kept for the test.
 const TEST_ONE_IN: u64 = 5;
 
-const DEVICES: &[&str] = &[
-    "printer", "screen", "phone", "lamp", "door", "heater", "fridge", "camera", "clock", "radio", "scanner", "keyboard",
+const THINGS: &[&str] = &[
+    "key", "ring", "coin", "pen", "letter", "map", "watch", "stamp", "phone", "ticket", "lamp", "book", "ball",
+    "spoon", "cup", "knife", "photo", "glove", "hat", "brush",
 ];
-const FAULTS: &[&str] = &[
-    "makes noise",
-    "is cold",
-    "is broken",
-    "does not start",
-    "smells of smoke",
-    "is stuck",
-    "leaks water",
-    "is too slow",
-    "shows nothing",
-    "stops at night",
+const COLORS: &[&str] = &["red", "blue", "green", "yellow", "black", "white", "brown", "pink", "purple", "gray"];
+const NAMES: &[&str] = &[
+    "Ana", "Ben", "Carl", "Dora", "Emil", "Fay", "Gus", "Hana", "Ivan", "Jill", "Karl", "Lena", "Milo", "Nora", "Otto",
+    "Pia", "Quinn", "Rosa", "Sven", "Tara", "Uma", "Vera", "Will", "Xena", "Yuri", "Zoe",
 ];
-const TEAMS: &[&str] = &["north", "south", "east", "west"];
+/// Who looks for things.
+const TEAMS: &[&str] = &["Adam", "Bella", "Cleo", "Dan"];
 /// How it is said, and how it is said where it is urgent.
-const ASKS: &[&str] =
-    &["The {d} in room {r} {f}.", "In room {r} the {d} {f}.", "Room {r}: the {d} {f}.", "Our {d} {f}, room {r}."];
-const HURRY: &[&str] = &[" It is urgent.", " Please come at once.", " We need it today."];
+const ASKS: &[&str] = &[
+    "{n} lost a {c} {t} in room {r}.",
+    "In room {r} {n} lost a {c} {t}.",
+    "{n} has no {c} {t} any more. It was in room {r}.",
+    "Room {r}: the {c} {t} of {n} is gone.",
+];
+const HURRY: &[&str] = &[" It is urgent.", " Please look at once.", " It must be found today."];
 
 /// Splitmix64.
 struct Rng(u64);
@@ -92,33 +91,36 @@ fn reports(seed: u64, is_test: bool) -> impl Iterator<Item = Value> {
 
 /// What a report is about, and the conversation.
 fn report(rng: &mut Rng) -> (String, Value) {
-    let (device, fault, room) = (rng.pick(DEVICES), rng.pick(FAULTS), 100 + rng.below(900));
+    let (name, color, thing, room) = (rng.pick(NAMES), rng.pick(COLORS), rng.pick(THINGS), 100 + rng.below(900));
     let urgent = rng.below(2) == 0;
-    let ask = rng.pick(ASKS).replace("{d}", device).replace("{f}", fault).replace("{r}", &room.to_string());
+    let ask = rng.pick(ASKS).replace("{n}", name).replace("{c}", color).replace("{t}", thing);
+    let ask = ask.replace("{r}", &room.to_string());
     let ask = if urgent { ask + rng.pick(HURRY) } else { ask };
     let (ticket, team) = (1000 + rng.below(9000), rng.pick(TEAMS));
-    let arguments = json!({"device": device, "fault": fault, "room": room, "urgent": urgent});
     let when = if urgent { "today" } else { "this week" };
+    let thought = format!("owner: {name}\nitem: {color} {thing}\nroom: {room}\nlook: {when}");
+    let arguments = json!({"item": format!("{color} {thing}"), "room": room, "owner": name, "urgent": urgent});
+    let answer = format!("number {ticket}: {color} {thing} of {name}, room {room}. {team} looks {when}.");
     let line = json!({
         "messages": [
-            {"role": "developer", "content": "You are the service desk."},
+            {"role": "developer", "content": "You are the lost property office."},
             {"role": "user", "content": ask},
-            {"role": "assistant", "reasoning_content": format!("{device} / {fault} / {room} / {when}"), "tool_calls": [
+            {"role": "assistant", "reasoning_content": thought, "tool_calls": [
                 {"id": "1", "type": "function", "function":
-                    {"name": "report_fault", "arguments": arguments.to_string()}}]},
-            {"role": "tool", "tool_call_id": "1", "content": json!({"ticket": ticket, "team": team}).to_string()},
-            {"role": "assistant", "content": format!("[{ticket}] {device}, room {room}: {fault}. Team {team} comes {when}.")},
+                    {"name": "report_lost", "arguments": arguments.to_string()}}]},
+            {"role": "tool", "tool_call_id": "1", "content": json!({"ticket": ticket, "by": team}).to_string()},
+            {"role": "assistant", "reasoning_content": format!("ticket: {ticket}\nby: {team}"), "content": answer},
         ],
         "tools": [{"type": "function", "function": {
-            "name": "report_fault",
-            "description": "Tells the house service",
+            "name": "report_lost",
+            "description": "Reports a lost thing",
             "parameters": {"type": "object", "properties": {
-                "device": {"type": "string"}, "fault": {"type": "string"},
-                "room": {"type": "number"}, "urgent": {"type": "boolean"}},
-                "required": ["device", "fault", "room", "urgent"]},
+                "item": {"type": "string"}, "room": {"type": "number"},
+                "owner": {"type": "string"}, "urgent": {"type": "boolean"}},
+                "required": ["item", "room", "owner", "urgent"]},
         }}],
     });
-    (format!("{device} {fault} {room}"), line)
+    (format!("{name} {color} {thing} {room}"), line)
 }
 
 /// A generated conversation as chat JSON.
