@@ -421,5 +421,4 @@ fn without_nulls(value: Value) -> Value {
 }
 
 #[cfg(test)]
-#[path = "request_tests.rs"]
 mod tests;
