@@ -91,7 +91,8 @@ pub fn run(args: RunArgs) -> Result<(), Failure> {
         return Err(Failure::Usage("the prompt is empty: give a text, or - to read it from stdin".into()));
     }
     if source::is_model_name(prompt) {
-        let wanted = format!("{prompt} is a model's name, and this argument is the prompt: `ossia run -m {prompt} TEXT`");
+        let wanted =
+            format!("{prompt} is a model's name, and this argument is the prompt: `ossia run -m {prompt} TEXT`");
         return Err(Failure::Usage(wanted));
     }
     let limit = args.max_tokens.map(|n| n as usize);

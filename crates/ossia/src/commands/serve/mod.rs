@@ -116,7 +116,8 @@ pub fn run(args: ServeArgs) -> Result<(), Failure> {
     let longest_wait = Duration::from_secs(args.longest_wait.into());
     let engine = EngineOptions { longest_wait, ..EngineOptions::default() };
     let rank = learning::largest_rank(&args.adapter)?;
-    let loaded = model::load(&args.model, usize::from(args.parallel), args.kv_tokens, engine, args.alias.clone(), rank)?;
+    let loaded =
+        model::load(&args.model, usize::from(args.parallel), args.kv_tokens, engine, args.alias.clone(), rank)?;
     let greeting = greeting::Greeting {
         at,
         is_tls: tls.is_some(),
@@ -134,7 +135,11 @@ pub fn run(args: ServeArgs) -> Result<(), Failure> {
         model: loaded.model,
         fingerprint: loaded.fingerprint,
         doors: doors(args.host, args.allow_host, args.allow_origin),
-        without_key: if args.no_key { vec![Scope::Infer, Scope::Files, Scope::Batch, Scope::Train] } else { Vec::new() },
+        without_key: if args.no_key {
+            vec![Scope::Infer, Scope::Files, Scope::Batch, Scope::Train]
+        } else {
+            Vec::new()
+        },
         tls,
         audit: (!args.no_audit).then(|| AuditOptions { content: args.audit_content, ..AuditOptions::default() }),
     };
