@@ -17,7 +17,7 @@ const THREADS: usize = 4;
 
 /// The threads. They end when the last handle is gone.
 #[derive(Clone)]
-pub(super) struct Helpers {
+pub(super) struct MaskThreads {
     jobs: Sender<Job>,
     slow: Duration,
 }
@@ -37,7 +37,7 @@ struct Answer {
     took: Duration,
 }
 
-impl Helpers {
+impl MaskThreads {
     /// Starts them. Where the system has no threads to give, masks are made where they are asked for.
     pub fn start() -> Self {
         Self::with(THREADS, SLOW)
@@ -85,7 +85,7 @@ impl Job {
 /// One generation's grammar.
 pub(super) struct Grammar {
     place: Place,
-    helpers: Helpers,
+    threads: MaskThreads,
     is_slow: bool,
     num_words: usize,
 }
@@ -99,8 +99,8 @@ enum Place {
 }
 
 impl Grammar {
-    pub fn new(matcher: Matcher, helpers: &Helpers) -> Self {
-        Self { place: Place::Here(matcher), helpers: helpers.clone(), is_slow: false, num_words: 0 }
+    pub fn new(matcher: Matcher, threads: &MaskThreads) -> Self {
+        Self { place: Place::Here(matcher), threads: threads.clone(), is_slow: false, num_words: 0 }
     }
 }
 
@@ -112,13 +112,13 @@ impl Constraint for Grammar {
             Place::Here(mut matcher) => {
                 let begun = Instant::now();
                 let made = matcher.mask(words).map_err(|error| error.to_string());
-                self.is_slow = begun.elapsed() > self.helpers.slow;
+                self.is_slow = begun.elapsed() > self.threads.slow;
                 self.place = Place::Here(matcher);
                 made
             }
             Place::Away(answer) => {
                 let Answer { matcher, mask, took } = answer.recv().map_err(|_| broken())?;
-                (self.place, self.is_slow) = (Place::Here(matcher), took > self.helpers.slow);
+                (self.place, self.is_slow) = (Place::Here(matcher), took > self.threads.slow);
                 words.iter_mut().zip(mask?).for_each(|(word, may)| *word &= may);
                 Ok(())
             }
@@ -136,7 +136,7 @@ impl Constraint for Grammar {
             Place::Here(matcher) => {
                 let (answer, back) = channel();
                 let job = Job { matcher, token, num_words: self.num_words, answer };
-                match self.helpers.jobs.send(job) {
+                match self.threads.jobs.send(job) {
                     Ok(()) => self.place = Place::Away(back),
                     Err(unsent) => {
                         let mut matcher = unsent.0.matcher;
@@ -166,7 +166,7 @@ mod tests {
     use ossia_text::{Harmony, Tokenizer};
     use serde_json::json;
 
-    use super::{Grammar, Helpers};
+    use super::{Grammar, MaskThreads};
 
     fn harmony() -> Harmony {
         let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/nano/tokenizer.json");
@@ -201,10 +201,10 @@ mod tests {
         let format = Format::JsonSchema(schema);
         let rules = AnswerRules { format, thinking: false, ..AnswerRules::default() };
         let [never, always, often] =
-            [Duration::MAX, Duration::ZERO, Duration::from_micros(5)].map(|slow| Helpers::with(2, slow));
+            [Duration::MAX, Duration::ZERO, Duration::from_micros(5)].map(|slow| MaskThreads::with(2, slow));
         for seed in 0..20 {
             let [here, there, both] = [&never, &always, &often]
-                .map(|helpers| masks(&mut Grammar::new(constrainer.compile(&rules).unwrap(), helpers), vocab, seed));
+                .map(|threads| masks(&mut Grammar::new(constrainer.compile(&rules).unwrap(), threads), vocab, seed));
             assert!(here.len() > 20, "{}", here.len());
             assert!(here == there && here == both, "seed {seed}");
         }
@@ -215,13 +215,13 @@ mod tests {
         let harmony = harmony();
         let (vocab, constrainer) = (harmony.tokenizer().vocab_size(), Constrainer::new(&harmony).unwrap());
         let rules = AnswerRules { thinking: false, ..AnswerRules::default() };
-        let grammar = |helpers| Grammar::new(constrainer.compile(&rules).unwrap(), helpers);
+        let grammar = |threads| Grammar::new(constrainer.compile(&rules).unwrap(), threads);
         // No thread listens: the channel is closed.
-        let alone = Helpers::with(0, Duration::ZERO);
-        let usual = Helpers::with(1, Duration::MAX);
+        let alone = MaskThreads::with(0, Duration::ZERO);
+        let usual = MaskThreads::with(1, Duration::MAX);
         assert_eq!(masks(&mut grammar(&alone), vocab, 3), masks(&mut grammar(&usual), vocab, 3));
         // A token that may not come is an error, at once or with the next mask.
-        let away = Helpers::with(1, Duration::ZERO);
+        let away = MaskThreads::with(1, Duration::ZERO);
         let mut wrong = grammar(&away);
         wrong.mask(&mut TokenMask::new(vocab)).unwrap();
         let text = harmony.tokenizer().encode_text("x").unwrap()[0];
