@@ -233,8 +233,8 @@ impl<R: Runner> Core<R> {
     pub fn begin_step(&mut self) {
         self.sweep();
         self.admit();
-        self.charged = 0;
-        self.crowded = self.newcomers().next().is_some();
+        let crowded = self.newcomers().next().is_some();
+        (self.charged, self.crowded) = (0, crowded);
     }
 
     /// The second half: tokens are computed and told. Returns how many were computed.

@@ -14,6 +14,9 @@ use crate::source::{ModelArgs, Need, Source, plan_line};
 
 /// Tokens that each answer beside the longest one has room for, where the user does not say.
 const SHARE: usize = 4096;
+/// A model with fewer bytes of weights is as fast on one thread as on several: its ops are too short to be shared. The other
+/// cores have the connections.
+const ONE_THREAD: u64 = 32 << 20;
 /// The smallest context that is tried before the model is refused for want of memory.
 const LEAST_CONTEXT: usize = 4096;
 
@@ -72,7 +75,10 @@ fn options(args: &ModelArgs, source: &Source, parallel: usize, kv_tokens: Option
         let options = args.options(source, need)?;
         let share = options.context + (parallel - 1) * options.context.min(SHARE);
         let asked = kv_tokens.map_or(share, |tokens| tokens as usize);
-        Ok(Options { kv_tokens: Some(asked), ..options })
+        let options = Options { kv_tokens: Some(asked), ..options };
+        let is_small = Plan::new(&source.checkpoint, &source.config, &options).weights() < ONE_THREAD;
+        let threads = if is_small && args.threads.is_none() { 1 } else { options.threads };
+        Ok(Options { threads, ..options })
     };
     let most = source.config.max_context;
     let (Some(available), None) = (source.available, args.ctx) else { return with(most) };
