@@ -20,7 +20,7 @@ struct Args {
 fn session(more: &[&str]) -> Session {
     let args = Args::parse_from([&["test", "-m", "synth:nano", "--seed", "3"], more].concat());
     let conversation = beginning(Effort::Low, None);
-    let start = Start { conversation, prompt: "", max_tokens: None, quiet: true };
+    let start = Start { conversation, prompt: "", max_tokens: None, quiet: true, adapter: None };
     Session::open(&args.model, &args.sampling, start).expect("a small model loads")
 }
 
