@@ -347,7 +347,10 @@ mod tests {
             let strange = StoredJob { owner: other.clone(), ..new.clone() };
             assert!(!store.change_job(&strange, "queued", JobNews::default()).await.unwrap());
             assert!(store.list_jobs(&other, &Page { limit: 5, ..Page::default() }).await.unwrap().is_empty());
-            assert_eq!(store.list_jobs(&owner, &Page { limit: 5, ..Page::default() }).await.unwrap(), [new.clone()]);
+            assert_eq!(
+                store.list_jobs(&owner, &Page { limit: 5, ..Page::default() }).await.unwrap(),
+                std::slice::from_ref(&new)
+            );
             let end = ((owner.as_str(), new.id.as_str()), ["queued"]);
             assert!(store.move_job(end.0, &end.1, "cancelled", Some(1), entry("e", "")).await.unwrap());
         })
