@@ -77,6 +77,8 @@ fn schemas() -> Vec<(&'static str, Value)> {
         ),
         ("numbers", json!({"type": "number", "minimum": -1e308, "maximum": 1.7e308, "multipleOf": 1e-300})),
         ("whole numbers", json!({"type": "integer", "minimum": i64::MIN, "maximum": u64::MAX})),
+        ("the smallest constant", json!({"const": i64::MIN})),
+        ("large constants", json!({"enum": [u64::MAX, i64::MAX, -1e308, [i64::MIN]]})),
         ("multiples", json!({"type": "integer", "multipleOf": 999_999_937})),
         ("options", json!({"x-guidance": {"whitespace_pattern": "((a*)*)*", "lenient": true}, "type": "object"})),
         ("odd keywords", json!({"properties": [], "items": 3, "type": {"a": 1}})),

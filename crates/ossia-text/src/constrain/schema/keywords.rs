@@ -37,6 +37,8 @@ const MAX_LENGTH: u64 = 2048;
 const NO_LENGTH: f64 = 16_384.0;
 /// Numbers have at most eighteen digits (see `numbers`).
 const MAX_BOUND: f64 = 999_999_999_999_999_900.0;
+/// The largest whole number that is a float as it is, like all below it.
+const MAX_EXACT: u64 = 1 << 53;
 /// The largest `multipleOf`, its decimal point left out: each remainder is a state.
 const MAX_STEP: u32 = 1_000_000;
 
@@ -212,8 +214,21 @@ impl<'s> Lowering<'s> {
                 self.count_value(value, at, depth + 1)
             }),
             Value::String(text) => self.count(at, 1, text.len()),
+            Value::Number(number) if !is_exact(number) => {
+                self.fail(at, format!("{number} cannot be followed exactly: wanted a number between -2^53 and 2^53"))
+            }
             _ => self.count(at, 1, 0),
         }
+    }
+}
+
+/// The grammar's compiler reads constants as floats: a larger whole number would become another one, and the smallest of
+/// all has no opposite, which it looks for without end.
+fn is_exact(number: &serde_json::Number) -> bool {
+    match (number.as_i64(), number.as_u64(), number.as_f64()) {
+        (Some(whole), _, _) => whole.unsigned_abs() <= MAX_EXACT,
+        (None, Some(whole), _) => whole <= MAX_EXACT,
+        (None, None, float) => float.is_some_and(|float| float.abs() <= MAX_EXACT as f64),
     }
 }
 
