@@ -63,6 +63,11 @@ impl Served {
         self.log.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// The last lines of the log.
+    pub fn last_words(&self) -> String {
+        Vec::from(self.log().last).join("\n")
+    }
+
     /// Resident memory in MiB; 0 where the system does not tell.
     pub fn resident_mib(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap_or_default();

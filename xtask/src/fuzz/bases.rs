@@ -159,6 +159,34 @@ pub const BASES: &[Base] = &[
     base("GET", "/v1/batches?limit=2&after={batch}", ""),
     base("GET", "/v1/batches/{batch}", ""),
     base("POST", "/v1/batches/{batch}/cancel", ""),
+    // The files are for another purpose, or are none: nothing is trained.
+    base(
+        "POST",
+        "/v1/fine_tuning/jobs",
+        r#"{"model":"nano","training_file":"{file}","method":{"type":"dpo","dpo":{"hyperparameters":{"beta":0.1}}}}"#,
+    ),
+    base(
+        "POST",
+        "/v1/fine_tuning/jobs",
+        r#"{"model":"nano","training_file":"{file}","method":{"type":"reinforcement","reinforcement":{"grader":{"type":
+        "string_check","operation":"eq","input":"a","reference":"b"},"hyperparameters":{"compute_multiplier":1,
+        "eval_interval":5,"eval_samples":9,"reasoning_effort":"low"}}}}"#,
+    ),
+    base("DELETE", "/v1/models/ft:nano:ossia::1", ""),
+    base(
+        "POST",
+        "/v1/fine_tuning/jobs",
+        r#"{"model":"nano","training_file":"file-000000000000000000000000000000000000000000000000","validation_file":null,
+        "suffix":"s","seed":1,"metadata":{"a":"b"},"integrations":null,"method":{"type":"supervised","supervised":{"hyperparameters":
+        {"batch_size":4,"learning_rate_multiplier":0.5,"n_epochs":1,"beta":"auto"}}},"hyperparameters":null}"#,
+    ),
+    base("GET", "/v1/fine_tuning/jobs?limit=3&after=ftjob-1", ""),
+    base("GET", "/v1/fine_tuning/jobs/ftjob-000000000000000000000000", ""),
+    base("POST", "/v1/fine_tuning/jobs/ftjob-000000000000000000000000/cancel", ""),
+    base("POST", "/v1/fine_tuning/jobs/ftjob-000000000000000000000000/pause", ""),
+    base("POST", "/v1/fine_tuning/jobs/ftjob-000000000000000000000000/resume", ""),
+    base("GET", "/v1/fine_tuning/jobs/ftjob-000000000000000000000000/events?limit=2", ""),
+    base("GET", "/v1/fine_tuning/jobs/ftjob-000000000000000000000000/checkpoints?after=ftckpt_1", ""),
     base("GET", "/v1/models", ""),
     base("GET", "/v1/models/nano", ""),
     base("GET", "/health", ""),
@@ -188,6 +216,11 @@ pub const BASES: &[Base] = &[
     base("GET", "/", ""),
     base("GET", "/ui/app.js", ""),
 ];
+
+/// Bases that are refused although nothing in them is unknown: forms that are none, files for another purpose, models
+/// that nobody made.
+pub const REFUSED: &[(&str, &str)] =
+    &[("POST", "/v1/files"), ("POST", "/v1/fine_tuning/jobs"), ("DELETE", "/v1/models/ft:nano:ossia::1")];
 
 /// The bodies, read; None where a request has none.
 pub fn bodies() -> Result<Vec<Option<Json>>, String> {
@@ -222,6 +255,16 @@ pub fn missing(description: &Json) -> Vec<String> {
         }
     }
     missing
+}
+
+/// Whether the description of the API has a base's route: a program may be built without some.
+pub fn is_described(description: &Json, base: &Base) -> bool {
+    let Some(Json::Map(paths)) = description.get("paths") else { return false };
+    let method = base.method.to_lowercase();
+    let is_there = |(path, operations): &(Vec<u8>, Json)| {
+        fits(&String::from_utf8_lossy(path), base.target) && operations.get(&method).is_some()
+    };
+    paths.iter().any(is_there)
 }
 
 /// Whether a request for `target` gets to the route `path`.

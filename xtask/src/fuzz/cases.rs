@@ -53,6 +53,20 @@ impl Ids {
         out
     }
 
+    /// The same in a request, whose body may get another length by it.
+    pub fn fill_request(&self, bytes: &[u8]) -> Vec<u8> {
+        let end = bytes.windows(4).position(|four| four == b"\r\n\r\n").map_or(bytes.len(), |at| at + 4);
+        let (head, body) = bytes.split_at(end);
+        let (mut head, filled) = (self.fill(head), self.fill(body));
+        let told = format!("content-length: {}\r\n", body.len()).into_bytes();
+        if let Some(at) = head.windows(told.len()).position(|bytes| bytes == told) {
+            let now = format!("content-length: {}\r\n", filled.len());
+            head.splice(at..at + told.len(), now.into_bytes());
+        }
+        head.extend(filled);
+        head
+    }
+
     /// Goes on with what an answer has made.
     pub fn learn(&mut self, answer: &[u8]) {
         let Some(value) = Json::read(answer) else { return };
@@ -208,6 +222,8 @@ mod tests {
         let [resp, conv, item, file, batch] = ["r", "c", "i", "f", "b"].map(str::to_owned);
         let mut ids = Ids { resp, conv, item, file, batch };
         assert_eq!(ids.fill(b"/{resp}/{conv}/{x}{file}"), b"/r/c/{x}f");
+        let request = b"POST /{conv} HTTP/1.1\r\ncontent-length: 12\r\n\r\n{\"a\":{resp}}";
+        assert_eq!(ids.fill_request(request), b"POST /c HTTP/1.1\r\ncontent-length: 7\r\n\r\n{\"a\":r}");
         ids.learn(br#"{"id":"resp_7","store":true}"#);
         ids.learn(br#"{"id":"resp_8","store":false}"#);
         ids.learn(br#"{"id":"conv_9","deleted":true}"#);

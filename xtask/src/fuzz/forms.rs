@@ -31,7 +31,7 @@ const FILE_NAMES: [&str; 14] = [
     "a/b",
     "<script>alert(1)</script>",
 ];
-const PURPOSES: [&str; 6] = ["batch", "user_data", "", "BATCH", "batch_output", "fine-tune"];
+const PURPOSES: [&str; 6] = ["batch", "user_data", "", "BATCH", "batch_output", "fine-tuning"];
 const EXPIRY: [&str; 9] = ["3600", "3599", "2592000", "2592001", "-1", "1e9", "9223372036854775808", "", "NaN"];
 
 /// An upload's content type and its body.

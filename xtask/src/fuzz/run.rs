@@ -139,7 +139,7 @@ pub fn work(served: &Served, cases: &Cases, judge: &Judge, ids: Ids, progress: &
     let mut num_done = 0;
     while let Some(number) = progress.take() {
         let mut case = cases.make(number);
-        case.bytes = client.ids.fill(&case.bytes);
+        case.bytes = client.ids.fill_request(&case.bytes);
         let begun = Instant::now();
         if let Err(why) = client.case(&case) {
             client.connection = None;
@@ -249,7 +249,8 @@ impl Client<'_> {
         }
         match last {
             Some(answer) if is_last_word(&answer) => Ok(()),
-            Some(answer) if answer.closes && answer.status >= 400 && case.may_close => Ok(()),
+            // After a refusal the server need not read what it has refused.
+            Some(answer) if case.may_close && (answer.closes || answer.status >= 400) => Ok(()),
             None if case.may_close => {
                 self.progress.found().closed += 1;
                 Ok(())
