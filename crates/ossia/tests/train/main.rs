@@ -1,10 +1,11 @@
-//! `ossia train`, end to end, on a model of a few thousand weights: signals, recipes and files that are wrong, places
-//! that cannot be written, numbers that break, and the commands beside it.
+//! `ossia train` and `ossia finetune`, end to end, on small models: signals, recipes and files that are wrong, places that
+//! cannot be written, numbers that break, and the commands beside them.
 
 mod checkpoints;
 mod commands;
 mod data;
 mod disk;
+mod finetune;
 mod numbers;
 mod program;
 mod recipes;
