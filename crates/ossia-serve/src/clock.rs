@@ -1,6 +1,10 @@
 //! The time. The only file that asks for it.
 
+use std::sync::OnceLock;
 use std::time::{SystemTime, UNIX_EPOCH};
+
+/// See [`fix_today`].
+static FIXED: OnceLock<String> = OnceLock::new();
 
 /// Seconds since 1970-01-01 UTC.
 pub fn now_s() -> u64 {
@@ -14,7 +18,13 @@ pub fn fresh_seed() -> u64 {
 
 /// Today in UTC, YYYY-MM-DD.
 pub fn today() -> String {
-    date(now_s())
+    FIXED.get().cloned().unwrap_or_else(|| date(now_s()))
+}
+
+/// From now on models are told that it is this day: for tests over a real one, whose words depend on it.
+pub fn fix_today(day: &str) {
+    // Who fixes it again fixes the same.
+    let _ = FIXED.set(day.to_owned());
 }
 
 /// A time as RFC 3339, in UTC.

@@ -80,7 +80,9 @@ impl TestServer {
 
     /// On any free port, with what is in this data folder.
     pub async fn start_in(folder: tempfile::TempDir) -> Self {
-        Self::start_over(folder, engine(&nano(), CONTEXT, EngineOptions::default())).await
+        // However slow the machine is, requests are only refused where there are too many.
+        let options = EngineOptions { longest_wait: Duration::from_secs(3600), ..EngineOptions::default() };
+        Self::start_over(folder, engine(&nano(), CONTEXT, options)).await
     }
 
     /// The same over another model, which has nano's vocabulary.
@@ -90,6 +92,7 @@ impl TestServer {
 
     /// The same with these adapters, by name and PEFT folder.
     pub async fn start_with(folder: tempfile::TempDir, engine: Engine, registered: &[(&str, &Path)]) -> Self {
+        ossia_serve::clock::fix_today("2026-11-28");
         let new = NewKey { name: "test".into(), scopes: Scope::ALL.to_vec(), ..NewKey::default() };
         let (record, key) = KeyFile::of(folder.path()).add(new).unwrap();
         let secret = keys::secret(folder.path(), keys::SERVER_SECRET).unwrap();

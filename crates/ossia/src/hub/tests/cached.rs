@@ -80,10 +80,9 @@ fn what_is_not_there_says_so() {
     assert!(ask(dir.path().join("two").to_str().unwrap()).contains("a.gguf, b.gguf"));
     assert!(ask(dir.path().join("none").to_str().unwrap()).contains("found notes.txt"));
     assert!(ask("gpt-oss-120b").contains("openai/gpt-oss-120b is not on this machine"));
+    assert!(ask("missing.gguf").contains("there is no file missing.gguf"));
     assert!(ask("me/mine").contains("ossia pull me/mine"));
-    for name in
-        ["", "llama", "missing.gguf", "/no/such/folder", "../x", "a/..", "a/b/c", "a/b c", "-x/y", "gpt-oss-\u{e9}"]
-    {
+    for name in ["", "llama", "/no/such/folder", "../x", "a/..", "a/b/c", "a/b c", "-x/y", "gpt-oss-\u{e9}"] {
         assert!(ask(name).contains("is neither a folder"), "{name}: {}", ask(name));
     }
 }
