@@ -82,7 +82,9 @@ fn numbers(config: &Config) -> Result<()> {
         }
     }
     let weights = config.data.weights.classes();
-    let lightest = weights.iter().fold(0.0f32, |least, &w| if w.is_nan() { w } else { least.min(w) });
+    // One that is no number stays: `min` alone would forget it.
+    let lesser = |least: f32, &w: &f32| if least.is_nan() || w.is_nan() { f32::NAN } else { least.min(w) };
+    let lightest = weights.iter().fold(0.0, lesser);
     let heaviest = weights.iter().fold(0.0f32, |most, &w| most.max(w));
     for (key, value) in [
         ("training.weight_decay", u.weight_decay),
