@@ -2,41 +2,46 @@
 
 use std::time::Duration;
 
+use ossia_engine::EngineOptions;
 use ossia_serve::auth::Scope;
 use ossia_serve::keys::NewKey;
 use serde_json::{Value, json};
 
-use crate::common::{Open, TestServer};
+use crate::common::{CONTEXT, Open, TestServer, engine, nano};
 
 const HELLO: &str = r#"{"messages":[{"role":"user","content":"Hello!"}]}"#;
 
-/// Requests of one key that fill its part of the queue; they run as long as what is returned lives.
+/// Requests of one key that may wait; the test server has as many places.
+const WAIT: usize = 32;
+
+/// Requests of one key that fill all places, then its part of the queue; they run as long as what is returned lives.
 async fn crowd(server: &TestServer, key: &str) -> Vec<Open> {
+    let engine = server.app.turns.engine();
     // None of them ends by itself, which would make room.
     let stops = server.app.turns.harmony().stop_ids();
     let bias: serde_json::Map<String, Value> = stops.iter().map(|id| (id.to_string(), json!(-100))).collect();
-    let waiting = || server.app.turns.engine().stats().waiting;
-    let ask = async |prompts: &[&str], n: usize| {
-        let body = json!({ "prompt": prompts, "n": n, "max_tokens": 2000, "temperature": 2, "logit_bias": bias, "stream": true });
-        server.open(Some(key), "POST", "/v1/completions", Some(&body)).await
-    };
     let mut open = Vec::new();
-    for prompts in [&["a", "b", "c", "d"][..], &["e", "f", "g", "h"], &["i", "j", "k", "l"], &["m", "n"]] {
-        open.push(ask(prompts, 16).await);
+    for (running, waiting) in [(engine.limits().sequences, 0), (engine.limits().sequences, WAIT)] {
+        let body = json!({ "prompt": ["a", "b"], "n": WAIT / 2, "max_tokens": 2000, "temperature": 2, "logit_bias": bias,
+            "stream": true });
+        open.push(server.open(Some(key), "POST", "/v1/completions", Some(&body)).await);
         assert_eq!(open.last().map(|open| open.status), Some(200));
+        let there = async {
+            while engine.stats().running < running || engine.stats().waiting < waiting {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), there).await.expect("the queue does not fill");
     }
-    let full = async {
-        while waiting() < 192 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(10), full).await.expect("the queue does not fill");
     open
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_queue_refuses_before_it_reads() {
-    let server = TestServer::start().await;
+    // The places fill whatever the machine has to do besides: how long anybody would wait is not asked.
+    let hour = Duration::from_secs(3600);
+    let options = EngineOptions { queue_per_client: WAIT, longest_wait: hour, ..EngineOptions::default() };
+    let server = TestServer::start_over(tempfile::tempdir().unwrap(), engine(&nano(), CONTEXT, options)).await;
     let new = |name: &str| NewKey { name: name.into(), scopes: vec![Scope::Infer], ..NewKey::default() };
     let (key, other) = (server.key(new("many")), server.key(new("other")));
     let crowd = crowd(&server, &key).await;
