@@ -410,22 +410,14 @@ fn merged_models_answer_as_base_and_adapter() {
         let config = Config::from_checkpoint(&source).unwrap();
         let experts = Targets { experts: Some(ExpertSharing::SharedOuter), ..DENSE };
         let (dense, all) = (adapter(&config, DENSE), adapter(&config, experts));
-        // What f32 holds is the sum itself; BF16 rounds it; MXFP4 rounds the experts coarsely.
-        for (format, adapter, most) in [
-            (Format::Gguf(Dense::F32), &dense, 1e-5),
-            (Format::Bf16, &all, 2e-2),
-            (Format::Mxfp4, &all, 0.3),
-            (Format::Gguf(Dense::Bf16), &all, 0.3),
-        ] {
+        // What f32 holds is the sum itself; BF16 rounds it. Four bits move logits further than a small adapter does, so
+        // what they hold is compared number by number below.
+        for (format, adapter, most) in [(Format::Gguf(Dense::F32), &dense, 1e-5), (Format::Bf16, &all, 2e-2)] {
             let want = adapted_logits(&source, name, adapter);
             let error = common::largest_error(&logits(&merged(&source, format, adapter), name), &want);
             assert!(error <= most, "{path} {format:?}: {error:.2e}");
             let base = common::largest_error(&logits(&source, name), &want);
-            let times = if matches!(format, Format::Bf16 | Format::Gguf(Dense::F32)) { 3.0 } else { 1.0 };
-            assert!(
-                base > times * error,
-                "{path} {format:?}: the base is {base:.2e} away, the merged model {error:.2e}"
-            );
+            assert!(base > 3.0 * error, "{path} {format:?}: the base is {base:.2e} away, the merged model {error:.2e}");
         }
     }
 }
