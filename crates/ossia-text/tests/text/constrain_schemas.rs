@@ -208,6 +208,8 @@ fn documents_have_no_endless_whitespace_and_no_endless_numbers() {
     assert!(!allows("{  ") && !allows("[\n\n") && !allows(&format!("[\n{}", " ".repeat(25))));
     assert!(allows("[1.23456789e-12,-7E+99,123456789012345678]"));
     assert!(!allows("[1e100") && !allows("[0.123456789012345678") && !allows("1234567890123456789"));
-    let long = json!({"const": 12345678901234567890123456789012u128 as f64});
-    check_schema(nano(), nano_constrainer(), &long, &mut Rng(1), 1);
+    check_schema(nano(), nano_constrainer(), &json!({"const": -(1i64 << 53)}), &mut Rng(1), 1);
+    for long in [json!(12345678901234567890123456789012u128 as f64), json!((1u64 << 53) + 1), json!(i64::MIN)] {
+        assert!(nano_constrainer().compile(&final_rules(&json!({"const": long}))).is_err(), "{long}");
+    }
 }
