@@ -15,6 +15,8 @@ use crate::model::Options;
 pub struct Plan {
     /// Weights used where the file holds them.
     pub mapped: u64,
+    /// Of these the embedding table, of which only the rows of tokens that occur are ever read.
+    pub table: u64,
     /// Weights in memory of their own: converted, transposed, or small.
     pub owned: u64,
     /// Keys and values at the asked context.
@@ -45,10 +47,11 @@ pub struct DoesNotFit {
 impl Plan {
     /// The plan for `checkpoint` under `options`; reads no weights.
     pub fn new(checkpoint: &Checkpoint, config: &Config, options: &Options) -> Self {
-        let (mut mapped, mut owned) = (0, 0);
+        let (mut mapped, mut owned, mut table) = (0, 0, 0);
         for tensor in checkpoint.tensors() {
             let (m, o) = weight_bytes(tensor, checkpoint.layout(), options.dense(checkpoint));
             mapped += m;
+            table += if is_table(&tensor.name) { m } else { 0 };
             owned += o;
         }
         let largest = Largest {
@@ -60,6 +63,7 @@ impl Plan {
         };
         Self {
             mapped,
+            table,
             owned,
             kv: options.pages(config).bytes(config, options.kv_type()) as u64,
             scratch: scratch::bytes(config, largest) as u64,
@@ -140,14 +144,17 @@ fn largest_share(options: &Options, asked: usize, fits: &dyn Fn(&Options) -> boo
     shares.find(|&tokens| fits(&Options { kv_tokens: Some(tokens), ..options.clone() }))
 }
 
+fn is_table(name: &str) -> bool {
+    name.contains("embed_tokens") || name.contains("token_embd") || name == "embedding.weight"
+}
+
 /// Bytes of one tensor: (used in place, owned).
 fn weight_bytes(tensor: &RawTensor, layout: Layout, dense: Dense) -> (u64, u64) {
     let elements: u64 = tensor.shape.iter().map(|&n| n as u64).product();
     let stored = tensor.bytes.len() as u64;
     let float = matches!(tensor.dtype, DType::F32 | DType::F16 | DType::BF16);
     let name = &tensor.name;
-    let exact = ["embed_tokens", "token_embd", "router", "gate_inp", "mlp.gate."].iter().any(|n| name.contains(n))
-        || name == "embedding.weight";
+    let exact = is_table(name) || ["router", "gate_inp", "mlp.gate."].iter().any(|n| name.contains(n));
     if tensor.shape.len() == 1 || name.ends_with("bias") {
         (0, elements * 4)
     } else if !float || exact {
@@ -222,6 +229,15 @@ mod tests {
         // Less than a context is no use.
         let least = Options { kv_tokens: Some(1), ..own.clone() };
         assert_eq!((least.all_tokens(), least.pages(&config).full), (4096, 64));
+    }
+
+    #[test]
+    fn the_embedding_table_is_counted_apart() {
+        let config = Config::preset("mini", None).unwrap();
+        let checkpoint = synth::checkpoint(&config, 0).unwrap();
+        let plan = Plan::new(&checkpoint, &config, &Options::default());
+        assert_eq!(plan.table, (config.vocab_size * config.hidden_size * 2) as u64);
+        assert!(plan.table < plan.mapped);
     }
 
     /// What is advised fits, and is the most of its kind.

@@ -241,6 +241,9 @@ fn options(job: &Job) -> Options {
     }
 }
 
+/// Bytes of a file that are read into memory together.
+const READ_AROUND: f64 = 65_536.0;
+
 fn memory(job: &Job, training: &Training) -> Result<Memory> {
     let (config, model) = (job.config, job.base.config);
     let plan = Plan::new(job.base.checkpoint, model, &options(job));
@@ -254,7 +257,11 @@ fn memory(job: &Job, training: &Training) -> Result<Memory> {
     let rows = 2.0 * 13.0 * training.batch_tokens as f64;
     let scratch = rows + plan::scratch_bytes(config, model, training, job.threads) as f64;
     let answers = if config.method == Way::Grpo { (plan.kv + plan.scratch) as f64 } else { 0.0 };
-    Ok(Memory { mapped: plan.mapped as f64, owned: plan.owned as f64, state, scratch, answers })
+    // Of the table the rows of the run's tokens are read, and what the system reads around each.
+    let tokens = training.steps as f64 * training.batch_tokens as f64;
+    let table = (tokens * READ_AROUND).min(plan.table as f64);
+    let mapped = plan.mapped as f64 - plan.table as f64 + table;
+    Ok(Memory { mapped, owned: plan.owned as f64, state, scratch, answers })
 }
 
 fn check_memory(job: &Job, memory: &Memory) -> Result<()> {
