@@ -27,8 +27,8 @@ mod tests;
 
 use std::path::{Path, PathBuf};
 
-use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
-use sqlx::{Any, AnyPool, ConnectOptions, Transaction};
+use sqlx::any::{AnyConnectOptions, AnyPoolOptions, AnyRow};
+use sqlx::{Any, AnyPool, ConnectOptions, FromRow, Transaction};
 use tokio::sync::{Mutex, MutexGuard};
 
 pub use batches::{BatchCounts, BatchItem, StoredBatch};
@@ -98,6 +98,27 @@ pub struct Store {
     pool: AnyPool,
     /// SQLite has one writer at a time; waiting here is fair, waiting inside SQLite is not.
     writer: Option<Mutex<()>>,
+}
+
+impl Store {
+    /// A page of an owner's rows of `table`, and one more where there are more.
+    async fn list_of_owner<T>(&self, columns: &str, table: &str, owner: &str, page: &Page) -> Result<Vec<T>, StoreError>
+    where
+        T: for<'r> FromRow<'r, AnyRow> + Send + Unpin,
+    {
+        let (order, after) = page.order();
+        let query = format!(
+            "SELECT {columns} FROM {table} WHERE owner = $1
+                AND ($2 = '' OR number {after} (SELECT number FROM {table} WHERE owner = $1 AND id = $2))
+             ORDER BY number {order} LIMIT $3"
+        );
+        Ok(sqlx::query_as(sqlx::AssertSqlSafe(query))
+            .bind(owner.to_owned())
+            .bind(page.after.clone().unwrap_or_default())
+            .bind(page.limit + 1)
+            .fetch_all(&self.pool)
+            .await?)
+    }
 }
 
 /// A transaction that writes.

@@ -10,7 +10,7 @@ use ossia_model::gpt_oss::scratch::{self, LargestBatch};
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::dataset::{Batches, DocumentRef, Shard, class};
+use crate::dataset::{Batches, DocumentRef, Shard};
 use crate::error::{Error, Result};
 use crate::metrics::events::Events;
 use crate::metrics::{self, ClassLosses, Log, Record};
@@ -283,7 +283,6 @@ impl Run<'_> {
     }
 
     fn record(&self, outcome: &Outcome, seconds: f64, valid_loss: Option<f64>) -> Record {
-        let of = |class: u8| outcome.per_class[usize::from(class)];
         let tok_s = outcome.tokens as f64 / seconds;
         let peak = self.settings.peak_flops;
         Record {
@@ -291,12 +290,7 @@ impl Run<'_> {
             tokens: self.state.tokens,
             documents: self.state.documents,
             loss: outcome.loss,
-            loss_per_class: ClassLosses {
-                analysis: of(class::ANALYSIS),
-                commentary: of(class::COMMENTARY),
-                r#final: of(class::FINAL),
-                call: of(class::TOOL_CALL),
-            },
+            loss_per_class: ClassLosses::of(&outcome.per_class),
             valid_loss,
             aux_loss: outcome.aux,
             z_loss: 0.0,

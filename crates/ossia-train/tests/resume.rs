@@ -6,7 +6,7 @@ mod finetune;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use ossia_kernels::Precision;
+use ossia_kernels::{Precision, Tensor};
 use ossia_model::checkpoint::Checkpoint;
 use ossia_model::gpt_oss::config::Config;
 use ossia_model::gpt_oss::export::{Format, export};
@@ -217,24 +217,33 @@ fn trainer(recipe: &Recipe, folder: &Path) -> (Trainer, Vec<Document>) {
 
 /// Mean cross entropy of the learned tokens, from a model's logits.
 fn loss_of(model: &mut Model, documents: &[Document]) -> f64 {
-    let (mut sum, mut count) = (0.0, 0.0);
+    let mut losses = Vec::new();
     for document in documents {
         let rows = (document.tokens.len() - 1).min(MAX_LEN);
         let mut held = Held::default();
         let work = Work { held: &mut held, tokens: &document.tokens[..rows], logits: Logits::All };
         let logits = model.step(&mut [work]).unwrap();
-        for (row, logits) in logits.host().chunks_exact(logits.cols()).enumerate() {
-            if document.classes[row + 1] != class::CONTEXT {
-                let largest = f64::from(logits.iter().fold(f32::MIN, |m, &v| m.max(v)));
-                let total: f64 = logits.iter().map(|&v| (f64::from(v) - largest).exp()).sum();
-                sum += largest + total.ln() - f64::from(logits[document.tokens[row + 1] as usize]);
-                count += 1.0;
-            }
-        }
+        losses.extend(learned_losses(document, &logits));
         model.release(&mut held);
     }
-    assert!(count > 0.0, "something is learned");
-    sum / count
+    mean(&losses)
+}
+
+/// Cross entropy of a document's learned tokens, from the logits of its first rows.
+fn learned_losses(document: &Document, logits: &Tensor) -> Vec<f64> {
+    let rows = logits.host().chunks_exact(logits.cols()).enumerate();
+    let learned = rows.filter(|(row, _)| document.classes[row + 1] != class::CONTEXT);
+    let loss = |(row, logits): (usize, &[f32])| {
+        let largest = f64::from(logits.iter().fold(f32::MIN, |m, &v| m.max(v)));
+        let total: f64 = logits.iter().map(|&v| (f64::from(v) - largest).exp()).sum();
+        largest + total.ln() - f64::from(logits[document.tokens[row + 1] as usize])
+    };
+    learned.map(loss).collect()
+}
+
+fn mean(losses: &[f64]) -> f64 {
+    assert!(!losses.is_empty(), "something is learned");
+    losses.iter().sum::<f64>() / losses.len() as f64
 }
 
 /// The run's last checkpoint as a folder of packed experts.

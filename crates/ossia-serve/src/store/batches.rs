@@ -74,18 +74,7 @@ impl Store {
 
     /// A page of an owner's batches, and one more where there are more.
     pub async fn list_batches(&self, owner: &str, page: &Page) -> Result<Vec<StoredBatch>, StoreError> {
-        let (order, after) = page.order();
-        let query = format!(
-            "SELECT id, owner, status, body FROM batches WHERE owner = $1
-                AND ($2 = '' OR number {after} (SELECT number FROM batches WHERE owner = $1 AND id = $2))
-             ORDER BY number {order} LIMIT $3"
-        );
-        Ok(sqlx::query_as(sqlx::AssertSqlSafe(query))
-            .bind(owner.to_owned())
-            .bind(page.after.clone().unwrap_or_default())
-            .bind(page.limit + 1)
-            .fetch_all(&self.pool)
-            .await?)
+        self.list_of_owner("id, owner, status, body", "batches", owner, page).await
     }
 
     /// All batches, of all owners, that are not at their end, oldest first. For the worker.

@@ -112,18 +112,7 @@ impl Store {
 
     /// A page of an owner's jobs, and one more where there are more.
     pub async fn list_jobs(&self, owner: &str, page: &Page) -> Result<Vec<StoredJob>, StoreError> {
-        let (order, after) = page.order();
-        let query = format!(
-            "SELECT {COLUMNS} FROM jobs WHERE owner = $1
-                AND ($2 = '' OR number {after} (SELECT number FROM jobs WHERE owner = $1 AND id = $2))
-             ORDER BY number {order} LIMIT $3"
-        );
-        Ok(sqlx::query_as(sqlx::AssertSqlSafe(query))
-            .bind(owner.to_owned())
-            .bind(page.after.clone().unwrap_or_default())
-            .bind(page.limit + 1)
-            .fetch_all(&self.pool)
-            .await?)
+        self.list_of_owner(COLUMNS, "jobs", owner, page).await
     }
 
     /// A page of what belongs to a job that [`Store::job`] gave, and one more where there are more.

@@ -13,7 +13,6 @@ use super::kept::{self, Identity, Kept};
 use super::outcome::{Measured, Method, Outcome};
 use super::plan::Header;
 use super::tuner::Tuner;
-use crate::dataset::class;
 use crate::error::Result;
 use crate::metrics::events::Events;
 use crate::metrics::{ClassLosses, Log, Record};
@@ -243,7 +242,6 @@ impl Run<'_> {
     }
 
     fn record(&self, outcome: Outcome, lr: f32, seconds: f64) -> Record {
-        let of = |class: u8| outcome.per_class[usize::from(class)];
         let tok_s = outcome.tokens as f64 / seconds;
         let (peak, per_token) = (self.job.peak_flops, begin::flops_per_token(self.job));
         Record {
@@ -251,12 +249,7 @@ impl Run<'_> {
             tokens: self.state.tokens,
             documents: self.state.documents,
             loss: outcome.loss,
-            loss_per_class: ClassLosses {
-                analysis: of(class::ANALYSIS),
-                commentary: of(class::COMMENTARY),
-                r#final: of(class::FINAL),
-                call: of(class::TOOL_CALL),
-            },
+            loss_per_class: ClassLosses::of(&outcome.per_class),
             aux_loss: outcome.aux,
             grad_norm: outcome.grad_norm,
             lr: f64::from(lr),

@@ -12,6 +12,8 @@ pub use log::{Log, read};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
+use crate::dataset::{NUM_CLASSES, class};
+
 /// One optimizer step. Losses are in nats a token and may be not finite: a run that diverges is logged as it is.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Record {
@@ -132,6 +134,19 @@ pub struct ClassLosses {
     /// Arguments of tool calls.
     #[serde(default, with = "number::option", skip_serializing_if = "Option::is_none")]
     pub call: Option<f64>,
+}
+
+impl ClassLosses {
+    /// From the losses of [`class`], in its order.
+    pub fn of(per_class: &[Option<f64>; NUM_CLASSES]) -> Self {
+        let of = |class: u8| per_class[usize::from(class)];
+        Self {
+            analysis: of(class::ANALYSIS),
+            commentary: of(class::COMMENTARY),
+            r#final: of(class::FINAL),
+            call: of(class::TOOL_CALL),
+        }
+    }
 }
 
 impl ClassLosses {

@@ -7,7 +7,7 @@ use ossia_model::checkpoint::Checkpoint;
 use ossia_model::gpt_oss::adapter::peft;
 use ossia_model::kv_cache::Held;
 use ossia_model::{Logits, Model as Engine, Options, Work};
-use ossia_train::dataset::{Document, class};
+use ossia_train::dataset::Document;
 use ossia_train::finetune::Config;
 use ossia_train::finetune::data::{self, DataSettings, Manner, OnBad, Validation};
 use ossia_train::finetune::finder::Found;
@@ -70,23 +70,15 @@ fn engine_loss(model: &Model, documents: &[Document], adapter: Option<&Path>) ->
         let (parameters, values) = peft::load(folder, &model.config).unwrap();
         engine.attach(&parameters, &ossia_kernels::Floats::new(values)).unwrap()
     });
-    let (mut sum, mut count) = (0.0, 0.0);
+    let mut losses = Vec::new();
     for document in documents {
         let mut held = Held { adapter: slot, ..Held::default() };
         let tokens = &document.tokens[..document.tokens.len() - 1];
         let logits = engine.step(&mut [Work { held: &mut held, tokens, logits: Logits::All }]).unwrap();
-        for (row, logits) in logits.host().chunks_exact(logits.cols()).enumerate() {
-            if document.classes[row + 1] != class::CONTEXT {
-                let largest = f64::from(logits.iter().fold(f32::MIN, |m, &v| m.max(v)));
-                let total: f64 = logits.iter().map(|&v| (f64::from(v) - largest).exp()).sum();
-                sum += largest + total.ln() - f64::from(logits[document.tokens[row + 1] as usize]);
-                count += 1.0;
-            }
-        }
+        losses.extend(crate::learned_losses(document, &logits));
         engine.release(&mut held);
     }
-    assert!(count > 0.0, "something is learned");
-    sum / count
+    crate::mean(&losses)
 }
 
 #[test]
