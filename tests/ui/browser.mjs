@@ -203,6 +203,9 @@ const tests = {
     state.down = true;
     await say(page, "hello?");
     await page.locator("#banner").waitFor();
+    const [banner, fade] = await page.evaluate(() => [["#banner"], ["#topbar", "::after"]].map(([at, part]) =>
+      Number(getComputedStyle(document.querySelector(at), part).zIndex)));
+    assert.ok(banner > fade, "the bar's fade lies over what is said");
     await shot(page, "gone");
     state.down = false;
     await page.getByText("The server is back.").waitFor();
