@@ -49,14 +49,14 @@ unsafe impl Sync for Region {}
 
 /// The lent ranges, sorted by start.
 #[derive(Default)]
-struct Ranges {
+pub(crate) struct Ranges {
     lent: Vec<(usize, usize)>,
     peak: usize,
 }
 
 impl Ranges {
     /// The first gap of `size` bytes.
-    fn take(&mut self, size: usize, capacity: usize) -> Option<usize> {
+    pub(crate) fn take(&mut self, size: usize, capacity: usize) -> Option<usize> {
         let mut start = 0;
         let mut at = self.lent.len();
         for (i, &(from, to)) in self.lent.iter().enumerate() {
@@ -72,7 +72,15 @@ impl Ranges {
         Some(start)
     }
 
-    fn give_back(&mut self, start: usize) {
+    /// A range that must be free.
+    pub(crate) fn take_at(&mut self, start: usize, size: usize) {
+        let at = self.lent.iter().position(|&(from, _)| from >= start).unwrap_or(self.lent.len());
+        let free = self.lent.get(at).is_none_or(|&(from, _)| from >= start + size);
+        assert!(free && (at == 0 || self.lent[at - 1].1 <= start), "scratch is free where it was before");
+        self.lent.insert(at, (start, start + size));
+    }
+
+    pub(crate) fn give_back(&mut self, start: usize) {
         self.lent.retain(|&(from, _)| from != start);
     }
 }
@@ -90,6 +98,11 @@ impl Arena {
     /// Bytes reserved.
     pub fn capacity(&self) -> usize {
         self.0.capacity
+    }
+
+    /// Where the whole of it lies.
+    pub(crate) fn base(&self) -> *mut u8 {
+        self.0.base.as_ptr()
     }
 
     /// The most bytes that were lent at once.

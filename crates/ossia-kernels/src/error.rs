@@ -35,6 +35,32 @@ pub enum Error {
         /// Columns (inputs).
         cols: usize,
     },
+    /// A GPU or its driver has said no.
+    #[error("GPU: {what}: {reason}")]
+    Cuda {
+        /// What was to be done.
+        what: &'static str,
+        /// What came back, and what to do where that is known.
+        reason: String,
+    },
+    /// The GPU has no memory left.
+    #[error("GPU memory: {needed} more bytes are needed, {free} are free; use a shorter context or fewer sequences")]
+    CudaMemory {
+        /// Bytes asked for.
+        needed: usize,
+        /// Bytes free on the device.
+        free: usize,
+    },
+    /// What the GPU's kernels cannot do yet.
+    #[error("on a GPU {what}: wanted {wanted}, found {found}; use --device cpu")]
+    CudaUnsupported {
+        /// Where.
+        what: &'static str,
+        /// What would do.
+        wanted: &'static str,
+        /// What is there.
+        found: String,
+    },
     /// A token id lies outside the embedding table.
     #[error("token id {id} is outside the vocabulary of {vocab}")]
     TokenId {

@@ -5,7 +5,9 @@
 
 use half::f16;
 
+use crate::Result;
 use crate::cpu::disjoint::Disjoint;
+use crate::cuda::{Gpu, Memory};
 
 /// Slots (positions) of a page; pages start at multiples of it.
 pub const PAGE: usize = 64;
@@ -54,6 +56,8 @@ pub enum Store {
     F32(Vec<f32>),
     /// See [`KvType::F16`]; the bits of each number.
     F16(Vec<u16>),
+    /// F16 in a GPU's memory, keys and values both as [page, kv head, slot, channel].
+    Cuda(Memory),
 }
 
 impl Store {
@@ -78,6 +82,32 @@ impl KvLayer {
     pub fn new(kind: KvType, pages: usize, kv_heads: usize, head_dim: usize) -> Self {
         let len = pages * kv_heads * head_dim * PAGE;
         Self { kv_heads, head_dim, keys: Store::new(kind, len), values: Store::new(kind, len) }
+    }
+
+    /// The same in a GPU's memory, always F16.
+    pub fn on_gpu(gpu: &Gpu, pages: usize, kv_heads: usize, head_dim: usize) -> Result<Self> {
+        let store = || gpu.zeros(pages * kv_heads * head_dim * PAGE * 2).map(Store::Cuda);
+        Ok(Self { kv_heads, head_dim, keys: store()?, values: store()? })
+    }
+
+    /// Keys and values where they are on a device.
+    ///
+    /// # Panics
+    /// Where they are not.
+    pub(crate) fn device(&self) -> (&Memory, &Memory) {
+        match (&self.keys, &self.values) {
+            (Store::Cuda(keys), Store::Cuda(values)) => (keys, values),
+            _ => panic!("keys and values are not on a GPU"),
+        }
+    }
+
+    /// Puts bytes into both stores on a device.
+    #[cfg(test)]
+    pub(crate) fn fill_for_test(&mut self, bytes: &[u8]) {
+        for store in [&mut self.keys, &mut self.values] {
+            let Store::Cuda(memory) = store else { panic!("keys and values are not on a GPU") };
+            memory.put(0, bytes).unwrap();
+        }
     }
 
     /// Keys of `page` and `head` start here, [channel, slot]; values too, [slot, channel].
@@ -115,6 +145,8 @@ impl KvLayer {
             match store {
                 Store::F32(v) => v.copy_within(from * len..(from + 1) * len, to * len),
                 Store::F16(v) => v.copy_within(from * len..(from + 1) * len, to * len),
+                // A driver that fails once fails ever after, so the step to come tells it.
+                Store::Cuda(memory) => drop(memory.copy_within(2 * from * len, 2 * to * len, 2 * len)),
             }
         }
     }
@@ -140,6 +172,7 @@ impl<'a> Parts<'a> {
         match store {
             Store::F32(v) => Parts::F32(Disjoint::new(v)),
             Store::F16(v) => Parts::F16(Disjoint::new(v)),
+            Store::Cuda(_) => unreachable!("a GPU's pages are written by its kernels"),
         }
     }
 
@@ -210,6 +243,7 @@ mod tests {
                 match store {
                     Store::F32(v) => v.iter().map(|x| x.to_bits()).collect(),
                     Store::F16(v) => v.iter().map(|&x| u32::from(x)).collect(),
+                    Store::Cuda(_) => unreachable!(),
                 }
             };
             for store in [&layer.keys, &layer.values] {

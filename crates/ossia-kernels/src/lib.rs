@@ -5,6 +5,7 @@
 pub mod arena;
 mod bytes;
 pub mod cpu;
+pub mod cuda;
 mod dtype;
 mod error;
 pub mod kv;

@@ -8,6 +8,7 @@ use std::ops::Range;
 use crate::Tensor;
 use crate::arena::Arena;
 use crate::cpu::isa::Isa;
+use crate::cuda::Device;
 use crate::kv::{KvLayer, PageTable};
 use crate::pool::Pool;
 
@@ -41,6 +42,15 @@ pub struct Runtime {
     pub isa: Isa,
     /// Arithmetic of the linear layers.
     pub precision: Precision,
+    /// Where ops run.
+    pub device: Device,
+}
+
+impl Runtime {
+    /// One whose ops run on this machine's processor.
+    pub fn on_cpu(pool: Pool, arena: Arena, isa: Isa, precision: Precision) -> Self {
+        Self { pool, arena, isa, precision, device: Device::Cpu }
+    }
 }
 
 /// One sequence's share of a step.

@@ -1,12 +1,18 @@
 //! Activations: row-major matrices of f32. Rows are tokens, columns are channels.
 
-use crate::Result;
+use std::borrow::Cow;
+
 use crate::arena::{Arena, Slice};
+use crate::cuda::{self, Device, Gpu};
+use crate::ops::rms_norm;
+use crate::Result;
 
 /// Where the numbers live. The only type that names every device: each op holds one exhaustive `match` over it.
 pub enum Buffer {
     /// Scratch of this machine's memory.
     Cpu(Slice<f32>),
+    /// Scratch of a GPU's memory.
+    Cuda(cuda::Slice),
 }
 
 /// A matrix of activations, in scratch.
@@ -20,6 +26,24 @@ impl Tensor {
     /// A matrix in the machine's memory whose values are left over from earlier use; the caller fills it.
     pub fn scratch(arena: &Arena, rows: usize, cols: usize) -> Result<Self> {
         Ok(Self { rows, cols, data: Buffer::Cpu(arena.take(rows * cols)?) })
+    }
+
+    /// The same in a GPU's memory.
+    pub(crate) fn on_gpu(gpu: &Gpu, rows: usize, cols: usize) -> Result<Self> {
+        Ok(Self { rows, cols, data: Buffer::Cuda(gpu.take(rows * cols)?) })
+    }
+
+    /// A matrix in scratch that was lent already.
+    pub(crate) fn lent(slice: cuda::Slice, rows: usize, cols: usize) -> Self {
+        Self { rows, cols, data: Buffer::Cuda(slice) }
+    }
+
+    /// Numbers of the host, in a GPU's memory.
+    #[cfg(test)]
+    pub(crate) fn from_host(gpu: &Gpu, rows: usize, cols: usize, values: &[f32]) -> Result<Self> {
+        let mut slice = gpu.take(rows * cols)?;
+        slice.upload(&values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<_>>())?;
+        Ok(Self { rows, cols, data: Buffer::Cuda(slice) })
     }
 
     /// Tokens.
@@ -38,16 +62,63 @@ impl Tensor {
     }
 
     /// The values on the host, row by row.
+    ///
+    /// # Panics
+    /// Where they are on a device: see [`Tensor::values`].
     pub fn host(&self) -> &[f32] {
         match &self.data {
             Buffer::Cpu(values) => values,
+            Buffer::Cuda(_) => panic!("the tensor is on a GPU"),
         }
     }
 
     /// The values on the host, to be changed.
+    ///
+    /// # Panics
+    /// Where they are on a device.
     pub fn host_mut(&mut self) -> &mut [f32] {
         match &mut self.data {
             Buffer::Cpu(values) => values,
+            Buffer::Cuda(_) => panic!("the tensor is on a GPU"),
+        }
+    }
+
+    /// The values, row by row, wherever they are: a copy where they are on a device.
+    pub fn values(&self) -> Result<Cow<'_, [f32]>> {
+        match &self.data {
+            Buffer::Cpu(values) => Ok(Cow::Borrowed(values)),
+            Buffer::Cuda(slice) => slice.download().map(Cow::Owned),
+        }
+    }
+
+    /// Whether all values are finite; `device` is where they are.
+    pub fn is_finite(&self, device: &Device) -> Result<bool> {
+        match (device, &self.data) {
+            (Device::Cuda(gpu), Buffer::Cuda(_)) => rms_norm::is_finite(gpu, self),
+            _ => Ok(self.host().iter().all(|v| v.is_finite())),
+        }
+    }
+
+    /// The same matrix in this machine's memory.
+    pub fn into_host(self, arena: &Arena) -> Result<Self> {
+        match &self.data {
+            Buffer::Cpu(_) => Ok(self),
+            Buffer::Cuda(slice) => {
+                let mut host = Self::scratch(arena, self.rows, self.cols)?;
+                slice.download_to(host.host_mut())?;
+                Ok(host)
+            }
+        }
+    }
+
+    /// The numbers on a device, for a kernel.
+    ///
+    /// # Panics
+    /// Where they are not there.
+    pub(crate) fn device(&self) -> &cuda::Slice {
+        match &self.data {
+            Buffer::Cuda(slice) => slice,
+            Buffer::Cpu(_) => panic!("the tensor is not on a GPU"),
         }
     }
 

@@ -71,7 +71,7 @@ fn floats(dtype: DType, rows: usize, cols: usize, bytes: Vec<u8>) -> Matrix {
 pub const KINDS: [Kind; 6] = [Kind::F32, Kind::F16, Kind::BF16, Kind::Q8, Kind::Mxfp4Pairs, Kind::Mxfp4Halves];
 
 pub fn runtime(isa: Isa, threads: usize, precision: Precision) -> Runtime {
-    Runtime { pool: Pool::new(threads), arena: Arena::new(64 << 20), isa, precision }
+    Runtime::on_cpu(Pool::new(threads), Arena::new(64 << 20), isa, precision)
 }
 
 /// Every instruction set, with one and with three threads, in both precisions.

@@ -82,9 +82,14 @@ impl KvCache {
             let pages = if *which == LayerKind::Sliding { counts.sliding } else { counts.full };
             KvLayer::new(kind, pages, config.num_kv_heads, config.head_dim)
         };
+        Self::over(config.layer_types.iter().map(layer).collect(), config, counts)
+    }
+
+    /// The same over stores that are there already, one for each layer.
+    pub fn over(layers: Vec<KvLayer>, config: &Config, counts: PageCounts) -> Self {
         let pages = |n: usize| (0..n as u32).rev().collect();
         Self {
-            layers: config.layer_types.iter().map(layer).collect(),
+            layers,
             window: config.sliding_window,
             full: pages(counts.full),
             sliding: pages(counts.sliding),

@@ -7,6 +7,7 @@ pub mod checkpoint;
 pub mod gpt_oss;
 pub mod kv_cache;
 mod model;
+mod on_gpu;
 mod plan;
 
 pub use model::{Error, Fault, Logits, Model, Options, Paged, Work};

@@ -4,6 +4,7 @@ use std::ops::ControlFlow;
 
 use ossia_kernels::arena::Arena;
 use ossia_kernels::cpu::isa::Isa;
+use ossia_kernels::cuda::Device;
 use ossia_kernels::kv::PageTable;
 use ossia_kernels::pool::Pool;
 use ossia_kernels::{Floats, Phase, Precision, Runtime, Sequence, Step, Tap, Tensor};
@@ -14,6 +15,7 @@ use crate::gpt_oss::config::{Config, LayerKind};
 use crate::gpt_oss::forward::Transformer;
 use crate::gpt_oss::tensors::{Dense, Reading};
 use crate::kv_cache::{Full, Held, KvCache};
+use crate::on_gpu;
 use crate::plan::{DoesNotFit, Plan};
 
 /// What can go wrong with a model.
@@ -25,6 +27,9 @@ pub enum Error {
     /// It is larger than the machine.
     #[error(transparent)]
     DoesNotFit(#[from] Box<DoesNotFit>),
+    /// It is larger than the GPU.
+    #[error(transparent)]
+    GpuTooSmall(#[from] Box<on_gpu::GpuTooSmall>),
     /// No page is left.
     #[error(transparent)]
     Full(#[from] Full),
@@ -87,6 +92,8 @@ pub struct Options {
     pub logits_rows: usize,
     /// The largest rank of the adapters that may be attached; 0 for none.
     pub adapter_rank: usize,
+    /// Where it runs.
+    pub device: Device,
 }
 
 impl Default for Options {
@@ -102,6 +109,7 @@ impl Default for Options {
             chunk: 512,
             logits_rows: 1,
             adapter_rank: 0,
+            device: Device::Cpu,
         }
     }
 }
@@ -178,10 +186,29 @@ impl Model {
         let pool = Pool::new(options.threads);
         let mut reading = Reading { dense: options.dense(checkpoint), pool: &pool, isa: options.isa, progress };
         let transformer = Transformer::read(checkpoint, &config, &mut reading)?;
-        let arena = Arena::new(plan.scratch as usize);
-        let runtime = Runtime { pool, arena, isa: options.isa, precision: options.precision };
-        let kv = KvCache::new(&config, options.kv_type(), options.pages(&config));
-        Ok(Self { config, transformer, runtime, kv, options, plan })
+        let arena = match &options.device {
+            Device::Cpu => Arena::new(plan.scratch as usize),
+            Device::Cuda(gpu) => on_gpu::host_scratch(gpu, &config, &options),
+        };
+        let device = options.device.clone();
+        let runtime = Runtime { pool, arena, isa: options.isa, precision: options.precision, device };
+        let kv = match &options.device {
+            Device::Cpu => KvCache::new(&config, options.kv_type(), options.pages(&config)),
+            Device::Cuda(gpu) => on_gpu::prepare(gpu, &config, &options)?,
+        };
+        let mut model = Self { config, transformer, runtime, kv, options, plan };
+        if let Device::Cuda(_) = model.options.device {
+            model.warm_up()?;
+        }
+        Ok(model)
+    }
+
+    /// One token through all layers: a device takes its copies of the weights when they are first used.
+    fn warm_up(&mut self) -> Result<(), Error> {
+        let mut held = Held::default();
+        let warmed = self.step(&mut [Work { held: &mut held, tokens: &[0], logits: Logits::Last }]).map(drop);
+        self.release(&mut held);
+        warmed
     }
 
     /// The model's shape.
@@ -205,6 +232,9 @@ impl Model {
         let (rank, foreseen) = (parameters.config().rank, self.options.adapter_rank);
         if rank > foreseen {
             return Err(adapter::Error::Rank { rank, foreseen });
+        }
+        if !matches!(self.options.device, Device::Cpu) {
+            return Err(adapter::Error::OnDevice);
         }
         if !parameters.fits(&self.config) {
             return Err(adapter::Error::OtherModel);
@@ -265,8 +295,13 @@ impl Model {
     /// # Panics
     /// Where a table does not cover what its sequence sees.
     pub fn step_paged(&mut self, work: &[Paged]) -> Result<Tensor, Error> {
-        let mut watch = Watch { left: self.config.num_layers, finite: true };
-        let logits = self.forward(work, Some(&mut watch))?;
+        let device = self.runtime.device.clone();
+        let mut watch = Watch { left: self.config.num_layers, finite: true, device };
+        // Where all rows have logits, these show every fault, and a GPU's step can be replayed.
+        let all_seen = work.iter().all(|w| w.logits != Logits::None && w.tokens.len() == 1);
+        let on_gpu = matches!(self.runtime.device, Device::Cuda(_));
+        let logits = self.forward(work, if all_seen && on_gpu { None } else { Some(&mut watch) })?;
+        let logits = logits.into_host(&self.runtime.arena)?;
         if !watch.finite || logits.host().iter().any(|v| !v.is_finite()) {
             drop(logits);
             return Err(self.find_fault(work)?.into());
@@ -333,6 +368,12 @@ impl Model {
         }
         let (kv, logits_rows) = (self.kv.layers(), logits_rows(work));
         let mut step = Step { runtime: &self.runtime, phase: Phase::Inference, sequences, kv, logits_rows, tap };
+        if let Device::Cuda(gpu) = &self.runtime.device {
+            let size = gpu.begin(&step, &tokens, self.config.num_heads / self.config.num_kv_heads)?;
+            if let (Some(size), true) = (size, step.tap.is_none()) {
+                return Ok(gpu.replayed(size, || self.transformer.forward(&mut step, &tokens))?);
+            }
+        }
         Ok(self.transformer.forward(&mut step, &tokens)?)
     }
 
@@ -367,6 +408,7 @@ struct Watch {
     /// Layers to come.
     left: usize,
     finite: bool,
+    device: Device,
 }
 
 impl Tap for Watch {
@@ -374,7 +416,8 @@ impl Tap for Watch {
         // The experts close a block.
         self.left -= usize::from(op == "experts");
         if op == "experts" && self.left == 0 {
-            self.finite = result.host().iter().all(|v| v.is_finite());
+            // A device that does not answer is told by the next call that waits for it.
+            self.finite = result.is_finite(&self.device).unwrap_or(true);
         }
     }
 }
@@ -390,7 +433,7 @@ struct FaultFinder {
 impl Tap for FaultFinder {
     fn see(&mut self, op: &'static str, result: &Tensor) {
         if self.found.is_none() {
-            let bad = result.host().iter().position(|v| !v.is_finite());
+            let bad = result.values().ok().and_then(|values| values.iter().position(|v| !v.is_finite()));
             let op = match op {
                 "embed" => OUTSIDE[0],
                 "linear" if self.layer == self.num_layers => OUTSIDE[2],

@@ -1,5 +1,6 @@
 //! What a model will take of the machine's memory, said before anything is read.
 
+use ossia_kernels::cuda::Device;
 use ossia_kernels::kv::KvType;
 use ossia_kernels::{DType, Precision};
 
@@ -180,8 +181,9 @@ pub(crate) fn gib(bytes: u64) -> String {
 impl Options {
     /// What dense float weights become.
     pub fn dense(&self, checkpoint: &Checkpoint) -> Dense {
-        let default = || if self.precision == Precision::Fast { Dense::for_fast(checkpoint) } else { Dense::Kept };
-        self.dense.unwrap_or_else(default)
+        // A GPU's copies are made from what the file has.
+        let fast = self.precision == Precision::Fast && matches!(self.device, Device::Cpu);
+        self.dense.unwrap_or_else(|| if fast { Dense::for_fast(checkpoint) } else { Dense::Kept })
     }
 
     /// How keys and values are kept.

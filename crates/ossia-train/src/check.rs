@@ -54,7 +54,7 @@ pub fn compare(checkpoint: &Checkpoint, golden: &Path, threads: usize) -> Result
     let values = Floats::new(parameters.read(&Transformer::read(checkpoint, &config, reading)?));
     let largest = LargestBatch { tokens: golden.tokens.len(), threads, recompute: false, adapter_rank: 0 };
     let arena = Arena::new(scratch::training_bytes(&config, largest));
-    let runtime = Runtime { pool, arena, isa: Isa::detect(), precision: Precision::F32 };
+    let runtime = Runtime::on_cpu(pool, arena, Isa::detect(), Precision::F32);
     let model = parameters.transformer(&values, &runtime.pool)?;
     let mut compared = Vec::new();
     for (prefix, aux) in [("", 0.0), ("aux.", golden.aux_coefficient(checkpoint))] {

@@ -87,7 +87,7 @@ impl Trainer {
         };
         let update = optimizer::scratch_bytes(parameters.tensors(), threads, recipe.training.optimizer);
         let arena = Arena::new(scratch::training_bytes(config, largest).max(update));
-        let runtime = Runtime { pool: Pool::new(threads), arena, isa: Isa::detect(), precision: Precision::F32 };
+        let runtime = Runtime::on_cpu(Pool::new(threads), arena, Isa::detect(), Precision::F32);
         let len = parameters.len();
         Ok(Self {
             recipe: recipe.clone(),

@@ -5,6 +5,7 @@ pub mod carried;
 pub mod commands;
 pub mod error;
 pub mod generation;
+pub mod gpu;
 pub mod hub;
 pub mod machine;
 pub mod output;

@@ -8,6 +8,7 @@ use std::time::Instant;
 use indicatif::{ProgressBar, ProgressStyle};
 use ossia_kernels::Precision;
 use ossia_kernels::cpu::isa::Isa;
+use ossia_kernels::cuda::Device;
 use ossia_model::checkpoint::{Checkpoint, GgufMetadata, GgufValue, Metadata, limits, read_json};
 use ossia_model::gpt_oss::config::{Config, PRESETS};
 use ossia_model::gpt_oss::synth;
@@ -16,6 +17,7 @@ use ossia_model::{Model, Options, Plan};
 use ossia_text::{GgufVocab, TextError, Tokenizer, byte_level_tokenizer_json};
 
 use crate::error::Failure;
+use crate::gpu::DeviceArg;
 use crate::{carried, hub, machine};
 
 /// Which model, and how it is to be run: the same for every command.
@@ -39,6 +41,9 @@ pub struct ModelArgs {
     /// Prompt tokens of one step
     #[arg(long, default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..=8192))]
     pub chunk: u32,
+    /// Where to run: cpu, cuda (or cuda:N), or auto (a GPU where there is one). GPUs are new here: see docs/gpu.md
+    #[arg(long, env = "OSSIA_DEVICE", default_value = "cpu", value_name = "DEVICE")]
+    pub device: DeviceArg,
 }
 
 /// See [`Precision`].
@@ -139,6 +144,7 @@ impl ModelArgs {
             chunk: (self.chunk as usize).min(context),
             logits_rows: need.logits_rows,
             adapter_rank: 0,
+            device: Device::Cpu,
         })
     }
 
@@ -157,7 +163,8 @@ impl Source {
 
     /// The same with room for an adapter of this rank.
     pub fn load_for_adapter(self, args: &ModelArgs, need: Need, adapter_rank: usize) -> Result<Loaded, Failure> {
-        let options = Options { adapter_rank, ..args.options(&self, need)? };
+        let device = args.device.open()?;
+        let options = Options { adapter_rank, device, ..args.options(&self, need)? };
         if !need.quiet {
             eprintln!("{}", plan_line(&Plan::new(&self.checkpoint, &self.config, &options), self.available));
         }

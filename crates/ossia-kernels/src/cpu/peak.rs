@@ -17,7 +17,7 @@ pub fn flops_per_second(threads: usize, isa: Isa) -> f64 {
     let (rows, outputs, depth) = (768 * threads, 128, 256);
     let pool = Pool::new(threads);
     let arena = Arena::new(super::gemm::scratch_bytes(threads));
-    let runtime = Runtime { pool, arena, isa, precision: Precision::F32 };
+    let runtime = Runtime::on_cpu(pool, arena, isa, Precision::F32);
     let (x, w, mut y) = (vec![1.0; rows * depth], vec![1.0; outputs * depth], vec![0.0; rows * outputs]);
     let mut best = f64::INFINITY;
     for _ in 0..ROUNDS {

@@ -294,7 +294,7 @@ fn tuner(job: &Job, training: &Training) -> Result<Tuner> {
         }
     };
     let arena = Arena::new(plan::scratch_bytes(config, model, training, job.threads));
-    let runtime = Runtime { pool, arena, isa: Isa::detect(), precision: Precision::F32 };
+    let runtime = Runtime::on_cpu(pool, arena, Isa::detect(), Precision::F32);
     Ok(Tuner::new(training.clone(), subject, runtime))
 }
 

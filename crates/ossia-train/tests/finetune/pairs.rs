@@ -62,7 +62,7 @@ fn tuner(model: &Model, toml: &str) -> Tuner {
     let training = config.training(&model.config, 1);
     let largest = LargestBatch { tokens: training.micro_tokens, threads: 2, recompute: true, adapter_rank: 4 };
     let arena = Arena::new(scratch::training_bytes(&model.config, largest));
-    Tuner::new(training, subject, Runtime { pool, arena, isa: Isa::detect(), precision: Precision::F32 })
+    Tuner::new(training, subject, Runtime::on_cpu(pool, arena, Isa::detect(), Precision::F32))
 }
 
 /// The loss of the pairs along the gradient that an update was made of, against the slope that the gradient says.

@@ -19,6 +19,7 @@
 //! Shapes: qkv [T, (H + 2K) d] after RoPE, sinks [H], o [T, H d], lse [T, H]; gradients as what they belong to.
 
 mod cpu;
+mod cuda;
 #[cfg(test)]
 mod reference;
 mod scalar;
@@ -29,9 +30,12 @@ mod training;
 mod vector;
 
 use crate::arena::Arena;
+use crate::cuda::Device;
 use crate::kv::PAGE;
 use crate::ops::rope::Heads;
 use crate::{Phase, Result, Step, Tensor};
+
+pub use cuda::scratch_len as gpu_scratch_len;
 
 /// What one layer's attention looks like.
 pub struct Shape {
@@ -46,6 +50,11 @@ pub struct Shape {
 /// Attends from every new token; at inference keys and values must have been written by the rope op.
 pub fn forward(step: &mut Step, qkv: &Tensor, sinks: &[f32], shape: &Shape) -> Result<Tensor> {
     check(step, qkv, sinks, shape);
+    if let Device::Cuda(gpu) = &step.runtime.device {
+        let o = cuda::forward(gpu, step, qkv, sinks, shape)?;
+        step.made("attention", &o);
+        return Ok(o);
+    }
     let mut o = Tensor::scratch(&step.runtime.arena, qkv.rows(), shape.heads.query * shape.heads.dim)?;
     match step.phase {
         Phase::Inference => cpu::forward(step, qkv.host(), sinks, shape, o.host_mut())?,

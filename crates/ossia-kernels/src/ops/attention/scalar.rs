@@ -13,6 +13,7 @@ pub fn load(kv: &KvLayer, at: usize, tile: &mut Tile) {
         Store::F16(v) => {
             out.iter_mut().zip(&v[at..]).for_each(|(out, &bits)| *out = half::f16::from_bits(bits).to_f32());
         }
+        Store::Cuda(_) => unreachable!("a GPU's pages are read by its kernels"),
     };
     convert(kv.keys(), tile.keys);
     convert(kv.values(), tile.values);

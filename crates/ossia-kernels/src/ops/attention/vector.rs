@@ -59,6 +59,7 @@ fn convert(store: &Store, at: usize, next: usize, out: &mut [f32], widen: impl F
                 widen(halves, out);
             }
         }
+        Store::Cuda(_) => unreachable!("a GPU's pages are read by its kernels"),
     }
 }
 

@@ -3,11 +3,13 @@
 //! Shapes: E [V, D], x [T, D].
 
 mod cpu;
+mod cuda;
 #[cfg(test)]
 mod reference;
 #[cfg(test)]
 mod tests;
 
+use crate::cuda::Device;
 use crate::{Error, Matrix, Result, Step, Tensor};
 
 /// The rows of `table` that `tokens` name.
@@ -15,8 +17,14 @@ pub fn forward(step: &mut Step, tokens: &[u32], table: &Matrix) -> Result<Tensor
     if let Some(&id) = tokens.iter().find(|&&id| id as usize >= table.rows()) {
         return Err(Error::TokenId { id, vocab: table.rows() });
     }
-    let mut x = Tensor::scratch(&step.runtime.arena, tokens.len(), table.cols())?;
-    cpu::forward(step.runtime, tokens, table, x.host_mut());
+    let x = match &step.runtime.device {
+        Device::Cpu => {
+            let mut x = Tensor::scratch(&step.runtime.arena, tokens.len(), table.cols())?;
+            cpu::forward(step.runtime, tokens, table, x.host_mut());
+            x
+        }
+        Device::Cuda(gpu) => cuda::forward(gpu, step, tokens, table)?,
+    };
     step.made("embed", &x);
     Ok(x)
 }

@@ -15,6 +15,7 @@ mod adapter;
 #[cfg(test)]
 mod adapter_tests;
 mod cpu;
+mod cuda;
 #[cfg(test)]
 mod reference;
 #[cfg(test)]
@@ -26,10 +27,12 @@ mod train_tests;
 use crate::arena::Arena;
 use crate::cpu::dot::quantize;
 use crate::cpu::dot::{Lists, Panels};
+use crate::cuda::Device;
 use crate::ops::low_rank::Slots;
 use crate::ops::router::Routes;
 use crate::{Matrix, Phase, Precision, Result, Step, Tensor};
 
+pub use cuda::scratch_len as gpu_scratch_len;
 pub use adapter::{ExpertsAdapter, ExpertsAdapterGrad, Pair};
 pub use train::{ExpertGrad, ExpertsGrad, Hidden, backward, train_scratch_bytes};
 
@@ -81,12 +84,13 @@ impl Experts {
 pub fn add_forward(step: &mut Step, t: &Tensor, routes: &Routes, experts: &Experts, x: &mut Tensor) -> Result<()> {
     let first = &experts.experts[0];
     assert!(t.cols() == first.gate.cols() && x.cols() == first.down.rows() && t.rows() == x.rows(), "experts: shapes");
-    match step.phase {
-        Phase::Inference => {
+    match (&step.runtime.device, step.phase) {
+        (Device::Cuda(gpu), _) => cuda::add_forward(gpu, step, t, routes, experts, x)?,
+        (Device::Cpu, Phase::Inference) => {
             let slots = if experts.adapters.is_empty() { Vec::new() } else { step.slots(t.rows()) };
             cpu::add_forward(step.runtime, t.host(), routes, experts, &slots, x.host_mut())?;
         }
-        Phase::Training => {
+        (Device::Cpu, Phase::Training) => {
             drop(train::add_forward(step.runtime, t.host(), routes, (experts, step.adapter()), x.host_mut())?);
         }
     }

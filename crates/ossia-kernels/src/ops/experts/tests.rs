@@ -28,7 +28,7 @@ fn routes(runtime: &Runtime, per_token: usize, ids: &[u32]) -> Routes {
     let mut weights = runtime.arena.take(ids.len()).unwrap();
     experts.copy_from_slice(ids);
     weights.iter_mut().enumerate().for_each(|(i, w)| *w = 0.9 - 0.3 * (i % per_token) as f32);
-    Routes { per_token, experts, weights }
+    Routes { per_token, experts, weights, device: None }
 }
 
 fn run(runtime: &Runtime, t: &[f32], routes: &Routes, experts: &Experts, x: &[f32]) -> Vec<f32> {

@@ -98,7 +98,7 @@ pub(super) fn routes(runtime: &Runtime, k: usize, ids: &[u32]) -> Routes {
     let mut weights: Slice<f32> = runtime.arena.take(ids.len()).unwrap();
     experts.copy_from_slice(ids);
     weights.iter_mut().enumerate().for_each(|(i, w)| *w = 0.75 - 0.25 * (i % k) as f32);
-    Routes { per_token: k, experts, weights }
+    Routes { per_token: k, experts, weights, device: None }
 }
 
 /// What one run gives: y, dt, dw and each expert's gradients in the order of `Plain::parts`.

@@ -6,6 +6,7 @@
 
 mod backward;
 mod cpu;
+mod cuda;
 #[cfg(test)]
 pub(crate) mod reference;
 #[cfg(test)]
@@ -13,6 +14,7 @@ mod tests;
 
 use crate::cpu::dot::quantize;
 use crate::cpu::dot::{Lists, Panels};
+use crate::cuda::Device;
 use crate::ops::low_rank::{self, LowRank, Share, Slots};
 use crate::{Matrix, Phase, Precision, Result, Runtime, Step, Tensor};
 
@@ -96,8 +98,18 @@ impl Linear {
 /// y = W x + b.
 pub fn forward(step: &mut Step, x: &Tensor, linear: &Linear) -> Result<Tensor> {
     assert_eq!(x.cols(), linear.cols(), "linear: the input is as wide as the weights");
-    let mut y = Tensor::scratch(&step.runtime.arena, x.rows(), linear.rows())?;
-    apply(step, x.host(), linear, y.host_mut(), Write::Set)?;
+    let y = match &step.runtime.device {
+        Device::Cpu => {
+            let mut y = Tensor::scratch(&step.runtime.arena, x.rows(), linear.rows())?;
+            apply(step, x.host(), linear, y.host_mut(), Write::Set)?;
+            y
+        }
+        Device::Cuda(gpu) => {
+            let y = Tensor::on_gpu(gpu, x.rows(), linear.rows())?;
+            cuda::apply(gpu, step, x, linear, &y, Write::Set)?;
+            y
+        }
+    };
     step.made("linear", &y);
     Ok(y)
 }
@@ -105,7 +117,10 @@ pub fn forward(step: &mut Step, x: &Tensor, linear: &Linear) -> Result<Tensor> {
 /// y += W x + b.
 pub fn add_forward(step: &mut Step, x: &Tensor, linear: &Linear, y: &mut Tensor) -> Result<()> {
     assert!(x.cols() == linear.cols() && y.cols() == linear.rows() && x.rows() == y.rows(), "linear: shapes");
-    apply(step, x.host(), linear, y.host_mut(), Write::Add)?;
+    match &step.runtime.device {
+        Device::Cpu => apply(step, x.host(), linear, y.host_mut(), Write::Add)?,
+        Device::Cuda(gpu) => cuda::apply(gpu, step, x, linear, y, Write::Add)?,
+    }
     step.made("linear_add", y);
     Ok(())
 }

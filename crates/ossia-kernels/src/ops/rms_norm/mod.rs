@@ -4,13 +4,16 @@
 
 mod backward;
 mod cpu;
+mod cuda;
 #[cfg(test)]
 mod reference;
 #[cfg(test)]
 mod tests;
 
+use crate::cuda::Device;
 use crate::{Result, Step, Tensor};
 
+pub(crate) use cuda::is_finite;
 pub use backward::{backward, backward_logits_rows};
 
 /// A norm's weights.
@@ -24,14 +27,25 @@ pub struct Norm {
 /// Normalises every row.
 pub fn forward(step: &mut Step, x: &Tensor, norm: &Norm) -> Result<Tensor> {
     assert_eq!(x.cols(), norm.weight.len(), "rms_norm: the norm is as wide as its input");
-    let mut y = Tensor::scratch(&step.runtime.arena, x.rows(), x.cols())?;
-    cpu::forward(step.runtime, x.host(), norm, y.host_mut());
+    let y = match &step.runtime.device {
+        Device::Cpu => {
+            let mut y = Tensor::scratch(&step.runtime.arena, x.rows(), x.cols())?;
+            cpu::forward(step.runtime, x.host(), norm, y.host_mut());
+            y
+        }
+        Device::Cuda(gpu) => cuda::forward(gpu, x, norm, None)?,
+    };
     step.made("rms_norm", &y);
     Ok(y)
 }
 
 /// Normalises the rows `step.logits_rows` only: the others need no logits.
 pub fn forward_logits_rows(step: &mut Step, x: &Tensor, norm: &Norm) -> Result<Tensor> {
+    if let Device::Cuda(gpu) = &step.runtime.device {
+        let y = cuda::forward(gpu, x, norm, Some(step.logits_rows.len()))?;
+        step.made("rms_norm", &y);
+        return Ok(y);
+    }
     let rows = std::mem::take(&mut step.logits_rows);
     let mut chosen = Tensor::scratch(&step.runtime.arena, rows.len(), x.cols())?;
     for (&row, out) in rows.iter().zip(chosen.host_mut().chunks_exact_mut(x.cols())) {

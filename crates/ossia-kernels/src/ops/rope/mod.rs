@@ -7,6 +7,7 @@
 //! Shapes: qkv [T, (H + 2K) d], one head after the other; inv_freq [d / 2].
 
 mod cpu;
+mod cuda;
 #[cfg(test)]
 mod reference;
 #[cfg(test)]
@@ -14,6 +15,7 @@ mod tests;
 
 pub use cpu::rotate;
 
+use crate::cuda::Device;
 use crate::{Phase, Result, Step, Tensor};
 
 /// The frequencies, fixed for all positions.
@@ -65,9 +67,11 @@ pub fn forward(
     window: Option<usize>,
 ) -> Result<()> {
     assert!(qkv.cols() == heads.row() && rope.inv_freq.len() * 2 == heads.dim, "rope: shapes");
-    match step.phase {
-        Phase::Inference => cpu::forward(step, qkv.host_mut(), rope, heads, layer, window),
-        Phase::Training => cpu::rotate_all(step, qkv.host_mut(), rope, heads, 1.0),
+    match (&step.runtime.device, step.phase) {
+        (Device::Cpu, Phase::Inference) => cpu::forward(step, qkv.host_mut(), rope, heads, layer, window),
+        (Device::Cpu, Phase::Training) => cpu::rotate_all(step, qkv.host_mut(), rope, heads, 1.0),
+        (Device::Cuda(gpu), Phase::Inference) => cuda::forward(gpu, step, qkv, rope, heads, layer, window)?,
+        (Device::Cuda(_), Phase::Training) => unreachable!("training runs on the processor"),
     }
     step.made("rope", qkv);
     Ok(())

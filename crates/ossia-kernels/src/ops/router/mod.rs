@@ -4,12 +4,14 @@
 
 mod backward;
 mod cpu;
+pub(crate) mod cuda;
 #[cfg(test)]
 mod reference;
 #[cfg(test)]
 mod tests;
 
 use crate::arena::{Arena, Slice};
+use crate::cuda::Device;
 use crate::ops::linear::{self, Linear};
 use crate::{Result, Step, Tensor};
 
@@ -23,10 +25,17 @@ pub struct Routes {
     pub experts: Slice<u32>,
     /// Softmax over the chosen logits [T, k].
     pub weights: Slice<f32>,
+    /// Both where they are on a device; those on the host are empty then.
+    pub(crate) device: Option<cuda::Routes>,
 }
 
 /// Routes every token to `k` experts.
 pub fn forward(step: &mut Step, t: &Tensor, router: &Linear, k: usize) -> Result<Routes> {
+    if let Device::Cuda(gpu) = &step.runtime.device {
+        let (routes, logits) = cuda::forward(gpu, step, t, router, k)?;
+        step.made("router", &logits);
+        return Ok(routes);
+    }
     Ok(forward_saving(step, t, router, k)?.0)
 }
 
@@ -35,7 +44,7 @@ pub fn forward_saving(step: &mut Step, t: &Tensor, router: &Linear, k: usize) ->
     let arena = &step.runtime.arena;
     let mut logits = Tensor::scratch(arena, t.rows(), router.rows())?;
     linear::apply(step, t.host(), router, logits.host_mut(), linear::Write::Set)?;
-    let mut routes = Routes { per_token: k, experts: arena.take(t.rows() * k)?, weights: arena.take(t.rows() * k)? };
+    let mut routes = Routes { per_token: k, experts: arena.take(t.rows() * k)?, weights: arena.take(t.rows() * k)?, device: None };
     cpu::choose(logits.host(), router.rows(), &mut routes);
     step.made("router", &logits);
     Ok((routes, logits))

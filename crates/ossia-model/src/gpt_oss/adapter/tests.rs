@@ -49,7 +49,7 @@ impl Case {
     fn runtime(&self, threads: usize, rank: usize) -> Runtime {
         let largest = LargestBatch { tokens: self.tokens.len(), threads, recompute: false, adapter_rank: rank };
         let arena = Arena::new(training_bytes(&self.config, largest));
-        Runtime { pool: Pool::new(threads), arena, isa: Isa::detect(), precision: Precision::F32 }
+        Runtime::on_cpu(Pool::new(threads), arena, Isa::detect(), Precision::F32)
     }
 
     fn packed(&self, runtime: &Runtime) -> Transformer {

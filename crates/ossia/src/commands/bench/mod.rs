@@ -9,6 +9,7 @@ use std::ops::ControlFlow;
 use std::time::Instant;
 
 use ossia_kernels::cpu::bandwidth;
+use ossia_kernels::cuda::Device;
 use ossia_model::checkpoint::Checkpoint;
 use ossia_model::kv_cache::Held;
 use ossia_model::{Logits, Model, Work};
@@ -72,6 +73,7 @@ pub fn run(args: BenchArgs) -> Result<(), Failure> {
     let decode = if args.n == 0 { 0.0 } else { (batch * lengths.decoded) as f64 / decode_s };
     let bandwidth = measure_bandwidth(&model, &checkpoint);
     let share = decode / batch as f64 * model.transformer().bytes_per_token() as f64 / bandwidth;
+    let on_cpu = matches!(model.options().device, Device::Cpu);
     let mut object = json!({
         "prefill_tok_s": (batch * lengths.prompt) as f64 / prefill_s,
         "decode_tok_s": decode,
@@ -80,13 +82,14 @@ pub fn run(args: BenchArgs) -> Result<(), Failure> {
         "peak_rss_bytes": peak,
         "bandwidth_bytes_s": bandwidth,
         "bytes_per_token": model.transformer().bytes_per_token(),
+        "device": format!("{:?}", model.options().device),
         "threads": model.options().threads,
         "precision": args.model.precision.name(),
         "isa": source::isa()?.name(),
         "prompt": args.prompt, "decoded": args.n, "depth": args.depth, "batch": batch, "rounds": args.rounds,
     });
     // Together, sequences share what they read.
-    object["bandwidth_share"] = if batch == 1 { share.into() } else { Value::Null };
+    object["bandwidth_share"] = if batch == 1 && on_cpu { share.into() } else { Value::Null };
     if let Some(watches) = watches {
         object["ops"] = json!({
             "prefill": watches.prefill.report(bandwidth), "decode": watches.decode.report(bandwidth),

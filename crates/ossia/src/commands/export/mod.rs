@@ -14,6 +14,7 @@ use ossia_text::byte_level_tokenizer_json;
 use serde_json::json;
 
 use crate::error::Failure;
+use crate::gpu::DeviceArg;
 use crate::source::{ModelArgs, PrecisionArg, Source};
 use crate::{carried, output};
 use merging::{Adapter, Comparison};
@@ -78,7 +79,7 @@ pub fn run(args: ExportArgs) -> Result<(), Failure> {
     let format = format(&args)?;
     // Of what the model's arguments say, opening it needs the name alone.
     let model =
-        ModelArgs { model: args.model, precision: PrecisionArg::F32, dense: None, threads: None, ctx: None, chunk: 1 };
+        ModelArgs { model: args.model, precision: PrecisionArg::F32, dense: None, threads: None, ctx: None, chunk: 1, device: DeviceArg::Cpu };
     let source = model.open()?;
     let is_own = source.checkpoint.folder().is_some_and(|own| own.canonicalize().ok() == args.out.canonicalize().ok());
     // Its own folder is refused by force and all, by the library.

@@ -18,6 +18,7 @@ use ossia_train::{metrics, plot};
 use serde_json::json;
 
 use crate::error::Failure;
+use crate::gpu::DeviceArg;
 use crate::source::{ModelArgs, PrecisionArg, Source};
 use crate::{carried, machine, output};
 
@@ -115,6 +116,7 @@ fn begin(args: FinetuneArgs) -> Result<(), Failure> {
         threads: args.threads,
         ctx: None,
         chunk: 1,
+        device: DeviceArg::Cpu,
     };
     let source = model.open()?;
     let harmony = Arc::new(Harmony::new(source.tokenizer()?)?);

@@ -46,7 +46,8 @@ pub fn load(
     let source = args.open()?;
     let harmony = Harmony::new(source.tokenizer()?)?;
     let temperature = source.temperature()?;
-    let options = Options { adapter_rank, ..options(args, &source, parallel, kv_tokens)? };
+    let device = args.device.open()?;
+    let options = Options { adapter_rank, device, ..options(args, &source, parallel, kv_tokens)? };
     let plan = Plan::new(&source.checkpoint, &source.config, &options);
     eprintln!("{}", plan_line(&plan, source.available));
     let (context, precision) = (options.context, args.precision.name());

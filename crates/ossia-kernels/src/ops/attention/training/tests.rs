@@ -77,7 +77,7 @@ impl Case {
         let tensors = [heads.row(), heads.row(), heads.query * heads.dim, heads.query * heads.dim, heads.query];
         let bytes = tensors.map(|cols| Arena::size_of::<f32>(tokens * cols)).iter().sum::<usize>();
         let arena = Arena::new(bytes + train_scratch_bytes(threads, heads));
-        Runtime { pool: Pool::new(threads), arena, isa, precision: Precision::F32 }
+        Runtime::on_cpu(Pool::new(threads), arena, isa, Precision::F32)
     }
 
     /// Both directions, on scratch full of not-a-number; the sinks' gradients start at zero.

@@ -1,0 +1,271 @@
+//! The one door to NVIDIA's GPUs: what is there, what it holds, and how kernels are started on it.
+//!
+//! No CUDA is needed to build, test or start this program: the driver is looked for at run time. Kernels are CUDA sources
+//! beside their ops, compiled for the device at first use. A weight's copy on the device is found by where the host keeps the
+//! weight, which stays there as long as its model; so weights know nothing of devices. A device belongs to one model.
+//!
+//! Everything runs in order on one stream, so scratch that is given back may be lent again at once.
+
+mod compile;
+mod driver;
+mod graph;
+pub(crate) mod pack;
+mod step;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use crate::arena::Arena;
+use crate::{Error, Result};
+
+pub use driver::{About, Memory, Slice};
+pub use graph::Size;
+pub(crate) use driver::Shape;
+pub(crate) use step::{COLUMNS, SPAN, Tables};
+
+/// Keeps compiled kernels from one start to the next.
+pub trait Cubins: Send + Sync {
+    /// Machine code of the kernels of `op`, kept under everything that decides what it is.
+    fn get(&self, op: &str, identity: &str) -> Option<Vec<u8>>;
+    /// Keeps it, if that can be done.
+    fn put(&self, op: &str, identity: &str, cubin: &[u8]);
+}
+
+/// Keeps nothing.
+pub struct NoCubins;
+
+impl Cubins for NoCubins {
+    fn get(&self, _: &str, _: &str) -> Option<Vec<u8>> {
+        None
+    }
+
+    fn put(&self, _: &str, _: &str, _: &[u8]) {}
+}
+
+/// The oldest compute capability that has the instructions of our kernels.
+const OLDEST: (i32, i32) = (8, 0);
+
+/// A GPU, with its kernels and what one model keeps on it.
+pub struct Gpu {
+    context: Arc<driver::Context>,
+    about: About,
+    modules: Vec<(&'static str, Mutex<driver::Module>)>,
+    functions: Mutex<HashMap<String, driver::Function>>,
+    weights: Mutex<HashMap<(usize, &'static str), Arc<Memory>>>,
+    scratch: OnceLock<driver::Scratch>,
+    tables: Mutex<Option<Arc<Tables>>>,
+    recordings: Mutex<HashMap<Size, graph::Recording>>,
+    pinned: OnceLock<driver::Pinned>,
+}
+
+impl Gpu {
+    /// Opens device `ordinal`, counted from 0, and compiles the kernels for it or takes those that are kept.
+    pub fn open(ordinal: usize, cubins: &dyn Cubins) -> Result<Arc<Self>> {
+        if !driver::present() {
+            let reason = "NVIDIA's driver is not on this machine (libcuda is not found): install it, or use --device cpu";
+            return Err(Error::Cuda { what: "looking for a GPU", reason: reason.to_owned() });
+        }
+        let (context, about) = driver::Context::open(ordinal)?;
+        if about.capability < OLDEST {
+            let (major, minor) = about.capability;
+            let reason = format!("{} has compute capability {major}.{minor}, wanted 8.0 or newer", about.name);
+            return Err(Error::Cuda { what: "choosing a device", reason });
+        }
+        let mut modules = Vec::new();
+        for source in compile::SOURCES {
+            let cubin = compile::cubin(source, about.capability, cubins)?;
+            modules.push((source.name, Mutex::new(driver::Module::load(&context, &cubin)?)));
+        }
+        Ok(Arc::new(Self {
+            context,
+            about,
+            modules,
+            functions: Mutex::default(),
+            weights: Mutex::default(),
+            scratch: OnceLock::new(),
+            tables: Mutex::default(),
+            recordings: Mutex::default(),
+            pinned: OnceLock::new(),
+        }))
+    }
+
+    /// What the device is.
+    pub fn about(&self) -> &About {
+        &self.about
+    }
+
+    /// Bytes that are free on it, and all that it has.
+    pub fn memory(&self) -> Result<(usize, usize)> {
+        self.context.memory()
+    }
+
+    /// Sets aside the scratch of the largest step.
+    ///
+    /// # Panics
+    /// The second time.
+    pub fn reserve_scratch(&self, bytes: usize) -> Result<()> {
+        assert!(self.scratch.set(driver::Scratch::new(&self.context, bytes)?).is_ok(), "cuda: scratch is planned once");
+        Ok(())
+    }
+
+    /// Holds the host's scratch where it is, so that results are copied there without a detour. A system that refuses has
+    /// slower copies.
+    pub fn pin(&self, arena: &Arena) {
+        if let Ok(pinned) = driver::Pinned::new(&self.context, arena) {
+            let _ = self.pinned.set(pinned);
+        }
+    }
+
+    fn scratch(&self) -> &driver::Scratch {
+        self.scratch.get().expect("cuda: scratch is planned before the first step")
+    }
+
+    /// `len` numbers of four bytes.
+    ///
+    /// # Panics
+    /// Before [`Gpu::reserve_scratch`].
+    pub(crate) fn take(&self, len: usize) -> Result<Slice> {
+        self.scratch().take(len)
+    }
+
+    /// Zeros, for keys and values: what was never written must be finite, since it is multiplied with nothing.
+    pub(crate) fn zeros(&self, bytes: usize) -> Result<Memory> {
+        let mut memory = Memory::new(&self.context, bytes)?;
+        memory.clear()?;
+        Ok(memory)
+    }
+
+    /// The device's copy of a weight in the form `form`, made by `make` at first use. `key` is where the host has it.
+    pub(crate) fn weight(
+        &self,
+        key: *const (),
+        form: &'static str,
+        make: impl FnOnce() -> Result<Vec<u8>>,
+    ) -> Result<Arc<Memory>> {
+        let key = (key.addr(), form);
+        if let Some(found) = lock(&self.weights).get(&key) {
+            return Ok(found.clone());
+        }
+        let bytes = make()?;
+        let mut memory = Memory::new(&self.context, bytes.len())?;
+        memory.put(0, &bytes)?;
+        let memory = Arc::new(memory);
+        lock(&self.weights).insert(key, memory.clone());
+        Ok(memory)
+    }
+
+    /// The device's copy of plain numbers.
+    pub(crate) fn floats(&self, values: &[f32]) -> Result<Arc<Memory>> {
+        self.weight(values.as_ptr().cast(), "f32", || Ok(values.iter().flat_map(|v| v.to_le_bytes()).collect()))
+    }
+
+    /// Starts a kernel of an op's file.
+    ///
+    /// # Safety
+    /// The arguments are those that the kernel declares, in order, and what they point to is as large as it takes it to be.
+    pub(crate) unsafe fn launch(&self, op: &str, kernel: &str, shape: Shape, arguments: &[Argument]) -> Result<()> {
+        if shape.grid.0 * shape.grid.1 * shape.grid.2 == 0 {
+            return Ok(());
+        }
+        let known = lock(&self.functions).get(kernel).copied();
+        let function = match known {
+            Some(function) => function,
+            None => {
+                let module = &self.modules.iter().find(|m| m.0 == op).expect("every op with launchers has a source").1;
+                let function = lock(module).function(kernel)?;
+                lock(&self.functions).insert(kernel.to_owned(), function);
+                function
+            }
+        };
+        let mut bits: Vec<u64> = arguments.iter().map(|argument| argument.0).collect();
+        // SAFETY: promised by the caller.
+        unsafe { self.context.launch(function, shape, &mut bits) }
+    }
+
+    fn set_tables(&self, tables: Option<Tables>) {
+        *lock(&self.tables) = tables.map(Arc::new);
+    }
+
+    /// What the step that runs now has told.
+    ///
+    /// # Panics
+    /// Before [`Gpu::begin`].
+    pub(crate) fn tables(&self) -> Arc<Tables> {
+        lock(&self.tables).clone().expect("cuda: a step is begun before its first op")
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A kernel's argument, as bits.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Argument(u64);
+
+impl From<&Memory> for Argument {
+    fn from(memory: &Memory) -> Self {
+        Self(memory.at())
+    }
+}
+
+impl From<&Arc<Memory>> for Argument {
+    fn from(memory: &Arc<Memory>) -> Self {
+        Self(memory.at())
+    }
+}
+
+impl From<&Slice> for Argument {
+    fn from(slice: &Slice) -> Self {
+        Self(slice.at())
+    }
+}
+
+impl From<usize> for Argument {
+    /// An int.
+    fn from(value: usize) -> Self {
+        Self(u64::from(i32::try_from(value).expect("cuda: counts are below 2^31") as u32))
+    }
+}
+
+impl From<f32> for Argument {
+    fn from(value: f32) -> Self {
+        Self(u64::from(value.to_bits()))
+    }
+}
+
+impl Argument {
+    /// No memory.
+    pub(crate) const NULL: Self = Self(0);
+
+    /// A 64-bit number.
+    pub(crate) fn long(value: usize) -> Self {
+        Self(value as u64)
+    }
+
+    /// A place inside what an argument points to.
+    pub(crate) fn plus(self, bytes: usize) -> Self {
+        Self(self.0 + bytes as u64)
+    }
+}
+
+/// Where a model runs.
+#[derive(Clone, Default)]
+pub enum Device {
+    /// This machine's processor.
+    #[default]
+    Cpu,
+    /// A GPU of its own.
+    Cuda(Arc<Gpu>),
+}
+
+impl std::fmt::Debug for Device {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Device::Cpu => f.write_str("Cpu"),
+            Device::Cuda(gpu) => write!(f, "Cuda({})", gpu.about.name),
+        }
+    }
+}

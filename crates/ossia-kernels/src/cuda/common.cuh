@@ -1,0 +1,81 @@
+// What all kernels share: 16-bit floats as bits, the tensor cores' product, sums in a fixed order.
+//
+// No header of CUDA is needed, so the run-time compiler finds everything here. On a CPU (`cargo xtask cuda-emulate`) the
+// same sources are compiled by a C++ compiler, and what only a GPU can do is in its own header.
+#pragma once
+
+typedef unsigned int u32;
+typedef unsigned short u16;
+typedef unsigned long long u64;
+
+static const u32 ALL = 0xffffffffu;
+#define INF __uint_as_float(0x7f800000u)
+
+#ifdef OSSIA_EMULATED
+#include "emulated.h"
+#else
+#define KERNEL(name)
+#define DYNAMIC_SHARED(name) extern __shared__ __align__(16) unsigned char name[]
+
+// Two floats to bf16, rounded to the nearest even; `low` goes to the lower half.
+__device__ inline u32 bf16_pair(float low, float high) {
+  u32 out;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(out) : "f"(high), "f"(low));
+  return out;
+}
+
+// a * b of two pairs of bf16; subnormal numbers are kept.
+__device__ inline u32 bf16_pair_times(u32 a, u32 b) {
+  u32 out;
+  asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(out) : "r"(a), "r"(b), "r"(0x80008000u));
+  return out;
+}
+
+__device__ inline u16 half_of(float value) {
+  u16 out;
+  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(out) : "f"(value));
+  return out;
+}
+
+__device__ inline float float_of_half(u16 bits) {
+  float out;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(out) : "h"(bits));
+  return out;
+}
+
+// c [16, 8] += a [16, 16] b [16, 8] in a warp. Lane 4 g + t holds of a rows g and g + 8, columns 2t, 2t + 1 and 8 more
+// (a0: g, a1: g + 8, a2: g, 8 on, a3: g + 8, 8 on), of b the same columns as rows, column g; of c rows g (c0, c1) and
+// g + 8 (c2, c3), columns 2t and 2t + 1. A column of c depends on no other column.
+__device__ inline void mma(float c[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b1) {
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+               : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+               : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+}
+
+// Weights are read once: past the first cache, and first to leave the second.
+__device__ inline uint4 load_once(const uint4* at) {
+  uint4 v;
+  asm("ld.global.nc.L1::no_allocate.v4.u32 {%0,%1,%2,%3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "l"(at));
+  return v;
+}
+#endif
+
+__device__ inline float float_of_bf16(u16 bits) { return __uint_as_float((u32)bits << 16); }
+
+// The sum over a warp, the same in every lane, in a fixed order.
+__device__ inline float warp_sum(float v) {
+  for (int step = 16; step > 0; step >>= 1) v += __shfl_xor_sync(ALL, v, step);
+  return v;
+}
+
+__device__ inline float warp_max(float v) {
+  for (int step = 16; step > 0; step >>= 1) v = fmaxf(v, __shfl_xor_sync(ALL, v, step));
+  return v;
+}
+
+// A sum over k is cut into as many parts, each a chain of its own, which are added in order. It depends on k alone, so
+// a token has the same bits in every kernel and in every company.
+static const int PARTS = 8;
+
+// The first of `steps` steps that belongs to `part`.
+__device__ inline int part_start(int part, int steps) { return part * steps / PARTS; }

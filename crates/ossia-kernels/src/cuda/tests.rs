@@ -1,0 +1,364 @@
+//! Holds the kernels to the ops' references over ragged shapes, and their tilings to each other, bit by bit.
+//!
+//! Without a GPU there is nothing to run, and each test says so. `cargo xtask cuda-emulate` runs them with the kernels compiled
+//! for the processor; with OSSIA_CUDA_TESTS=required a missing GPU is a failure.
+
+use half::{bf16, f16};
+
+use super::{Device, Gpu, NoCubins};
+use crate::arena::Arena;
+use crate::cpu::isa::Isa;
+use crate::kv::{KvLayer, PAGE, PageTable};
+use crate::matrix::Kind;
+use crate::ops::attention::{self, Shape};
+use crate::ops::experts::{self, Expert, Experts};
+use crate::ops::linear::{self, Linear, Part};
+use crate::ops::rms_norm::{self, Norm};
+use crate::ops::rope::{self, Heads, Rope};
+use crate::ops::{embed, router};
+use crate::pool::Pool;
+use crate::testing::{Numbers, close, same_bits};
+use crate::{Matrix, Phase, Precision, Runtime, Sequence, Step, Tensor};
+
+fn gpu() -> Option<Runtime> {
+    let gpu = match Gpu::open(0, &NoCubins) {
+        Ok(gpu) => gpu,
+        Err(error) if std::env::var("OSSIA_CUDA_TESTS").is_ok_and(|v| v == "required") => panic!("{error}"),
+        Err(error) => {
+            println!("skipped: {error}");
+            return None;
+        }
+    };
+    gpu.reserve_scratch(64 << 20).unwrap();
+    let (pool, arena) = (Pool::new(2), Arena::new(1 << 20));
+    Some(Runtime { pool, arena, isa: Isa::detect(), precision: Precision::F32, device: Device::Cuda(gpu) })
+}
+
+fn cpu() -> Runtime {
+    Runtime::on_cpu(Pool::new(1), Arena::new(16 << 20), Isa::detect(), Precision::F32)
+}
+
+/// Values on the device, or on the host where `runtime` is there.
+fn tensor(runtime: &Runtime, cols: usize, values: &[f32]) -> Tensor {
+    let rows = values.len() / cols;
+    match &runtime.device {
+        Device::Cpu => crate::testing::tensor(runtime, rows, cols, values),
+        Device::Cuda(gpu) => Tensor::from_host(gpu, rows, cols, values).unwrap(),
+    }
+}
+
+/// One sequence from position 0 of `tokens`, with no pages.
+fn step<'a>(runtime: &'a Runtime, none: &'a PageTable, tokens: usize) -> Step<'a> {
+    let sequence = Sequence { rows: 0..tokens, start: 0, full: none, sliding: none, adapter: None };
+    let sequences = vec![sequence];
+    Step { runtime, phase: Phase::Inference, sequences, kv: &mut [], logits_rows: vec![], tap: None }
+}
+
+fn rounded(values: &[f32]) -> Vec<f64> {
+    values.iter().map(|&v| f64::from(bf16::from_f32(v).to_f32())).collect()
+}
+
+fn values(tensor: &Tensor) -> Vec<f32> {
+    tensor.values().unwrap().into_owned()
+}
+
+#[test]
+fn rms_norm_is_the_processors() {
+    let (Some(runtime), none) = (gpu(), PageTable::default()) else { return };
+    let mut numbers = Numbers(1);
+    for (tokens, cols) in [(1, 32), (3, 288), (5, 1056)] {
+        let (x, weight) = (numbers.vec(tokens * cols), numbers.vec(cols));
+        let norm = Norm { weight, eps: 1e-5 };
+        let of = |runtime| rms_norm::forward(&mut step(runtime, &none, tokens), &tensor(runtime, cols, &x), &norm);
+        let want: Vec<f64> = values(&of(&cpu()).unwrap()).into_iter().map(f64::from).collect();
+        close(&values(&of(&runtime).unwrap()), &want, 1e-6, &format!("{tokens} x {cols}"));
+    }
+}
+
+#[test]
+fn what_is_not_finite_is_found() {
+    let Some(runtime) = gpu() else { return };
+    for (at, bad) in [(0, f32::NAN), (2999, f32::INFINITY), (1500, f32::NEG_INFINITY)] {
+        let mut x = Numbers(2).vec(3000);
+        assert!(tensor(&runtime, 3000, &x).is_finite(&runtime.device).unwrap());
+        x[at] = bad;
+        assert!(!tensor(&runtime, 3000, &x).is_finite(&runtime.device).unwrap(), "{bad} at {at}");
+    }
+}
+
+/// Embeddings as bf16 has them, and the rows that want logits.
+#[test]
+fn embeddings_and_rows_are_found() {
+    let (Some(runtime), none) = (gpu(), PageTable::default()) else { return };
+    let mut numbers = Numbers(3);
+    for kind in [Kind::BF16, Kind::F32, Kind::Q8] {
+        let table = numbers.matrix(kind, 19, 64);
+        let tokens = [18, 0, 7, 7];
+        let mut step = step(&runtime, &none, tokens.len());
+        step.logits_rows = vec![1, 3];
+        let Device::Cuda(gpu) = &runtime.device else { unreachable!() };
+        gpu.begin(&step, &tokens, 1).unwrap();
+        let x = embed::forward(&mut step, &tokens, &table).unwrap();
+        let mut row = vec![0.0; 64];
+        let want = tokens.iter().flat_map(|&token| {
+            table.row_into(token as usize, &mut row);
+            rounded(&row)
+        });
+        close(&values(&x), &want.collect::<Vec<_>>(), 0.0, &format!("{kind:?}"));
+        let norm = Norm { weight: vec![1.0; 64], eps: 1e-5 };
+        let all = values(&rms_norm::forward(&mut step, &x, &norm).unwrap());
+        let chosen = values(&rms_norm::forward_logits_rows(&mut step, &x, &norm).unwrap());
+        same_bits(&chosen, &[&all[64..128], &all[192..]].concat(), "rows 1 and 3");
+    }
+}
+
+/// Every tiling, ragged rows, half blocks; and a token has the same bits in each.
+#[test]
+fn linear_is_the_product_of_bf16() {
+    let (Some(runtime), none) = (gpu(), PageTable::default()) else { return };
+    let mut numbers = Numbers(4);
+    for (kind, rows, cols) in [(Kind::BF16, 40, 96), (Kind::Q8, 16, 32), (Kind::F32, 201, 288)] {
+        let parts = [rows / 2, rows - rows / 2].map(|rows| Part {
+            weight: numbers.matrix(kind, rows, cols),
+            bias: Some(numbers.vec(rows)),
+        });
+        let x = numbers.vec(130 * cols);
+        let want = products(&parts, &x);
+        let linear = Linear::new(parts.into());
+        let mut first = None;
+        for tokens in [130, 65, 64, 33, 32, 17, 16, 9, 8, 3, 1] {
+            let mut step = step(&runtime, &none, tokens);
+            let x = tensor(&runtime, cols, &x[..tokens * cols]);
+            let y = values(&linear::forward(&mut step, &x, &linear).unwrap());
+            close(&y, &want[..tokens * rows], 2e-6, &format!("{kind:?} {rows} x {cols}, {tokens} tokens"));
+            let first = first.get_or_insert_with(|| y.clone());
+            same_bits(&y, &first[..tokens * rows], &format!("{kind:?} {rows} x {cols}, {tokens} tokens"));
+            let before = numbers.vec(tokens * rows);
+            let mut sum = tensor(&runtime, rows, &before);
+            linear::add_forward(&mut step, &x, &linear, &mut sum).unwrap();
+            let added: Vec<f32> = before.iter().zip(&y).map(|(a, b)| a + b).collect();
+            same_bits(&values(&sum), &added, "added");
+        }
+    }
+}
+
+/// W x + b in f64, both rounded to bf16 first.
+fn products(parts: &[Part], x: &[f32]) -> Vec<f64> {
+    let cols = parts[0].weight.cols();
+    let mut row = vec![0.0; cols];
+    let mut rows = Vec::new();
+    for part in parts {
+        for at in 0..part.weight.rows() {
+            part.weight.row_into(at, &mut row);
+            rows.push((rounded(&row), f64::from(part.bias.as_ref().unwrap()[at])));
+        }
+    }
+    let one = |x: &[f64], (w, b): &(Vec<f64>, f64)| x.iter().zip(w).map(|(x, w)| x * w).sum::<f64>() + b;
+    rounded(x).chunks_exact(cols).flat_map(|x| rows.iter().map(|row| one(x, row)).collect::<Vec<_>>()).collect()
+}
+
+#[test]
+fn the_router_chooses_as_the_processor_does() {
+    let (Some(runtime), none) = (gpu(), PageTable::default()) else { return };
+    let mut numbers = Numbers(5);
+    for (count, k, cols) in [(4, 2, 64), (8, 8, 32), (32, 4, 288), (128, 4, 96)] {
+        let weight = numbers.matrix(Kind::BF16, count, cols);
+        let linear = Linear::new(vec![Part { weight, bias: Some(numbers.vec(count)) }]);
+        let t = numbers.vec(9 * cols);
+        let cpu = cpu();
+        let want = router::forward(&mut step(&cpu, &none, 9), &tensor(&cpu, cols, &t), &linear, k).unwrap();
+        let routes = router::forward(&mut step(&runtime, &none, 9), &tensor(&runtime, cols, &t), &linear, k).unwrap();
+        let device = routes.device.unwrap();
+        let chosen: Vec<u32> = device.experts.download().unwrap().iter().map(|v| v.to_bits()).collect();
+        assert_eq!(chosen, *want.experts, "{count} experts");
+        let want: Vec<f64> = want.weights.iter().map(|&w| f64::from(w)).collect();
+        close(&device.weights.download().unwrap(), &want, 1e-5, &format!("{count} experts"));
+    }
+}
+
+fn some_experts(numbers: &mut Numbers, kind: Kind, (count, units, cols): (usize, usize, usize)) -> Experts {
+    let expert = |_| {
+        // Interleaved rows, seen as two views.
+        let both = numbers.matrix(kind, 2 * units, cols);
+        let mut biases = |n: usize, by: f32| numbers.vec(n).iter().map(|v| by * v).collect::<Vec<f32>>();
+        let (gate_bias, up_bias, down_bias) = (biases(units, 9.0), biases(units, 9.0), biases(cols, 1.0));
+        let down = numbers.matrix(kind, cols, units);
+        Expert { gate: both.every_other(0), up: both.every_other(1), down, gate_bias, up_bias, down_bias }
+    };
+    Experts::new((0..count).map(expert).collect(), 7.0, 1.702)
+}
+
+/// What one expert says to t in f64, where the kernels round to bf16.
+fn said(expert: &Expert, t: &[f32], limit: f64) -> Vec<f64> {
+    let product = |m: &Matrix, bias: &[f32], x: &[f64]| -> Vec<f64> {
+        let mut row = vec![0.0; m.cols()];
+        let mut one = |at: usize| {
+            m.row_into(at, &mut row);
+            row.iter().zip(x).map(|(&w, x)| f64::from(w) * x).sum::<f64>() + f64::from(bias[at])
+        };
+        (0..m.rows()).map(&mut one).collect()
+    };
+    let t = rounded(t);
+    let (gate, up) = (product(&expert.gate, &expert.gate_bias, &t), product(&expert.up, &expert.up_bias, &t));
+    let act = gate.iter().zip(&up).map(|(&gate, &up)| {
+        let (gate, up) = (gate.min(limit), up.clamp(-limit, limit));
+        (gate / (1.0 + (-1.702 * gate).exp()) * (up + 1.0)) as f32
+    });
+    product(&expert.down, &expert.down_bias, &rounded(&act.collect::<Vec<_>>()))
+}
+
+/// Every tiling: one token, experts with many tokens and with none, half blocks; and a token has the same bits in each.
+#[test]
+fn experts_say_what_mxfp4_says() {
+    let (Some(runtime), none) = (gpu(), PageTable::default()) else { return };
+    let Device::Cuda(gpu) = &runtime.device else { unreachable!() };
+    let mut numbers = Numbers(6);
+    for (kind, units, cols) in [(Kind::Mxfp4Pairs, 32, 64), (Kind::Mxfp4Halves, 96, 160)] {
+        let experts = some_experts(&mut numbers, kind, (4, units, cols));
+        let (t, x) = (numbers.vec(150 * cols), numbers.vec(150 * cols));
+        let ids: Vec<u32> = (0..150).flat_map(|_| if numbers.below(3) == 0 { [1, 0] } else { [1, 3] }).collect();
+        let weights: Vec<f32> = (0..300).map(|i| 0.9 - 0.3 * (i % 2) as f32).collect();
+        let token = |token: usize| -> Vec<f64> {
+            let mut sum: Vec<f64> = x[token * cols..][..cols].iter().map(|&v| f64::from(v)).collect();
+            for pair in 2 * token..2 * token + 2 {
+                let said = said(&experts.experts[ids[pair] as usize], &t[token * cols..][..cols], 7.0);
+                sum.iter_mut().zip(said).for_each(|(sum, said)| *sum += f64::from(weights[pair]) * said);
+            }
+            sum
+        };
+        let want: Vec<f64> = (0..150).flat_map(token).collect();
+        let mut first = None;
+        for tokens in [150, 60, 33, 20, 9, 5, 1] {
+            let mut chosen = gpu.take(2 * tokens).unwrap();
+            chosen.upload(&ids[..2 * tokens].iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<_>>()).unwrap();
+            let mut shares = gpu.take(2 * tokens).unwrap();
+            shares.upload(&weights[..2 * tokens].iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<_>>()).unwrap();
+            let empty = || (runtime.arena.take(0).unwrap(), runtime.arena.take(0).unwrap());
+            let (no_experts, no_weights) = empty();
+            let routes = router::Routes {
+                per_token: 2,
+                experts: no_experts,
+                weights: no_weights,
+                device: Some(router::cuda::Routes { experts: chosen, weights: shares }),
+            };
+            let mut y = tensor(&runtime, cols, &x[..tokens * cols]);
+            let t = tensor(&runtime, cols, &t[..tokens * cols]);
+            experts::add_forward(&mut step(&runtime, &none, tokens), &t, &routes, &experts, &mut y).unwrap();
+            let what = format!("{kind:?} {units} units, {tokens} tokens");
+            // An activation on the border of two bf16 numbers may go the other way.
+            close(&values(&y), &want[..tokens * cols], 1e-3, &what);
+            let y = values(&y);
+            same_bits(&y, &first.get_or_insert_with(|| y.clone())[..tokens * cols], &what);
+        }
+    }
+}
+
+const THETA: f64 = 10_000.0;
+
+/// Rotations, pages, windows and sinks beside the processor with f16 pages; split, whole, in chunks: the same bits.
+#[test]
+fn attention_is_the_processors() {
+    let Some(runtime) = gpu() else { return };
+    let small = Heads { query: 4, kv: 2, dim: 16 };
+    for (heads, window, lengths) in [
+        (small, None, &[1, 70][..]),
+        (small, Some(20), &[300]),
+        (Heads { query: 8, kv: 1, dim: 64 }, Some(128), &[200, 3]),
+        (Heads { query: 16, kv: 2, dim: 32 }, None, &[600, 9]),
+    ] {
+        let mut numbers = Numbers(7);
+        let rows: Vec<Vec<f32>> =
+            lengths.iter().map(|n| numbers.vec(n * heads.row()).iter().map(|v| 2.0 * v).collect()).collect();
+        let sinks = numbers.vec(heads.query);
+        let of = |runtime: &Runtime, chunk| attend(runtime, heads, window, &rows, &sinks, chunk);
+        let (want, whole) = (of(&cpu(), 1000), of(&runtime, 1000));
+        for (got, want) in whole.iter().zip(&want) {
+            let want: Vec<f64> = want.iter().map(|&v| f64::from(v)).collect();
+            close(got, &want, 1e-5, &format!("{heads:?} {window:?}"));
+        }
+        for chunk in [1, 13, 64] {
+            for (got, whole) in of(&runtime, chunk).iter().zip(&whole) {
+                same_bits(got, whole, &format!("{heads:?} {window:?}, chunks of {chunk}"));
+            }
+        }
+    }
+}
+
+/// Attention of all sequences, fed side by side in chunks, over pages that are handed out backwards.
+fn attend(
+    runtime: &Runtime,
+    heads: Heads,
+    window: Option<usize>,
+    sequences: &[Vec<f32>],
+    sinks: &[f32],
+    chunk: usize,
+) -> Vec<Vec<f32>> {
+    let (width, dim) = (heads.row(), heads.query * heads.dim);
+    let rope = Rope::new(THETA, 4.0, (1.0, 6.0), heads.dim);
+    let lengths: Vec<usize> = sequences.iter().map(|s| s.len() / width).collect();
+    let pages: usize = lengths.iter().map(|n| n.div_ceil(PAGE)).sum();
+    let mut free = 0..pages as u32;
+    let tables: Vec<PageTable> = lengths
+        .iter()
+        .map(|n| PageTable { first: 0, pages: free.by_ref().rev().take(n.div_ceil(PAGE)).collect() })
+        .collect();
+    let mut kv = [match &runtime.device {
+        Device::Cpu => KvLayer::new(crate::kv::KvType::F16, pages, heads.kv, heads.dim),
+        Device::Cuda(gpu) => KvLayer::on_gpu(gpu, pages, heads.kv, heads.dim).unwrap(),
+    }];
+    let mut outputs = vec![Vec::new(); sequences.len()];
+    for start in (0..*lengths.iter().max().unwrap()).step_by(chunk) {
+        let (mut rows, mut members, mut owners) = (Vec::new(), Vec::new(), Vec::new());
+        for (s, &length) in lengths.iter().enumerate().filter(|(_, length)| start < **length) {
+            let (from, end) = (rows.len() / width, (start + chunk).min(length));
+            rows.extend_from_slice(&sequences[s][start * width..end * width]);
+            let (full, sliding) = (&tables[s], &tables[s]);
+            members.push(Sequence { rows: from..from + end - start, start, full, sliding, adapter: None });
+            owners.push((s, end - start));
+        }
+        let tokens = vec![0; rows.len() / width];
+        let mut step =
+            Step { runtime, phase: Phase::Inference, sequences: members, kv: &mut kv, logits_rows: vec![], tap: None };
+        if let Device::Cuda(gpu) = &runtime.device {
+            gpu.begin(&step, &tokens, heads.query / heads.kv).unwrap();
+        }
+        let mut qkv = tensor(runtime, width, &rows);
+        rope::forward(&mut step, &mut qkv, &rope, heads, 0, window).unwrap();
+        let o = attention::forward(&mut step, &qkv, sinks, &Shape { heads, window, layer: 0 }).unwrap();
+        let o = o.values().unwrap().into_owned();
+        let mut rest = &o[..];
+        for (s, count) in owners {
+            let (own, next) = rest.split_at(count * dim);
+            outputs[s].extend_from_slice(own);
+            rest = next;
+        }
+    }
+    outputs
+}
+
+/// A page is copied whole, and others stay as they are.
+#[test]
+fn pages_are_copied() {
+    let Some(runtime) = gpu() else { return };
+    let Device::Cuda(gpu) = &runtime.device else { unreachable!() };
+    let mut layer = KvLayer::on_gpu(gpu, 3, 2, 16).unwrap();
+    let len = 2 * 16 * PAGE;
+    let numbers: Vec<u8> = (0..3 * len).flat_map(|i| f16::from_f32(i as f32).to_le_bytes()).collect();
+    layer.fill_for_test(&numbers);
+    layer.copy_page(0, 2);
+    for store in [layer.device().0, layer.device().1] {
+        let bytes = store.download().unwrap();
+        assert!(bytes[..4 * len] == numbers[..4 * len] && bytes[4 * len..] == numbers[..2 * len]);
+    }
+}
+
+/// More than the device has is an error with both numbers, and takes nothing.
+#[test]
+fn a_full_card_says_so() {
+    let Some(runtime) = gpu() else { return };
+    let Device::Cuda(gpu) = &runtime.device else { unreachable!() };
+    let (free, _) = gpu.memory().unwrap();
+    let error = gpu.zeros(free + (1 << 30)).err().unwrap().to_string();
+    assert!(error.contains("bytes are needed"), "{error}");
+    assert_eq!(gpu.memory().unwrap().0, free);
+}

@@ -1,0 +1,78 @@
+//! The launchers; the kernels are in `kernel.cu`.
+
+use super::Shape;
+use crate::cuda::{Argument, COLUMNS, Gpu, SPAN, Shape as Launch};
+use crate::kv::PAGE;
+use crate::ops::rope::Heads;
+use crate::{Error, Result, Step, Tensor};
+
+/// Channels of a head that there are kernels for.
+const DIMS: [usize; 3] = [16, 32, 64];
+
+pub(super) fn forward(gpu: &Gpu, step: &Step, qkv: &Tensor, sinks: &[f32], shape: &Shape) -> Result<Tensor> {
+    let Heads { query, kv, dim } = shape.heads;
+    if !DIMS.contains(&dim) || query / kv > COLUMNS {
+        let found = format!("{dim} channels, {query} heads over {kv}");
+        let wanted = "16, 32 or 64 channels, at most 64 heads over one";
+        return Err(Error::CudaUnsupported { what: "attention is computed", wanted, found });
+    }
+    let tables = gpu.tables();
+    let (tiles, spans, starts) = (tables.tiles, tables.spans, tables.starts());
+    let call = call(gpu, step, qkv, sinks, shape)?;
+    let with = |more: &[Argument]| [&call[..], more].concat();
+    let o = Tensor::on_gpu(gpu, qkv.rows(), query * dim)?;
+    let shared = 4 * (COLUMNS * dim + PAGE * (dim + 1) + COLUMNS * (PAGE + 1) + 3 * COLUMNS);
+    if spans == 1 || !is_split(gpu, tiles * kv) {
+        let launch = Launch { grid: (tiles, kv, 1), threads: 256, shared };
+        let arguments = with(&[starts, o.device().into()]);
+        // SAFETY: (call, starts, out).
+        unsafe { gpu.launch("attention", &format!("attention_all_{dim}"), launch, &arguments)? };
+        return Ok(o);
+    }
+    let states = gpu.take(qkv.rows() * query * spans * 2)?;
+    let said = gpu.take(qkv.rows() * query * spans * dim)?;
+    let launch = Launch { grid: (tiles, kv, spans), threads: 256, shared };
+    let arguments = with(&[starts, (&states).into(), (&said).into()]);
+    // SAFETY: (call, starts, states, said).
+    unsafe { gpu.launch("attention", &format!("attention_span_{dim}"), launch, &arguments)? };
+    let launch = Launch { grid: (qkv.rows(), query, 1), threads: dim, shared: 0 };
+    let arguments = with(&[(&states).into(), (&said).into(), spans.into(), o.device().into()]);
+    // SAFETY: (call, states, said, spans, out).
+    unsafe { gpu.launch("attention", &format!("attention_join_{dim}"), launch, &arguments)? };
+    Ok(o)
+}
+
+/// Whether so few blocks would leave processors idle, so that each span gets one of its own.
+fn is_split(gpu: &Gpu, blocks: usize) -> bool {
+    blocks < 2 * gpu.about().processors
+}
+
+/// Numbers of four bytes of scratch besides the output, for `tokens` with at most `context` positions.
+pub fn scratch_len(tokens: usize, heads: Heads, context: usize, processors: usize) -> usize {
+    // Split only while blocks are few, each of at least one row.
+    let rows = tokens.min(2 * processors * COLUMNS / heads.query);
+    rows * heads.query * context.div_ceil(SPAN).next_power_of_two() * (heads.dim + 2)
+}
+
+/// What all kernels are told.
+fn call(gpu: &Gpu, step: &Step, qkv: &Tensor, sinks: &[f32], shape: &Shape) -> Result<Vec<Argument>> {
+    let (keys, values) = step.kv[shape.layer].device();
+    let sinks = gpu.floats(sinks)?;
+    let tables = gpu.tables();
+    let pages = tables.pages(shape.window);
+    Ok(vec![
+        qkv.device().into(),
+        (&sinks).into(),
+        keys.into(),
+        values.into(),
+        tables.positions(),
+        tables.sequences(),
+        pages.pages,
+        pages.firsts,
+        pages.width.into(),
+        qkv.rows().into(),
+        shape.heads.query.into(),
+        shape.heads.kv.into(),
+        shape.window.unwrap_or(0).into(),
+    ])
+}

@@ -1,0 +1,9 @@
+// x_t = E[token_t] (embed/mod.rs), with the table in bf16.
+#include "../../cuda/common.cuh"
+
+// Grid [T].
+extern "C" __global__ void __launch_bounds__(256) embed(const u16* table, const u32* tokens, float* x, int cols) {
+  const u16* row = table + (u64)tokens[blockIdx.x] * cols;
+  for (int i = threadIdx.x; i < cols; i += 256) x[(u64)blockIdx.x * cols + i] = float_of_bf16(row[i]);
+}
+KERNEL(embed)

@@ -1,0 +1,208 @@
+//! The launchers; the kernels are in `kernel.cu`. Experts stay MXFP4 on the device.
+
+use std::sync::Arc;
+
+use super::{Expert, Experts};
+use crate::cuda::pack::{self, BLOCK, TILE};
+use crate::cuda::{Argument, Gpu, Memory, Shape, Slice};
+use crate::matrix::Kind;
+use crate::ops::router::Routes;
+use crate::pool::Pool;
+use crate::{Error, Matrix, Result, Step, Tensor};
+
+/// Chains of a sum, each a warp's.
+const PARTS: usize = 8;
+/// Pairs of a tile.
+const PAIRS: usize = 8;
+/// Tiles of pairs of an item of the kernels for many.
+const MANY: usize = 8;
+
+/// A product's weights on the device.
+struct Packed {
+    codes: Arc<Memory>,
+    scales: Arc<Memory>,
+    /// Tiles of rows of an expert.
+    tiles: usize,
+    /// Blocks of 64 columns.
+    blocks: usize,
+}
+
+/// The work of a step: pairs by expert, in items.
+struct Items {
+    pairs: Slice,
+    items: Slice,
+    num_items: Slice,
+    /// How many items there can be.
+    most: usize,
+    /// Tiles of pairs of an item.
+    tiles: usize,
+}
+
+pub(super) fn add_forward(
+    gpu: &Gpu,
+    step: &Step,
+    t: &Tensor,
+    routes: &Routes,
+    experts: &Experts,
+    x: &Tensor,
+) -> Result<()> {
+    check(experts)?;
+    let routed = routes.device.as_ref().expect("routes are where the tokens are");
+    let (tokens, k) = (t.rows(), routes.per_token);
+    let (units, hidden) = (experts.experts[0].gate.rows(), experts.experts[0].down.rows());
+    let (up, down) = (packed_up(gpu, &step.runtime.pool, experts)?, packed_down(gpu, &step.runtime.pool, experts)?);
+    let items = items(gpu, &routed.experts, tokens * k, experts.experts.len())?;
+    let act = gpu.take(tokens * k * units)?;
+    let [gate_bias, up_bias, down_bias] = biases(gpu, experts)?;
+    let mut out = vec![(&gate_bias).into(), (&up_bias).into(), experts.limit.into(), experts.alpha.into()];
+    out.extend([Argument::from(&act), units.into()]);
+    product(gpu, "up", &up, &items, (t.device(), t.cols(), k), &out)?;
+    let said = gpu.take(tokens * k * hidden)?;
+    product(gpu, "down", &down, &items, (&act, units, 1), &[(&down_bias).into(), (&said).into(), hidden.into()])?;
+    let arguments = [(&said).into(), (&routed.weights).into(), x.device().into(), k.into(), hidden.into()];
+    let shape = Shape { grid: (tokens, 1, 1), threads: 256, shared: 0 };
+    // SAFETY: (said, weights, x, k, cols).
+    unsafe { gpu.launch("experts", "experts_combine", shape, &arguments) }
+}
+
+/// Numbers of four bytes of scratch for `tokens` with `k` of `e` experts each, of hidden size `d` and `i` units.
+pub fn scratch_len(tokens: usize, (e, k): (usize, usize), d: usize, i: usize) -> usize {
+    let pairs = tokens * k;
+    let most = most_items(pairs, e, MANY);
+    let packed = if tiles_of_an_item(pairs, e) < MANY { 0 } else { most * MANY * d.max(i).div_ceil(BLOCK) * 4 * 64 };
+    pairs * (i + d + 1) + 4 * most + 1 + packed
+}
+
+fn check(experts: &Experts) -> Result<()> {
+    if !experts.adapters.is_empty() {
+        let found = "one that is attached".to_owned();
+        return Err(Error::CudaUnsupported { what: "adapters are not computed", wanted: "no adapter", found });
+    }
+    let kind = experts.experts[0].gate.kind();
+    if !matches!(kind, Kind::Mxfp4Pairs | Kind::Mxfp4Halves) {
+        let found = format!("{kind:?}");
+        return Err(Error::CudaUnsupported { what: "experts are computed as they are released", wanted: "MXFP4", found });
+    }
+    Ok(())
+}
+
+/// Tiles of pairs that an item takes at most: as many as an expert has on the mean, so that most need one item.
+fn tiles_of_an_item(pairs: usize, experts: usize) -> usize {
+    match pairs.div_ceil(experts) {
+        0..=4 => 1,
+        5..=12 => 2,
+        13..=24 => 4,
+        _ => MANY,
+    }
+}
+
+fn most_items(pairs: usize, experts: usize, tiles: usize) -> usize {
+    (experts + pairs / (tiles * PAIRS)).min(pairs)
+}
+
+fn items(gpu: &Gpu, chosen: &Slice, pairs: usize, experts: usize) -> Result<Items> {
+    let tiles = tiles_of_an_item(pairs, experts);
+    let most = most_items(pairs, experts, tiles);
+    let made =
+        Items { pairs: gpu.take(pairs)?, items: gpu.take(4 * most)?, num_items: gpu.take(1)?, most, tiles };
+    let arguments = [
+        chosen.into(),
+        pairs.into(),
+        experts.into(),
+        (tiles * PAIRS).into(),
+        (&made.pairs).into(),
+        (&made.items).into(),
+        (&made.num_items).into(),
+    ];
+    let shape = Shape { grid: (1, 1, 1), threads: 1024, shared: 0 };
+    // SAFETY: (chosen, n, experts, most, pairs, items, num_items).
+    unsafe { gpu.launch("experts", "experts_items", shape, &arguments)? };
+    Ok(made)
+}
+
+/// The product `which` ("up" or "down") of rows of `x`, each of them `per_row` pairs', with what its kernel writes to.
+fn product(
+    gpu: &Gpu,
+    which: &str,
+    weights: &Packed,
+    items: &Items,
+    (x, cols, per_row): (&Slice, usize, usize),
+    out: &[Argument],
+) -> Result<()> {
+    let work = [Argument::from(&items.items), (&items.num_items).into(), (&items.pairs).into()];
+    let mut arguments: Vec<Argument> =
+        vec![(&weights.codes).into(), (&weights.scales).into(), weights.tiles.into(), weights.blocks.into()];
+    arguments.extend(work);
+    if items.tiles < MANY {
+        let shape = Shape {
+            grid: (weights.tiles, items.most, 1),
+            threads: PARTS * 32,
+            shared: PARTS * TILE * items.tiles * PAIRS * 4,
+        };
+        let input: [Argument; 3] = [x.into(), cols.into(), per_row.into()];
+        arguments.extend(input.iter().chain(out));
+        // SAFETY: (weights, work, x, cols, per_row, out).
+        return unsafe { gpu.launch("experts", &format!("experts_{which}_{}", items.tiles), shape, &arguments) };
+    }
+    let steps = weights.blocks * 4;
+    let packed = gpu.take(items.most * MANY * steps * 64)?;
+    let packing: [Argument; 5] = [x.into(), (&packed).into(), cols.into(), per_row.into(), steps.into()];
+    let packing = [&work[..], &packing].concat();
+    let shape = Shape { grid: (steps.div_ceil(8), items.most * MANY, 1), threads: 256, shared: 0 };
+    // SAFETY: (work, x, packed, cols, per_row, steps).
+    unsafe { gpu.launch("experts", "experts_pack", shape, &packing)? };
+    arguments.push((&packed).into());
+    arguments.extend(out);
+    let shape = Shape { grid: (weights.tiles.div_ceil(8), items.most, 1), threads: 128, shared: 0 };
+    // SAFETY: (weights, work, packed, out).
+    unsafe { gpu.launch("experts", &format!("experts_{which}_many"), shape, &arguments) }
+}
+
+/// Gate and up: of a tile's rows the first eight are gates, the others the same units' ups.
+fn packed_up(gpu: &Gpu, pool: &Pool, experts: &Experts) -> Result<Packed> {
+    let first = &experts.experts[0].gate;
+    let tiles = first.rows().div_ceil(TILE / 2);
+    packed(gpu, pool, experts, ("up codes", "up scales"), (tiles, first.cols()), &|expert, tile, row| {
+        let unit = tile * (TILE / 2) + row % (TILE / 2);
+        (unit < expert.gate.rows()).then(|| (if row < TILE / 2 { &expert.gate } else { &expert.up }, unit))
+    })
+}
+
+fn packed_down(gpu: &Gpu, pool: &Pool, experts: &Experts) -> Result<Packed> {
+    let first = &experts.experts[0].down;
+    let tiles = first.rows().div_ceil(TILE);
+    packed(gpu, pool, experts, ("down codes", "down scales"), (tiles, first.cols()), &|expert, tile, row| {
+        let row = tile * TILE + row;
+        (row < expert.down.rows()).then_some((&expert.down, row))
+    })
+}
+
+fn packed(
+    gpu: &Gpu,
+    pool: &Pool,
+    experts: &Experts,
+    (codes, scales): (&'static str, &'static str),
+    (tiles, cols): (usize, usize),
+    source: &(dyn for<'a> Fn(&'a Expert, usize, usize) -> Option<(&'a Matrix, usize)> + Sync),
+) -> Result<Packed> {
+    let key = experts.experts.as_ptr().cast();
+    let mut made_scales = None;
+    let codes = gpu.weight(key, codes, || {
+        let of = |tile: usize, row: usize| source(&experts.experts[tile / tiles], tile % tiles, row);
+        let made = pack::mxfp4_tiles(pool, experts.experts.len() * tiles, cols, &of)?;
+        made_scales = Some(made.scales);
+        Ok(made.codes)
+    })?;
+    let scales = gpu.weight(key, scales, || Ok(made_scales.expect("made with the codes, at the same first use")))?;
+    Ok(Packed { codes, scales, tiles, blocks: cols.div_ceil(BLOCK) })
+}
+
+/// Those of gates, ups and outputs, expert after expert.
+fn biases(gpu: &Gpu, experts: &Experts) -> Result<[Arc<Memory>; 3]> {
+    let key = experts.experts.as_ptr().cast();
+    let of = |form, bias: fn(&Expert) -> &Vec<f32>| {
+        let bytes = || Ok(experts.experts.iter().flat_map(bias).flat_map(|v| v.to_le_bytes()).collect());
+        gpu.weight(key, form, bytes)
+    };
+    Ok([of("gate biases", |e| &e.gate_bias)?, of("up biases", |e| &e.up_bias)?, of("down biases", |e| &e.down_bias)?])
+}

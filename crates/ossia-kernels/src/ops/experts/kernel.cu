@@ -1,0 +1,213 @@
+// The routed experts (experts/mod.rs), weights in MXFP4. Pairs (token * k + slot) are gathered by expert and cut into items
+// of one expert and at most so many pairs as a tiling takes; a block computes some rows of one item.
+//
+// A tile of the first product has eight gate rows and under them the up rows of the same units, so a lane that has the one
+// has the other.
+#include "../../cuda/products.cuh"
+
+struct Item { u32 expert, first, count, unused; };
+
+// One block. pairs [n] sorted by expert, ascending in each; items of at most `most` pairs, and how many there are.
+extern "C" __global__ void __launch_bounds__(1024) experts_items(const u32* chosen, int n, int experts, int most, u32* pairs, Item* items, u32* num_items) {
+  __shared__ u32 counts[1024], starts[1024];
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  for (int e = warp; e < experts; e += 32) {
+    u32 count = 0;
+    for (int i = 0; i < n; i += 32) count += __popc(__ballot_sync(ALL, i + lane < n && chosen[i + lane] == (u32)e));
+    if (lane == 0) counts[e] = count;
+  }
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    u32 start = 0, made = 0;
+    for (int e = 0; e < experts; e++) {
+      starts[e] = start;
+      for (u32 done = 0; done < counts[e]; done += most) {
+        Item item = {(u32)e, start + done, counts[e] - done < (u32)most ? counts[e] - done : most, 0};
+        items[made++] = item;
+      }
+      start += counts[e];
+    }
+    *num_items = made;
+  }
+  __syncthreads();
+  for (int e = warp; e < experts; e += 32) {
+    u32 at = starts[e];
+    for (int i = 0; i < n; i += 32) {
+      bool mine = i + lane < n && chosen[i + lane] == (u32)e;
+      u32 who = __ballot_sync(ALL, mine);
+      if (mine) pairs[at + __popc(who & ((1u << lane) - 1))] = i + lane;
+      at += __popc(who);
+    }
+  }
+}
+KERNEL(experts_items)
+
+// act of one unit and pair.
+struct Up {
+  const float *gate_bias, *up_bias;
+  float limit, alpha;
+  float* act;
+  int units;
+  __device__ inline void out(float gate, float up, u32 expert, int unit, u32 pair) const {
+    if (unit >= units) return;
+    gate += gate_bias[(u64)expert * units + unit];
+    up += up_bias[(u64)expert * units + unit];
+    // Comparisons that keep what is not a number.
+    gate = gate > limit ? limit : gate;
+    up = up > limit ? limit : up < -limit ? -limit : up;
+    act[(u64)pair * units + unit] = gate / (1.0f + expf(-alpha * gate)) * (up + 1.0f);
+  }
+};
+
+// What one expert says to a pair.
+struct Down {
+  const float* bias;
+  float* said;
+  int rows;
+  __device__ inline void out(float value, u32 expert, int row, u32 pair) const {
+    if (row < rows) said[(u64)pair * rows + row] = value + bias[(u64)expert * rows + row];
+  }
+};
+
+template <int NT> __device__ inline Rows<NT> rows_of(const float* x, int cols, int per_row, const u32* pairs, const Item& item) {
+  Rows<NT> rows;
+  rows.cols = cols;
+#pragma unroll
+  for (int n = 0; n < NT; n++) {
+    u32 at = n * 8 + threadIdx.x % 32 / 4;
+    rows.row[n] = at < item.count ? x + (u64)(pairs[item.first + at] / per_row) * cols : nullptr;
+  }
+  return rows;
+}
+
+// A warp for each part of k; the sums of one tile of rows lie in shared memory after it.
+template <int NT, class Tokens>
+__device__ inline void few(float* parts, const uint4* w, const u32* scales, u32 expert, int tiles, int blocks, const Tokens& x) {
+  u64 tile = ((u64)expert * tiles + blockIdx.x) * blocks;
+  int part = threadIdx.x / 32;
+  float c[1][NT][4];
+  clear(c);
+  add_mxfp4(c, w + tile * 32, scales + tile * 8, 0, part_start(part, blocks), part_start(part + 1, blocks), x);
+  put_part<1, NT>(parts, c);
+  __syncthreads();
+}
+
+template <int NT> __device__ inline void few_up(const float* parts, const Item& item, const u32* pairs, const Up& up) {
+  for (int i = threadIdx.x; i < 8 * NT * 8; i += PARTS * 32) {
+    u32 unit = i % 8, token = i / 8;
+    if (token < item.count) up.out(sum_parts<1, NT>(parts, 0, unit, token), sum_parts<1, NT>(parts, 0, unit + 8, token), item.expert, blockIdx.x * 8 + unit, pairs[item.first + token]);
+  }
+}
+
+template <int NT> __device__ inline void few_down(const float* parts, const Item& item, const u32* pairs, const Down& down) {
+  for (int i = threadIdx.x; i < 16 * NT * 8; i += PARTS * 32) {
+    u32 row = i % 16, token = i / 16;
+    if (token < item.count) down.out(sum_parts<1, NT>(parts, 0, row, token), item.expert, blockIdx.x * 16 + row, pairs[item.first + token]);
+  }
+}
+
+// Two tiles of rows and 64 pairs a warp, all parts one after the other.
+__device__ inline void many(float (&sum)[2][8][4], const uint4* w, const u32* scales, u32 expert, int first, int tiles, int blocks, const Packed& x) {
+  u64 tile = ((u64)expert * tiles + first) * blocks;
+  clear(sum);
+  for (int part = 0; part < PARTS; part++) {
+    float c[2][8][4];
+    clear(c);
+    add_mxfp4(c, w + tile * 32, scales + tile * 8, first + 1 < tiles ? blocks : 0, part_start(part, blocks), part_start(part + 1, blocks), x);
+    add_to(sum, c);
+  }
+}
+
+#define WEIGHTS const uint4 *w, const u32 *scales, int tiles, int blocks
+#define WORK const Item *items, const u32 *num_items, const u32 *pairs
+#define UP_OUT const float *gate_bias, const float *up_bias, float limit, float alpha, float *act, int units
+#define DOWN_OUT const float *bias, float *said, int rows
+
+// Grid [tiles of rows, items]. `per_row`: pairs of a row of x, k for the first product and 1 for the second.
+#define FEW_ROWS(NT)                                                                                                         \
+  extern "C" __global__ void __launch_bounds__(256) experts_up_##NT(WEIGHTS, WORK, const float* x, int cols, int per_row, UP_OUT) { \
+    if (blockIdx.y >= *num_items) return;                                                                                    \
+    DYNAMIC_SHARED(memory);                                                                                                  \
+    Item item = items[blockIdx.y];                                                                                           \
+    Up up = {gate_bias, up_bias, limit, alpha, act, units};                                                                  \
+    few<NT>((float*)memory, w, scales, item.expert, tiles, blocks, rows_of<NT>(x, cols, per_row, pairs, item));                \
+    few_up<NT>((float*)memory, item, pairs, up);                                                                             \
+  }                                                                                                                          \
+  KERNEL(experts_up_##NT)                                                                                                    \
+  extern "C" __global__ void __launch_bounds__(256) experts_down_##NT(WEIGHTS, WORK, const float* x, int cols, int per_row, DOWN_OUT) { \
+    if (blockIdx.y >= *num_items) return;                                                                                    \
+    DYNAMIC_SHARED(memory);                                                                                                  \
+    Item item = items[blockIdx.y];                                                                                           \
+    Down down = {bias, said, rows};                                                                                          \
+    few<NT>((float*)memory, w, scales, item.expert, tiles, blocks, rows_of<NT>(x, cols, per_row, pairs, item));                \
+    few_down<NT>((float*)memory, item, pairs, down);                                                                         \
+  }                                                                                                                          \
+  KERNEL(experts_down_##NT)
+FEW_ROWS(1)
+FEW_ROWS(2)
+FEW_ROWS(4)
+
+// Grid [tiles of rows / 8, items], four warps; x packed by `experts_pack`.
+extern "C" __global__ void __launch_bounds__(128) experts_up_many(WEIGHTS, WORK, const uint2* x, UP_OUT) {
+  const int first = (blockIdx.x * 4 + threadIdx.x / 32) * 2, g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+  if (blockIdx.y >= *num_items || first >= tiles) return;
+  Item item = items[blockIdx.y];
+  Up up = {gate_bias, up_bias, limit, alpha, act, units};
+  Packed tokens = {x + (u64)blockIdx.y * 8 * blocks * 4 * 32, blocks * 4};
+  float sum[2][8][4];
+  many(sum, w, scales, item.expert, first, tiles, blocks, tokens);
+#pragma unroll
+  for (int r = 0; r < 2; r++)
+#pragma unroll
+    for (int n = 0; n < 8; n++)
+#pragma unroll
+      for (int i = 0; i < 2; i++) {
+        u32 token = n * 8 + 2 * t + i;
+        if (first + r < tiles && token < item.count) up.out(sum[r][n][i], sum[r][n][i + 2], item.expert, (first + r) * 8 + g, pairs[item.first + token]);
+      }
+}
+KERNEL(experts_up_many)
+
+extern "C" __global__ void __launch_bounds__(128) experts_down_many(WEIGHTS, WORK, const uint2* x, DOWN_OUT) {
+  const int first = (blockIdx.x * 4 + threadIdx.x / 32) * 2, g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+  if (blockIdx.y >= *num_items || first >= tiles) return;
+  Item item = items[blockIdx.y];
+  Down down = {bias, said, rows};
+  Packed tokens = {x + (u64)blockIdx.y * 8 * blocks * 4 * 32, blocks * 4};
+  float sum[2][8][4];
+  many(sum, w, scales, item.expert, first, tiles, blocks, tokens);
+#pragma unroll
+  for (int r = 0; r < 2; r++)
+#pragma unroll
+    for (int n = 0; n < 8; n++)
+#pragma unroll
+      for (int i = 0; i < 4; i++) {
+        u32 token = n * 8 + 2 * t + i % 2;
+        if (first + r < tiles && token < item.count) down.out(sum[r][n][i], item.expert, (first + r) * 16 + g + i / 2 * 8, pairs[item.first + token]);
+      }
+}
+KERNEL(experts_down_many)
+
+// Rows of the items' pairs to bf16, as `Packed` reads them: [item, tile of 8, step, lane]. Grid [steps / 8, items * 8].
+extern "C" __global__ void __launch_bounds__(256) experts_pack(WORK, const float* x, uint2* packed, int cols, int per_row, int steps) {
+  u32 which = blockIdx.y / 8, tile = blockIdx.y % 8, step = blockIdx.x * 8 + threadIdx.x / 32;
+  if (which >= *num_items || step >= (u32)steps) return;
+  Item item = items[which];
+  u32 at = tile * 8 + threadIdx.x % 32 / 4;
+  Rows<1> row = {{at < item.count ? x + (u64)(pairs[item.first + at] / per_row) * cols : nullptr}, cols};
+  packed[((u64)blockIdx.y * steps + step) * 32 + threadIdx.x % 32] = row.fragment(0, step);
+}
+KERNEL(experts_pack)
+
+// x [T, D] += the sum over a token's k experts, best first. Grid [T].
+extern "C" __global__ void __launch_bounds__(256) experts_combine(const float* said, const float* weights, float* x, int k, int cols) {
+  for (int i = threadIdx.x; i < cols; i += 256) {
+    float sum = 0;
+    for (int slot = 0; slot < k; slot++) {
+      u64 pair = (u64)blockIdx.x * k + slot;
+      sum = fmaf(weights[pair], said[pair * cols + i], sum);
+    }
+    x[(u64)blockIdx.x * cols + i] += sum;
+  }
+}
+KERNEL(experts_combine)

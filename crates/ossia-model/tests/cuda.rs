@@ -1,0 +1,125 @@
+//! A whole model on a GPU beside the processor in f32, and the order of sums: a token's bits do not depend on chunks or company.
+//!
+//! Without a GPU there is nothing to compare, and the tests say so. `cargo xtask cuda-emulate` runs them with the kernels
+//! compiled for the processor; with OSSIA_CUDA_TESTS=required a missing GPU is a failure.
+
+mod common;
+
+use std::path::Path;
+
+use common::{data, options};
+use ossia_kernels::Precision;
+use ossia_kernels::cuda::{Device, Gpu, NoCubins};
+use ossia_model::checkpoint::Checkpoint;
+use ossia_model::gpt_oss::config::Config;
+use ossia_model::gpt_oss::synth;
+use ossia_model::kv_cache::Held;
+use ossia_model::{Logits, Model, Options, Work};
+
+/// A device of its own for each model, or nothing where there is none.
+fn device() -> Option<Device> {
+    match Gpu::open(0, &NoCubins) {
+        Ok(gpu) => Some(Device::Cuda(gpu)),
+        Err(error) if std::env::var("OSSIA_CUDA_TESTS").is_ok_and(|v| v == "required") => panic!("{error}"),
+        Err(error) => {
+            println!("skipped: {error}");
+            None
+        }
+    }
+}
+
+fn load(checkpoint: &Checkpoint, device: Device, context: usize) -> Model {
+    let options = Options {
+        device,
+        sequences: 80,
+        chunk: context,
+        logits_rows: context,
+        context,
+        kv_tokens: Some(64 * 80),
+        ..options(Precision::F32, 2)
+    };
+    Model::load(checkpoint, options, None, &mut |_, _| {}).unwrap()
+}
+
+fn prompt(seed: usize, len: usize) -> Vec<u32> {
+    (0..len).map(|i| ((i * i * 31 + i * 7 + seed * 13) % 120) as u32).collect()
+}
+
+/// Logits of every position, the sequences side by side in chunks.
+fn run(model: &mut Model, sequences: &[Vec<u32>], chunk: usize) -> Vec<Vec<f32>> {
+    let mut helds: Vec<Held> = sequences.iter().map(|_| Held::default()).collect();
+    let mut all: Vec<Vec<f32>> = vec![Vec::new(); sequences.len()];
+    let longest = sequences.iter().map(Vec::len).max().unwrap();
+    for start in (0..longest).step_by(chunk) {
+        let (mut members, mut work) = (Vec::new(), Vec::new());
+        for (s, held) in helds.iter_mut().enumerate().filter(|(s, _)| start < sequences[*s].len()) {
+            let tokens = &sequences[s][start..(start + chunk).min(sequences[s].len())];
+            members.push((s, tokens.len()));
+            work.push(Work { held, tokens, logits: Logits::All });
+        }
+        let logits = model.step(&mut work).unwrap();
+        let mut rows = logits.host().chunks_exact(logits.cols());
+        for (s, n) in members {
+            rows.by_ref().take(n).for_each(|row| all[s].extend_from_slice(row));
+        }
+    }
+    helds.iter_mut().for_each(|held| model.release(held));
+    all
+}
+
+/// Root mean square of the difference, as a share of the values'.
+fn rms(got: &[f32], want: &[f32]) -> f64 {
+    let square = |v: f64| v * v;
+    let difference: f64 = got.iter().zip(want).map(|(&a, &b)| square(f64::from(a) - f64::from(b))).sum();
+    let all: f64 = want.iter().map(|&v| square(f64::from(v))).sum();
+    (difference / all).sqrt()
+}
+
+fn bits(rows: &[f32]) -> Vec<u32> {
+    rows.iter().map(|v| v.to_bits()).collect()
+}
+
+/// Median over tokens of the difference to the processor's logits: one token that goes to another expert moves by a lot.
+fn median(got: &[f32], want: &[f32], vocab: usize) -> f64 {
+    let mut each: Vec<f64> = got.chunks_exact(vocab).zip(want.chunks_exact(vocab)).map(|(a, b)| rms(a, b)).collect();
+    each.sort_by(f64::total_cmp);
+    each[each.len() / 2]
+}
+
+#[test]
+fn logits_are_those_of_the_processor() {
+    let mini = synth::checkpoint(&Config::preset("mini", None).unwrap(), 3).unwrap();
+    let nano = Checkpoint::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/nano")).unwrap();
+    let gguf = Checkpoint::open(&data("tiny/model.gguf")).unwrap();
+    for (name, checkpoint, len) in [("nano", nano, 90), ("tiny gguf", gguf, 90), ("mini", mini, 300)] {
+        let Some(device) = device() else { return };
+        let prompt = [prompt(1, len)];
+        let want = run(&mut load(&checkpoint, Device::Cpu, len), &prompt, len);
+        let mut model = load(&checkpoint, device, len);
+        let got = run(&mut model, &prompt, len);
+        let (all, median) = (rms(&got[0], &want[0]), median(&got[0], &want[0], model.config().vocab_size));
+        println!("{name}: rms of the difference {all:.2e}, median over tokens {median:.2e}");
+        assert!(median <= 1e-2, "{name}: median over tokens {median:.2e}");
+    }
+}
+
+#[test]
+fn chunks_and_batches_do_not_change_a_bit() {
+    let mini = synth::checkpoint(&Config::preset("mini", None).unwrap(), 3).unwrap();
+    for (name, checkpoint, len) in [("nano", Checkpoint::open(&data("nano")).unwrap(), 90), ("mini", mini, 300)] {
+        let Some(device) = device() else { return };
+        let mut model = load(&checkpoint, device, 640);
+        let sequences: Vec<Vec<u32>> = (0..2).map(|s| prompt(s, len - 17 * s)).collect();
+        let alone: Vec<Vec<f32>> = sequences.iter().map(|s| run(&mut model, std::slice::from_ref(s), len).remove(0)).collect();
+        for chunk in [1, 7, 20, 40, 64, 100] {
+            for (got, want) in run(&mut model, &sequences, chunk).iter().zip(&alone) {
+                assert!(bits(got) == bits(want), "{name}: two together, chunks of {chunk}");
+            }
+        }
+        let many: Vec<Vec<u32>> = (0..64).map(|s| prompt(s, 8)).collect();
+        let first: Vec<Vec<f32>> = many.iter().take(3).map(|s| run(&mut model, std::slice::from_ref(s), 3).remove(0)).collect();
+        for (got, want) in run(&mut model, &many, 1).iter().zip(&first) {
+            assert!(bits(got) == bits(want), "{name}: sixty-four together");
+        }
+    }
+}

@@ -1,0 +1,219 @@
+// A driver and a run-time compiler of CUDA without a GPU: the functions that Ossia calls, over ordinary memory, with the
+// kernels compiled in (emulated.h). Built as libcuda.so and libnvrtc.so, found like the real ones. x86-64 with gcc or clang.
+typedef unsigned int u32;
+typedef unsigned short u16;
+#include "emulated.h"
+#include <cstdio>
+#include <cstdlib>
+#include <map>
+#include <string>
+#include <vector>
+
+Dim3 threadIdx, blockIdx, blockDim, gridDim;
+
+namespace emulated {
+static std::map<std::string, Kernel>& kernels() { static std::map<std::string, Kernel> all; return all; }
+void add_kernel(const char* name, Kernel kernel) { kernels()[name] = kernel; }
+
+// Saves what a called function must keep and goes on with the other stack.
+extern "C" void switch_stack(void** save, void* to);
+asm(R"(
+.globl switch_stack
+switch_stack:
+  pushq %rbp
+  pushq %rbx
+  pushq %r12
+  pushq %r13
+  pushq %r14
+  pushq %r15
+  movq %rsp, (%rdi)
+  movq %rsi, %rsp
+  popq %r15
+  popq %r14
+  popq %r13
+  popq %r12
+  popq %rbx
+  popq %rbp
+  ret
+)");
+
+enum Wait { RUNS, WARP, BLOCK, DONE };
+struct Fiber { void* at; Wait wait; Dim3 index; };
+struct Warp { unsigned char given[2][32 * 64]; int arrived, live, turn; };
+static const size_t STACK = 64 << 10;
+static std::vector<Fiber> fibers;
+static std::vector<Warp> warps;
+static unsigned char* stacks;
+static void* scheduler;
+static int current, block_live, block_arrived;
+static void (*kernel)(void**);
+static void** arguments;
+static std::vector<unsigned char> shared_memory;
+
+unsigned char* dynamic_shared() { return shared_memory.data(); }
+static void give_way(Wait why) { fibers[current].wait = why; switch_stack(&fibers[current].at, scheduler); }
+
+static void body() {
+  kernel(arguments);
+  Warp& warp = warps[current / 32];
+  warp.live--;
+  block_live--;
+  give_way(DONE);
+  abort();
+}
+
+void block_meets() { block_arrived++; give_way(BLOCK); }
+
+const unsigned char* warp_gives(const void* value, int size) {
+  if (size > 64) abort();
+  Warp& warp = warps[current / 32];
+  int turn = warp.turn;
+  memcpy(warp.given[turn % 2] + (current % 32) * size, value, size);
+  warp.arrived++;
+  give_way(WARP);
+  return warp.given[turn % 2];
+}
+
+static void run_block(int threads) {
+  fibers.resize(threads);
+  warps.assign((threads + 31) / 32, Warp{});
+  block_live = threads;
+  block_arrived = 0;
+  for (int i = 0; i < threads; i++) {
+    void** top = (void**)(stacks + (i + 1) * STACK - 64);
+    *--top = nullptr;
+    *--top = (void*)body;
+    for (int saved = 0; saved < 6; saved++) *--top = nullptr;
+    u32 x = i % blockDim.x, y = i / blockDim.x % blockDim.y;
+    fibers[i] = {top, RUNS, {x, y, i / (blockDim.x * blockDim.y)}};
+    warps[i / 32].live++;
+  }
+  while (block_live > 0) {
+    bool moved = false;
+    for (int i = 0; i < threads; i++) {
+      if (fibers[i].wait != RUNS) continue;
+      current = i;
+      threadIdx = fibers[i].index;
+      switch_stack(&scheduler, fibers[i].at);
+      moved = true;
+      // A whole warp that has met goes on, and a whole block.
+      Warp& warp = warps[i / 32];
+      if (warp.live > 0 && warp.arrived == warp.live) {
+        if (warp.live != (threads - i / 32 * 32 < 32 ? threads - i / 32 * 32 : 32)) { fprintf(stderr, "emulated: a collective of a warp whose lanes have partly ended\n"); abort(); }
+        warp.arrived = 0;
+        warp.turn++;
+        for (int j = i / 32 * 32; j < threads && j < i / 32 * 32 + 32; j++) if (fibers[j].wait == WARP) fibers[j].wait = RUNS;
+      }
+      if (block_live > 0 && block_arrived == block_live) {
+        block_arrived = 0;
+        for (int j = 0; j < threads; j++) if (fibers[j].wait == BLOCK) fibers[j].wait = RUNS;
+      }
+    }
+    if (!moved) { fprintf(stderr, "emulated: threads wait for each other for ever\n"); abort(); }
+  }
+}
+
+struct Launch { void (*kernel)(void**); void** arguments; Dim3 grid, block; size_t shared; };
+
+static void launch(const Launch& l) {
+  if (!stacks) stacks = (unsigned char*)aligned_alloc(4096, 1024 * STACK);
+  kernel = l.kernel;
+  arguments = l.arguments;
+  gridDim = l.grid;
+  blockDim = l.block;
+  for (u32 z = 0; z < l.grid.z; z++)
+    for (u32 y = 0; y < l.grid.y; y++)
+      for (u32 x = 0; x < l.grid.x; x++) {
+        blockIdx = {x, y, z};
+        // What is not written must not be read: it is not a number.
+        shared_memory.assign(l.shared + 16, 0xff);
+        run_block(l.block.x * l.block.y * l.block.z);
+      }
+}
+// What was recorded, and whether a stream records now.
+struct Recorded { void (*kernel)(void**); Values values; Dim3 grid, block; size_t shared; };
+typedef std::vector<Recorded> Graph;
+static Graph* recording;
+}  // namespace emulated
+
+using namespace emulated;
+typedef int Result;
+static const Result OK = 0, INVALID = 1, OUT_OF_MEMORY = 2, NOT_FOUND = 500, NOT_IN_A_RECORDING = 900;
+static const size_t MEMORY = size_t(8) << 30;
+static size_t taken;
+static std::map<unsigned long long, size_t> sizes;
+
+extern "C" {
+Result cuInit(u32) { return OK; }
+Result cuDriverGetVersion(int* v) { *v = 13000; return OK; }
+Result cuDeviceGetCount(int* n) { *n = 1; return OK; }
+Result cuDeviceGet(int* device, int ordinal) { *device = ordinal; return ordinal == 0 ? OK : INVALID; }
+Result cuDeviceGetName(char* name, int len, int) { snprintf(name, len, "emulated"); return OK; }
+// Compute capability 9.0; everything else is 132.
+Result cuDeviceGetAttribute(int* value, int attribute, int) { *value = attribute == 75 ? 9 : attribute == 76 ? 0 : 132; return OK; }
+Result cuDevicePrimaryCtxRetain(void** context, int) { static int one; *context = &one; return OK; }
+Result cuDevicePrimaryCtxRelease_v2(int) { return OK; }
+Result cuCtxSetCurrent(void*) { return OK; }
+Result cuMemGetInfo_v2(size_t* left, size_t* all) { *left = MEMORY - taken; *all = MEMORY; return OK; }
+Result cuMemAlloc_v2(unsigned long long* at, size_t size) {
+  if (taken + size > MEMORY) return OUT_OF_MEMORY;
+  void* memory = aligned_alloc(256, (size + 255) / 256 * 256);
+  if (!memory) return OUT_OF_MEMORY;
+  memset(memory, 0xff, size);
+  taken += size;
+  *at = (unsigned long long)memory;
+  sizes[*at] = size;
+  return OK;
+}
+Result cuMemFree_v2(unsigned long long at) { taken -= sizes[at]; sizes.erase(at); free((void*)at); return OK; }
+Result cuMemcpyHtoDAsync_v2(unsigned long long to, const void* from, size_t size, void*) { if (recording) return NOT_IN_A_RECORDING; memcpy((void*)to, from, size); return OK; }
+Result cuMemcpyDtoHAsync_v2(void* to, unsigned long long from, size_t size, void*) { if (recording) return NOT_IN_A_RECORDING; memcpy(to, (void*)from, size); return OK; }
+Result cuMemcpyDtoDAsync_v2(unsigned long long to, unsigned long long from, size_t size, void*) { if (recording) return NOT_IN_A_RECORDING; memmove((void*)to, (void*)from, size); return OK; }
+Result cuMemsetD8Async(unsigned long long at, unsigned char value, size_t size, void*) { if (recording) return NOT_IN_A_RECORDING; memset((void*)at, value, size); return OK; }
+Result cuStreamCreate(void** stream, u32) { static int one; *stream = &one; return OK; }
+Result cuStreamDestroy_v2(void*) { return OK; }
+Result cuStreamSynchronize(void*) { if (recording) return NOT_IN_A_RECORDING; return OK; }
+Result cuModuleLoadData(void** module, const void*) { static int one; *module = &one; return OK; }
+Result cuModuleUnload(void*) { return OK; }
+Result cuModuleGetFunction(void** function, void*, const char* name) {
+  auto found = kernels().find(name);
+  if (found == kernels().end()) return NOT_FOUND;
+  *function = &*found;
+  return OK;
+}
+Result cuFuncSetAttribute(void*, int, int) { return OK; }
+Result cuLaunchKernel(void* function, u32 gx, u32 gy, u32 gz, u32 bx, u32 by, u32 bz, u32 shared, void*, void** args, void**) {
+  auto& entry = *(std::pair<const std::string, Kernel>*)function;
+  if (gx * gy * gz == 0 || bx * by * bz == 0 || bx * by * bz > 1024 || gy > 65535 || gz > 65535 || shared > (227 << 10)) return INVALID;
+  if (recording) recording->push_back({entry.second.call, entry.second.copy(args), {gx, gy, gz}, {bx, by, bz}, shared});
+  else launch({entry.second.call, args, {gx, gy, gz}, {bx, by, bz}, shared});
+  return OK;
+}
+Result cuStreamBeginCapture_v2(void*, int) { if (recording) return INVALID; recording = new Graph; return OK; }
+Result cuStreamEndCapture(void*, void** graph) { *graph = recording; recording = nullptr; return *graph ? OK : INVALID; }
+Result cuGraphInstantiateWithFlags(void** ready, void* graph, unsigned long long) { *ready = new Graph(*(Graph*)graph); return OK; }
+Result cuGraphDestroy(void* graph) { delete (Graph*)graph; return OK; }
+Result cuGraphExecDestroy(void* graph) { delete (Graph*)graph; return OK; }
+Result cuGraphLaunch(void* graph, void*) {
+  for (Recorded& r : *(Graph*)graph) {
+    std::vector<void*> args;
+    for (auto& value : r.values) args.push_back(value.data());
+    launch({r.kernel, args.data(), r.grid, r.block, r.shared});
+  }
+  return OK;
+}
+Result cuMemHostRegister_v2(void*, size_t, u32) { return OK; }
+Result cuMemHostUnregister(void*) { return OK; }
+Result cuGetErrorString(Result r, const char** text) { *text = r == OUT_OF_MEMORY ? "out of memory" : r == OK ? "no error" : "invalid"; return OK; }
+Result cuGetErrorName(Result r, const char** text) { return cuGetErrorString(r, text); }
+
+Result nvrtcVersion(int* major, int* minor) { *major = 13; *minor = 0; return OK; }
+Result nvrtcCreateProgram(void** program, const char*, const char*, int, const char* const*, const char* const*) { static int one; *program = &one; return OK; }
+Result nvrtcCompileProgram(void*, int, const char* const*) { return OK; }
+Result nvrtcGetCUBINSize(void*, size_t* size) { *size = 8; return OK; }
+Result nvrtcGetCUBIN(void*, char* out) { memcpy(out, "emulated", 8); return OK; }
+Result nvrtcGetProgramLogSize(void*, size_t* size) { *size = 1; return OK; }
+Result nvrtcGetProgramLog(void*, char* out) { *out = 0; return OK; }
+Result nvrtcDestroyProgram(void**) { return OK; }
+const char* nvrtcGetErrorString(Result) { return "emulated"; }
+}

@@ -1,0 +1,123 @@
+// CUDA's language on a CPU, as much of it as our kernels use: threads of a block are fibers that take turns, those of a
+// warp meet in collectives. Slow and exact: it shows that kernels, their launchers and their layouts are right.
+#pragma once
+#include <math.h>
+#include <cstdint>
+#include <cstring>
+#include <utility>
+#include <vector>
+
+#define __global__
+#define __device__
+#define __host__
+#define __forceinline__ inline
+#define __launch_bounds__(...)
+#define __restrict__
+#define __shared__ static
+#define __align__(n) alignas(n)
+
+struct Dim3 { unsigned x, y, z; };
+extern Dim3 threadIdx, blockIdx, blockDim, gridDim;
+struct uint2 { u32 x, y; };
+struct uint4 { u32 x, y, z, w; };
+struct float2 { float x, y; };
+struct float4 { float x, y, z, w; };
+inline uint2 make_uint2(u32 x, u32 y) { return {x, y}; }
+inline uint4 make_uint4(u32 x, u32 y, u32 z, u32 w) { return {x, y, z, w}; }
+inline float2 make_float2(float x, float y) { return {x, y}; }
+inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
+
+namespace emulated {
+void block_meets();
+// Each lane gives `size` bytes; returns those of all 32 lanes.
+const unsigned char* warp_gives(const void* value, int size);
+unsigned char* dynamic_shared();
+typedef std::vector<std::vector<unsigned char>> Values;
+struct Kernel { void (*call)(void** args); Values (*copy)(void** args); };
+void add_kernel(const char* name, Kernel kernel);
+
+template <class... A, size_t... I>
+void call_with(void (*kernel)(A...), void** args, std::index_sequence<I...>) { kernel(*(A*)args[I]...); }
+template <auto kernel> struct Call;
+template <class... A, void (*kernel)(A...)> struct Call<kernel> {
+  static void run(void** args) { call_with(kernel, args, std::index_sequence_for<A...>{}); }
+  static Values copy(void** args) {
+    Values values;
+    int i = 0;
+    ((values.emplace_back((unsigned char*)args[i], (unsigned char*)args[i] + sizeof(A)), i++), ...);
+    return values;
+  }
+};
+struct Entry { Entry(const char* name, Kernel kernel) { add_kernel(name, kernel); } };
+}  // namespace emulated
+
+#define KERNEL(name) static emulated::Entry entry_of_##name(#name, {emulated::Call<name>::run, emulated::Call<name>::copy});
+#define DYNAMIC_SHARED(name) unsigned char* name = emulated::dynamic_shared()
+
+inline void __syncthreads() { emulated::block_meets(); }
+inline void __syncwarp(u32 = 0) { emulated::warp_gives("", 1); }
+inline int lane_of_thread() { return threadIdx.x % 32; }
+template <class T> T __shfl_xor_sync(u32, T v, int mask) {
+  T out;
+  memcpy(&out, emulated::warp_gives(&v, sizeof v) + (lane_of_thread() ^ mask) * sizeof v, sizeof v);
+  return out;
+}
+template <class T> T __shfl_sync(u32, T v, int lane) {
+  T out;
+  memcpy(&out, emulated::warp_gives(&v, sizeof v) + (lane % 32) * sizeof v, sizeof v);
+  return out;
+}
+template <class T> T __shfl_up_sync(u32, T v, int by) {
+  T out;
+  int lane = lane_of_thread();
+  memcpy(&out, emulated::warp_gives(&v, sizeof v) + (lane >= by ? lane - by : lane) * sizeof v, sizeof v);
+  return out;
+}
+inline u32 __ballot_sync(u32, bool v) {
+  const unsigned char* all = emulated::warp_gives(&v, 1);
+  u32 bits = 0;
+  for (int lane = 0; lane < 32; lane++) bits |= (u32)(all[lane] != 0) << lane;
+  return bits;
+}
+inline int __popc(u32 v) { return __builtin_popcount(v); }
+inline float __uint_as_float(u32 v) { float f; memcpy(&f, &v, 4); return f; }
+inline float __int_as_float(int v) { float f; memcpy(&f, &v, 4); return f; }
+inline u32 __float_as_uint(float v) { u32 u; memcpy(&u, &v, 4); return u; }
+template <class T> T atomicAdd(T* at, T v) { T old = *at; *at += v; return old; }
+template <class T> T atomicOr(T* at, T v) { T old = *at; *at |= v; return old; }
+inline int min(int a, int b) { return a < b ? a : b; }
+inline int max(int a, int b) { return a > b ? a : b; }
+
+inline u16 bf16_of(float v) {
+  u32 bits = __float_as_uint(v);
+  if ((bits & 0x7fffffff) > 0x7f800000) return 0x7fff;
+  return (u16)((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
+}
+inline float bf16_value(u32 bits) { return __uint_as_float(bits << 16); }
+inline u32 bf16_pair(float low, float high) { return bf16_of(low) | (u32)bf16_of(high) << 16; }
+inline u32 bf16_pair_times(u32 a, u32 b) {
+  return bf16_pair(bf16_value(a & 0xffff) * bf16_value(b & 0xffff), bf16_value(a >> 16) * bf16_value(b >> 16));
+}
+inline u16 half_of(float v) { _Float16 h = (_Float16)v; u16 bits; memcpy(&bits, &h, 2); return bits; }
+inline float float_of_half(u16 bits) { _Float16 h; memcpy(&h, &bits, 2); return (float)h; }
+inline uint4 load_once(const uint4* at) { return *at; }
+
+// Rows of a and columns of b are given by all lanes, then each adds up its four sums in one fixed order.
+inline void mma(float c[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b1) {
+  u32 mine[6] = {a0, a1, a2, a3, b0, b1};
+  const unsigned char* all = emulated::warp_gives(mine, sizeof mine);
+  auto word = [&](int lane, int which) { u32 v; memcpy(&v, all + lane * sizeof mine + which * 4, 4); return v; };
+  auto part = [](u32 v, int half) { return bf16_value(half ? v >> 16 : v & 0xffff); };
+  int g = lane_of_thread() / 4, t = lane_of_thread() % 4;
+  for (int i = 0; i < 4; i++) {
+    int upper = i >= 2, column = 2 * t + i % 2;
+    float sum = 0;
+    for (int k = 0; k < 16; k++) {
+      int lane = k % 8 / 2;
+      float a = part(word(4 * g + lane, (k >= 8 ? 2 : 0) + upper), k % 2);
+      float b = part(word(4 * column + lane, k >= 8 ? 5 : 4), k % 2);
+      sum += a * b;
+    }
+    c[i] += sum;
+  }
+}

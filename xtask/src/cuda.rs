@@ -1,0 +1,126 @@
+//! `cargo xtask cuda-check` compiles all CUDA kernels without a GPU and prints what they take of one; `cargo xtask cuda-emulate`
+//! runs the GPU's tests with the kernels compiled for this processor, under a driver that is our own (`xtask/cuda/`).
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// Architectures that must compile: Ampere, Ada, Hopper, and the two Blackwells.
+const ARCHITECTURES: &[&str] = &["sm_80", "sm_89", "sm_90", "sm_100", "sm_120"];
+
+/// The ops' files of kernels, by op.
+fn sources(root: &Path) -> Result<Vec<(String, PathBuf)>, String> {
+    let ops = root.join("crates/ossia-kernels/src/ops");
+    let entries = std::fs::read_dir(&ops).map_err(|e| format!("{}: {e}", ops.display()))?;
+    let mut found: Vec<_> = entries
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|folder| folder.join("kernel.cu").is_file())
+        .map(|folder| (folder.file_name().unwrap_or_default().to_string_lossy().into_owned(), folder.join("kernel.cu")))
+        .collect();
+    found.sort();
+    if found.is_empty() { Err(format!("{}: no kernel.cu", ops.display())) } else { Ok(found) }
+}
+
+/// Compiles every kernel for every architecture; one line for each kernel of the first that is Hopper's.
+pub fn check(root: &Path) -> Result<(), String> {
+    let nvcc = std::env::var("NVCC").unwrap_or_else(|_| "nvcc".to_owned());
+    let out = root.join("target/cuda");
+    std::fs::create_dir_all(&out).map_err(|e| format!("{}: {e}", out.display()))?;
+    println!("{:<24} {:>9} {:>12} {:>13}", "sm_90", "registers", "shared bytes", "spilled bytes");
+    for (op, source) in sources(root)? {
+        for architecture in ARCHITECTURES {
+            let mut command = Command::new(&nvcc);
+            command.args(["-cubin", "-std=c++17", "-Xptxas", "-v", "-arch", architecture, "-o"]);
+            command.arg(out.join(format!("{op}.{architecture}.cubin"))).arg(&source).stdin(Stdio::null());
+            let output = command.output().map_err(|e| {
+                format!(
+                    "{nvcc}: {e}: wanted NVIDIA's compiler in PATH or in NVCC; the Python package nvidia-cuda-nvcc has it"
+                )
+            })?;
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            if !output.status.success() {
+                return Err(format!("{} for {architecture}:\n{said}", source.display()));
+            }
+            if *architecture == "sm_90" {
+                kernels(&said).iter().for_each(|line| println!("{line}"));
+            }
+        }
+    }
+    println!("all kernels compile for {}", ARCHITECTURES.join(", "));
+    Ok(())
+}
+
+/// A line for each kernel from what ptxas says.
+fn kernels(said: &str) -> Vec<String> {
+    let number = |line: &str, before: &str| -> usize {
+        let at = line.find(before).map(|at| &line[..at]);
+        at.and_then(|line| line.trim_end().rsplit([' ', ',']).next()?.parse().ok()).unwrap_or(0)
+    };
+    let (mut lines, mut name, mut spilled) = (Vec::new(), String::new(), 0);
+    for line in said.lines() {
+        if let Some((_, rest)) = line.split_once("Compiling entry function '") {
+            name = rest.split('\'').next().unwrap_or_default().to_owned();
+        } else if line.contains("bytes spill stores") {
+            spilled = number(line, "bytes spill stores");
+        } else if line.contains("registers") {
+            let (registers, shared) = (number(line, "registers"), number(line, "bytes smem"));
+            lines.push(format!("{name:<24} {registers:>9} {shared:>12} {spilled:>13}"));
+        }
+    }
+    lines
+}
+
+/// Tests that run on a GPU: cargo's arguments.
+const TESTS: &[&[&str]] = &[
+    &["test", "--locked", "-p", "ossia-kernels", "--lib", "cuda::"],
+    &["test", "--locked", "-p", "ossia-model", "--test", "cuda", "--", "--nocapture"],
+];
+
+/// Builds the emulated driver and runs the GPU's tests under it.
+pub fn emulate(root: &Path) -> Result<(), String> {
+    let library = build_emulated(root)?;
+    let folder = library.parent().unwrap_or(root);
+    for arguments in TESTS {
+        println!("== cargo {}", arguments.join(" "));
+        let program = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let mut command = Command::new(program);
+        command.args(*arguments).current_dir(root).stdin(Stdio::null());
+        command.env("LD_LIBRARY_PATH", folder).env("OSSIA_CUDA_TESTS", "required");
+        run(command, "cargo")?;
+    }
+    Ok(())
+}
+
+/// The library that is both driver and run-time compiler, with all kernels in it.
+fn build_emulated(root: &Path) -> Result<PathBuf, String> {
+    if !cfg!(all(target_os = "linux", target_arch = "x86_64")) {
+        return Err("the emulated driver switches stacks as x86-64 Linux does: run this there".to_owned());
+    }
+    let out = root.join("target/cuda");
+    std::fs::create_dir_all(&out).map_err(|e| format!("{}: {e}", out.display()))?;
+    let compiler = std::env::var("CXX").unwrap_or_else(|_| "g++".to_owned());
+    let home = root.join("xtask/cuda");
+    let mut objects = Vec::new();
+    for (op, source) in sources(root)? {
+        let object = out.join(format!("{op}.o"));
+        let mut command = Command::new(&compiler);
+        command.args(["-x", "c++", "-std=c++20", "-O2", "-fPIC", "-DOSSIA_EMULATED", "-c", "-I"]);
+        command.arg(&home).arg(source).arg("-o").arg(&object);
+        run(command, &compiler)?;
+        objects.push(object);
+    }
+    let library = out.join("libcuda.so");
+    let mut command = Command::new(&compiler);
+    command.args(["-std=c++20", "-O2", "-fPIC", "-shared", "-I"]).arg(&home);
+    command.arg(home.join("driver.cpp")).args(objects).arg("-o").arg(&library);
+    run(command, &compiler)?;
+    std::fs::copy(&library, out.join("libnvrtc.so")).map_err(|e| format!("{}: {e}", out.display()))?;
+    Ok(library)
+}
+
+fn run(mut command: Command, what: &str) -> Result<(), String> {
+    match command.status() {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(format!("{what} failed ({status}); see above")),
+        Err(error) => Err(format!("{what} did not start: {error}")),
+    }
+}
