@@ -1,22 +1,23 @@
 //! Examples of a new skill for docs/training.md: a lost property office with a tool, a working and answers of a form that
 //! nano was not trained on.
 //!
-//! `cargo run --release -p ossia-train --example lost -- FOLDER [OLD]` writes `train.jsonl` (2,000 conversations, and OLD
-//! of nano's own training data, so that it does not forget) and `test.jsonl` (300). A report (owner, item, room) is
-//! in one of the two files alone, by a hash of its content.
+//! `cargo run --release -p ossia-train --example lost -- FOLDER [OLD [NEW]]` writes `train.jsonl` (NEW conversations, 2,000
+//! if not said, and OLD of nano's own training data, so that it does not forget) and `test.jsonl` (300). A report (owner,
+//! item, room) is in one of the two files alone, by a hash of its content.
+
+#[path = "shared/chat.rs"]
+mod chat;
 
 use std::error::Error;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
-use ossia_text::Role;
-use ossia_text::harmony::{ANALYSIS, Content, Effort, Message};
 use ossia_train::generate;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
-const NUM_TRAIN: u64 = 2000;
-const NUM_TEST: u64 = 300;
+const NUM_TRAIN: usize = 2000;
+const NUM_TEST: usize = 300;
 /// One report in so many is kept for the test.
 const TEST_ONE_IN: u64 = 5;
 
@@ -64,11 +65,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
     let folder = arguments.next().ok_or("wanted a folder to write to")?;
     let num_old: u64 = arguments.next().map_or(Ok(0), |number| number.parse())?;
+    let num_new = arguments.next().map_or(Ok(NUM_TRAIN), |number| number.parse())?;
     let folder = Path::new(&folder);
     std::fs::create_dir_all(folder)?;
-    let old = (0..num_old).map(|index| old(&generate::training_sample(2, index)));
-    write(&folder.join("train.jsonl"), reports(1, false).take(NUM_TRAIN as usize).chain(old))?;
-    write(&folder.join("test.jsonl"), reports(2, true).take(NUM_TEST as usize))
+    let old = (0..num_old).map(|index| chat::conversation(&generate::training_sample(2, index)));
+    write(&folder.join("train.jsonl"), reports(1, false).take(num_new).chain(old))?;
+    write(&folder.join("test.jsonl"), reports(2, true).take(NUM_TEST))
 }
 
 fn write(path: &Path, lines: impl Iterator<Item = Value>) -> Result<(), Box<dyn Error>> {
@@ -121,64 +123,4 @@ fn report(rng: &mut Rng) -> (String, Value) {
         }}],
     });
     (format!("{name} {color} {thing} {room}"), line)
-}
-
-/// A generated conversation as chat JSON.
-fn old(sample: &generate::Sample) -> Value {
-    let mut line = Map::new();
-    let effort = match sample.effort {
-        Effort::Low => "low",
-        Effort::Medium => "medium",
-        Effort::High => "high",
-    };
-    line.insert("reasoning_effort".to_owned(), json!(effort));
-    let (mut messages, mut thought) = (Vec::new(), None);
-    for (place, message) in sample.conversation.messages.iter().enumerate() {
-        let text = message.content_text();
-        match message.author.role {
-            Role::System => line.extend(date(message).map(|date| ("date".to_owned(), date))),
-            Role::Developer => developer(message, &mut messages, &mut line),
-            Role::User => messages.push(json!({"role": "user", "content": text})),
-            Role::Tool => messages.push(json!({"role": "tool", "content": text})),
-            Role::Assistant if message.channel.as_deref() == Some(ANALYSIS) => thought = Some(text),
-            Role::Assistant => {
-                let mut said = json!({"role": "assistant", "reasoning_content": thought.take()});
-                match message.recipient.as_deref().and_then(|to| to.strip_prefix("functions.")) {
-                    Some(name) => said["tool_calls"] = json!([{"function": {"name": name, "arguments": text}}]),
-                    None => said["content"] = json!(text),
-                }
-                // What comes before the turn that a sample is about is given.
-                if place < sample.prompt {
-                    said["weight"] = json!(0);
-                }
-                messages.push(said);
-            }
-        }
-    }
-    line.insert("messages".to_owned(), Value::Array(messages));
-    Value::Object(line)
-}
-
-fn date(message: &Message) -> Option<Value> {
-    message.content.iter().find_map(|part| match part {
-        Content::SystemContent(system) => system.conversation_start_date.as_ref().map(|date| json!(date)),
-        _ => None,
-    })
-}
-
-fn developer(message: &Message, messages: &mut Vec<Value>, line: &mut Map<String, Value>) {
-    for part in &message.content {
-        let Content::DeveloperContent(content) = part else { continue };
-        if let Some(text) = &content.instructions {
-            messages.push(json!({"role": "developer", "content": text}));
-        }
-        let tools = content.tools.iter().flat_map(|namespaces| namespaces.values()).flat_map(|space| &space.tools);
-        let tools: Vec<Value> = tools
-            .map(|tool| {
-                json!({"type": "function", "function":
-                    {"name": tool.name, "description": tool.description, "parameters": tool.parameters}})
-            })
-            .collect();
-        line.insert("tools".to_owned(), Value::Array(tools));
-    }
 }

@@ -80,7 +80,17 @@ fn absent_clients_are_forgotten() {
 }
 
 fn prompt(id: u64, served: u64, pending: usize) -> Runnable {
-    Runnable { id, client: id, served, made: 0, pending, decodes: false, all_logits: false, last_step: 0 }
+    Runnable {
+        id,
+        client: id,
+        served,
+        made: 0,
+        pending,
+        decodes: false,
+        crowds: false,
+        all_logits: false,
+        last_step: 0,
+    }
 }
 
 fn decoding(id: u64, last_step: u64) -> Runnable {
@@ -158,4 +168,33 @@ fn who_holds_much_sits_out_while_another_begins() {
         let all = steps(&mut scheduler, of(3, 0, new));
         assert!(all.iter().all(|&len| len == 11), "a long prompt, or not few places: {all:?}");
     }
+}
+
+/// While one who holds few places comes and goes, a step has few prompt tokens of those who hold many: whoever comes waits for
+/// the step that is just running.
+#[test]
+fn prompts_of_a_crowd_are_short_steps_while_others_come_and_go() {
+    let of = |client: u64, runnable: Runnable| Runnable { client, ..runnable };
+    let crowd = || -> Vec<Runnable> {
+        let decode = |id| of(1, decoding(id, 0));
+        (0..6).map(decode).chain([of(1, prompt(6, 0, 100)), of(1, prompt(7, 0, 100))]).collect()
+    };
+    let prompts = |scheduler: &mut Scheduler, sequences: Vec<Runnable>| -> usize {
+        let shares = plan(scheduler.taking_part(sequences, 128), ROOM);
+        shares.iter().filter(|s| s.id == 6 || s.id == 7).map(|s| s.tokens).sum()
+    };
+    let mut scheduler = with_running(&[8, 1]);
+    assert_eq!(prompts(&mut scheduler, crowd()), 128, "nobody else has been there");
+    let mut both = crowd();
+    both.push(of(2, decoding(9, 0)));
+    assert_eq!(prompts(&mut scheduler, both), CROWD_PROMPT);
+    let after: Vec<usize> = (0..THOUGHT_OF).map(|_| prompts(&mut scheduler, crowd())).collect();
+    assert_eq!(after[..THOUGHT_OF - 1], [CROWD_PROMPT; THOUGHT_OF - 1], "he may come again");
+    assert_eq!(after[THOUGHT_OF - 1], 128);
+    // A prompt of one who holds few places comes first and counts as his.
+    let mut both = crowd();
+    both.push(of(2, prompt(9, 900, 60)));
+    scheduler.credit = 0;
+    let shares = plan(scheduler.taking_part(both, 128), ROOM);
+    assert_eq!(sizes(&shares)[6..], [(9, 60), (6, CROWD_PROMPT)]);
 }
