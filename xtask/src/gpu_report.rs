@@ -123,7 +123,9 @@ fn check(test: &Path, filter: Option<&str>) -> Result<(), String> {
     let status = Command::new(test).args(filter).env("OSSIA_CUDA_TESTS", "required").stdin(Stdio::null()).status();
     match status {
         Ok(status) if status.success() => Ok(()),
-        Ok(status) => Err(format!("{}: {status}: what the device computes is wrong; nothing is measured", test.display())),
+        Ok(status) => {
+            Err(format!("{}: {status}: what the device computes is wrong; nothing is measured", test.display()))
+        }
         Err(error) => Err(format!("{}: {error}", test.display())),
     }
 }
@@ -138,7 +140,9 @@ fn measure(program: &Path, part: &Part) -> Result<f64, String> {
         Some(Json::Raw(digits)) => String::from_utf8_lossy(digits).parse().ok(),
         _ => None,
     };
-    figure.ok_or_else(|| format!("{} {}: bench ended with {} and no {}: {text}", part.model, part.name, output.status, part.field))
+    figure.ok_or_else(|| {
+        format!("{} {}: bench ended with {} and no {}: {text}", part.model, part.name, output.status, part.field)
+    })
 }
 
 fn read(out: &PathBuf) -> HashMap<String, f64> {

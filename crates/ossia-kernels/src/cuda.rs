@@ -20,9 +20,9 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use crate::arena::Arena;
 use crate::{Error, Result};
 
+pub(crate) use driver::Shape;
 pub use driver::{About, Memory, Slice};
 pub use graph::Size;
-pub(crate) use driver::Shape;
 pub(crate) use step::{COLUMNS, SPAN, Tables};
 
 /// Keeps compiled kernels from one start to the next.
@@ -64,7 +64,8 @@ impl Gpu {
     /// Opens device `ordinal`, counted from 0, and compiles the kernels for it or takes those that are kept.
     pub fn open(ordinal: usize, cubins: &dyn Cubins) -> Result<Arc<Self>> {
         if !driver::present() {
-            let reason = "NVIDIA's driver is not on this machine (libcuda is not found): install it, or use --device cpu";
+            let reason =
+                "NVIDIA's driver is not on this machine (libcuda is not found): install it, or use --device cpu";
             return Err(Error::Cuda { what: "looking for a GPU", reason: reason.to_owned() });
         }
         let (context, about) = driver::Context::open(ordinal)?;

@@ -2,10 +2,10 @@
 
 use std::borrow::Cow;
 
+use crate::Result;
 use crate::arena::{Arena, Slice};
 use crate::cuda::{self, Device, Gpu};
 use crate::ops::rms_norm;
-use crate::Result;
 
 /// Where the numbers live. The only type that names every device: each op holds one exhaustive `match` over it.
 pub enum Buffer {

@@ -88,12 +88,7 @@ impl KvCache {
     /// The same over stores that are there already, one for each layer.
     pub fn over(layers: Vec<KvLayer>, config: &Config, counts: PageCounts) -> Self {
         let pages = |n: usize| (0..n as u32).rev().collect();
-        Self {
-            layers,
-            window: config.sliding_window,
-            full: pages(counts.full),
-            sliding: pages(counts.sliding),
-        }
+        Self { layers, window: config.sliding_window, full: pages(counts.full), sliding: pages(counts.sliding) }
     }
 
     /// The layers' stores, for a step.

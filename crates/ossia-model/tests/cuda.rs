@@ -110,14 +110,16 @@ fn chunks_and_batches_do_not_change_a_bit() {
         let Some(device) = device() else { return };
         let mut model = load(&checkpoint, device, 640);
         let sequences: Vec<Vec<u32>> = (0..2).map(|s| prompt(s, len - 17 * s)).collect();
-        let alone: Vec<Vec<f32>> = sequences.iter().map(|s| run(&mut model, std::slice::from_ref(s), len).remove(0)).collect();
+        let alone: Vec<Vec<f32>> =
+            sequences.iter().map(|s| run(&mut model, std::slice::from_ref(s), len).remove(0)).collect();
         for chunk in [1, 7, 20, 40, 64, 100] {
             for (got, want) in run(&mut model, &sequences, chunk).iter().zip(&alone) {
                 assert!(bits(got) == bits(want), "{name}: two together, chunks of {chunk}");
             }
         }
         let many: Vec<Vec<u32>> = (0..64).map(|s| prompt(s, 8)).collect();
-        let first: Vec<Vec<f32>> = many.iter().take(3).map(|s| run(&mut model, std::slice::from_ref(s), 3).remove(0)).collect();
+        let first: Vec<Vec<f32>> =
+            many.iter().take(3).map(|s| run(&mut model, std::slice::from_ref(s), 3).remove(0)).collect();
         for (got, want) in run(&mut model, &many, 1).iter().zip(&first) {
             assert!(bits(got) == bits(want), "{name}: sixty-four together");
         }

@@ -70,7 +70,12 @@ fn compile(source: &Source, options: &[String]) -> Result<Vec<u8>> {
     // SAFETY: all texts end in zero and live until the program is destroyed; sizes are asked before buffers are filled.
     unsafe {
         let made = sys::nvrtcCreateProgram(
-            &mut program, source_text.as_ptr(), name.as_ptr(), names.len() as i32, bodies.as_ptr(), names.as_ptr(),
+            &mut program,
+            source_text.as_ptr(),
+            name.as_ptr(),
+            names.len() as i32,
+            bodies.as_ptr(),
+            names.as_ptr(),
         );
         made.result().map_err(|e| failed(e.to_string()))?;
         let compiled = sys::nvrtcCompileProgram(program, options.len() as i32, options.as_ptr()).result();
@@ -94,7 +99,8 @@ fn read(
     size: impl Fn(*mut usize) -> sys::nvrtcResult,
     fill: impl Fn(*mut std::ffi::c_char) -> sys::nvrtcResult,
 ) -> Result<Vec<u8>> {
-    let failed = |e: cudarc::nvrtc::result::NvrtcError| Error::Cuda { what: "compiling kernels", reason: e.to_string() };
+    let failed =
+        |e: cudarc::nvrtc::result::NvrtcError| Error::Cuda { what: "compiling kernels", reason: e.to_string() };
     let mut len = 0;
     size(&mut len).result().map_err(failed)?;
     let mut bytes = vec![0u8; len];

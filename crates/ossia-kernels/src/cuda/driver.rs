@@ -347,7 +347,16 @@ impl Context {
         // SAFETY: promised by the caller; the driver copies the arguments before it returns.
         let launched = unsafe {
             sys::cuLaunchKernel(
-                function.0, x, y, z, threads as u32, 1, 1, shared as u32, self.stream, pointers.as_mut_ptr(),
+                function.0,
+                x,
+                y,
+                z,
+                threads as u32,
+                1,
+                1,
+                shared as u32,
+                self.stream,
+                pointers.as_mut_ptr(),
                 std::ptr::null_mut(),
             )
         };

@@ -118,10 +118,8 @@ fn linear_is_the_product_of_bf16() {
     let (Some(runtime), none) = (gpu(), PageTable::default()) else { return };
     let mut numbers = Numbers(4);
     for (kind, rows, cols) in [(Kind::BF16, 40, 96), (Kind::Q8, 16, 32), (Kind::F32, 201, 288)] {
-        let parts = [rows / 2, rows - rows / 2].map(|rows| Part {
-            weight: numbers.matrix(kind, rows, cols),
-            bias: Some(numbers.vec(rows)),
-        });
+        let parts = [rows / 2, rows - rows / 2]
+            .map(|rows| Part { weight: numbers.matrix(kind, rows, cols), bias: Some(numbers.vec(rows)) });
         let x = numbers.vec(130 * cols);
         let want = products(&parts, &x);
         let linear = Linear::new(parts.into());

@@ -81,7 +81,11 @@ fn check(experts: &Experts) -> Result<()> {
     let kind = experts.experts[0].gate.kind();
     if !matches!(kind, Kind::Mxfp4Pairs | Kind::Mxfp4Halves) {
         let found = format!("{kind:?}");
-        return Err(Error::CudaUnsupported { what: "experts are computed as they are released", wanted: "MXFP4", found });
+        return Err(Error::CudaUnsupported {
+            what: "experts are computed as they are released",
+            wanted: "MXFP4",
+            found,
+        });
     }
     Ok(())
 }
@@ -103,8 +107,7 @@ fn most_items(pairs: usize, experts: usize, tiles: usize) -> usize {
 fn items(gpu: &Gpu, chosen: &Slice, pairs: usize, experts: usize) -> Result<Items> {
     let tiles = tiles_of_an_item(pairs, experts);
     let most = most_items(pairs, experts, tiles);
-    let made =
-        Items { pairs: gpu.take(pairs)?, items: gpu.take(4 * most)?, num_items: gpu.take(1)?, most, tiles };
+    let made = Items { pairs: gpu.take(pairs)?, items: gpu.take(4 * most)?, num_items: gpu.take(1)?, most, tiles };
     let arguments = [
         chosen.into(),
         pairs.into(),

@@ -32,8 +32,8 @@ use crate::ops::low_rank::Slots;
 use crate::ops::router::Routes;
 use crate::{Matrix, Phase, Precision, Result, Step, Tensor};
 
-pub use cuda::scratch_len as gpu_scratch_len;
 pub use adapter::{ExpertsAdapter, ExpertsAdapterGrad, Pair};
+pub use cuda::scratch_len as gpu_scratch_len;
 pub use train::{ExpertGrad, ExpertsGrad, Hidden, backward, train_scratch_bytes};
 
 /// One expert. Gate and up rows lie interleaved in some layouts and apart in others; as matrices they are two views.

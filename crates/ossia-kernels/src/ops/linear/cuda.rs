@@ -41,16 +41,8 @@ pub(super) fn apply(gpu: &Gpu, step: &Step, x: &Tensor, linear: &Linear, y: &Ten
     let input: Argument = packed.as_ref().map_or(x.device().into(), Argument::from);
     let add = usize::from(matches!(write, Write::Add));
     let bias = bias.as_ref().map_or(Argument::NULL, Argument::from);
-    let arguments = [
-        (&weights).into(),
-        bias,
-        input,
-        y.device().into(),
-        rows.into(),
-        cols.into(),
-        tokens.into(),
-        add.into(),
-    ];
+    let arguments =
+        [(&weights).into(), bias, input, y.device().into(), rows.into(), cols.into(), tokens.into(), add.into()];
     // SAFETY: (w, bias, x, y, rows, cols, tokens, add); packed tokens are as many tiles as the grid has.
     unsafe { gpu.launch("linear", kernel, shape, &arguments) }
 }

@@ -10,8 +10,7 @@ pub(super) fn forward(gpu: &Gpu, x: &Tensor, norm: &Norm, logits_rows: Option<us
     let rows = logits_rows.unwrap_or(x.rows());
     let which = if logits_rows.is_some() { gpu.tables().logits_rows() } else { Argument::NULL };
     let y = Tensor::on_gpu(gpu, rows, x.cols())?;
-    let arguments =
-        [x.device().into(), (&weight).into(), which, y.device().into(), x.cols().into(), norm.eps.into()];
+    let arguments = [x.device().into(), (&weight).into(), which, y.device().into(), x.cols().into(), norm.eps.into()];
     let shape = Shape { grid: (rows, 1, 1), threads: 256, shared: 0 };
     // SAFETY: (x, weight, rows, y, cols, eps), and the step's rows lie inside x.
     unsafe { gpu.launch("rms_norm", "rms_norm", shape, &arguments)? };

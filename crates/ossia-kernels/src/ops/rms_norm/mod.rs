@@ -13,8 +13,8 @@ mod tests;
 use crate::cuda::Device;
 use crate::{Result, Step, Tensor};
 
-pub(crate) use cuda::is_finite;
 pub use backward::{backward, backward_logits_rows};
+pub(crate) use cuda::is_finite;
 
 /// A norm's weights.
 pub struct Norm {

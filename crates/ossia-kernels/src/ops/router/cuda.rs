@@ -13,7 +13,13 @@ pub(crate) struct Routes {
 /// The most experts and experts of a token that the kernels take.
 const MOST: (usize, usize) = (1024, 16);
 
-pub(super) fn forward(gpu: &Gpu, step: &Step, t: &Tensor, router: &Linear, k: usize) -> Result<(super::Routes, Tensor)> {
+pub(super) fn forward(
+    gpu: &Gpu,
+    step: &Step,
+    t: &Tensor,
+    router: &Linear,
+    k: usize,
+) -> Result<(super::Routes, Tensor)> {
     let (tokens, experts, cols) = (t.rows(), router.rows(), router.cols());
     if experts > MOST.0 || k > MOST.1 {
         let (wanted, found) = ("at most 1024 experts, 16 of a token", format!("{experts}, {k} of a token"));
@@ -34,24 +40,13 @@ pub(super) fn forward(gpu: &Gpu, step: &Step, t: &Tensor, router: &Linear, k: us
     let bias = gpu.floats(bias)?;
     let logits = Tensor::on_gpu(gpu, tokens, experts)?;
     let shape = Shape { grid: (experts.div_ceil(8), tokens, 1), threads: 256, shared: 0 };
-    let arguments = [
-        (&weights).into(),
-        (&bias).into(),
-        t.device().into(),
-        logits.device().into(),
-        experts.into(),
-        cols.into(),
-    ];
+    let arguments =
+        [(&weights).into(), (&bias).into(), t.device().into(), logits.device().into(), experts.into(), cols.into()];
     // SAFETY: (w, bias, t, logits, experts, cols).
     unsafe { gpu.launch("router", "router_logits", shape, &arguments)? };
     let routes = Routes { experts: gpu.take(tokens * k)?, weights: gpu.take(tokens * k)? };
-    let arguments = [
-        logits.device().into(),
-        (&routes.experts).into(),
-        (&routes.weights).into(),
-        experts.into(),
-        k.into(),
-    ];
+    let arguments =
+        [logits.device().into(), (&routes.experts).into(), (&routes.weights).into(), experts.into(), k.into()];
     let shape = Shape { grid: (tokens, 1, 1), threads: 32, shared: 0 };
     // SAFETY: (logits, chosen, weights, experts, k).
     unsafe { gpu.launch("router", "router_choose", shape, &arguments)? };

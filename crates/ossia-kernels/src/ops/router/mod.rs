@@ -44,7 +44,8 @@ pub fn forward_saving(step: &mut Step, t: &Tensor, router: &Linear, k: usize) ->
     let arena = &step.runtime.arena;
     let mut logits = Tensor::scratch(arena, t.rows(), router.rows())?;
     linear::apply(step, t.host(), router, logits.host_mut(), linear::Write::Set)?;
-    let mut routes = Routes { per_token: k, experts: arena.take(t.rows() * k)?, weights: arena.take(t.rows() * k)?, device: None };
+    let mut routes =
+        Routes { per_token: k, experts: arena.take(t.rows() * k)?, weights: arena.take(t.rows() * k)?, device: None };
     cpu::choose(logits.host(), router.rows(), &mut routes);
     step.made("router", &logits);
     Ok((routes, logits))

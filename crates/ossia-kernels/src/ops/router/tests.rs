@@ -9,7 +9,8 @@ use crate::testing::{Numbers, close, equals_differences, f64s, runtimes, tensor,
 fn choose(logits: &[f32], experts: usize, k: usize) -> Routes {
     let arena = Arena::new(1 << 16);
     let n = logits.len() / experts * k;
-    let mut routes = Routes { per_token: k, experts: arena.take(n).unwrap(), weights: arena.take(n).unwrap(), device: None };
+    let mut routes =
+        Routes { per_token: k, experts: arena.take(n).unwrap(), weights: arena.take(n).unwrap(), device: None };
     cpu::choose(logits, experts, &mut routes);
     routes
 }

@@ -78,8 +78,15 @@ enum DenseArg {
 pub fn run(args: ExportArgs) -> Result<(), Failure> {
     let format = format(&args)?;
     // Of what the model's arguments say, opening it needs the name alone.
-    let model =
-        ModelArgs { model: args.model, precision: PrecisionArg::F32, dense: None, threads: None, ctx: None, chunk: 1, device: DeviceArg::Cpu };
+    let model = ModelArgs {
+        model: args.model,
+        precision: PrecisionArg::F32,
+        dense: None,
+        threads: None,
+        ctx: None,
+        chunk: 1,
+        device: DeviceArg::Cpu,
+    };
     let source = model.open()?;
     let is_own = source.checkpoint.folder().is_some_and(|own| own.canonicalize().ok() == args.out.canonicalize().ok());
     // Its own folder is refused by force and all, by the library.
