@@ -2,6 +2,8 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { statsOf } from "../../crates/ossia-serve/src/ui/generation.js";
+import { rate } from "../../crates/ossia-serve/src/ui/message.js";
 import { SseParser } from "../../crates/ossia-serve/src/ui/sse.js";
 import * as tree from "../../crates/ossia-serve/src/ui/tree.js";
 
@@ -19,6 +21,14 @@ test("events in any pieces", () => {
 test("an event that is not ended does not count", () => assert.deepEqual(new SseParser().push("data: a\n"), []));
 
 test("an endless line is refused", () => assert.throws(() => new SseParser().push("x".repeat(17 * 1024 * 1024)), /endless/));
+
+test("how fast an answer came is told where it can be known", () => {
+  const usage = { prompt_tokens: 82, completion_tokens: 38 };
+  const speed = (ms) => statsOf(usage, { start: 0, first: 48, last: 48 + ms }).perSecond;
+  assert.equal(speed(0.6), null, "all of it at once");
+  assert.equal(speed(1000), 37);
+  assert.deepEqual([0.37, 9.94, 9.96, 37.2, 2350].map(rate), ["0.4", "9.9", "10", "37", "2,350"]);
+});
 
 function talk() {
   const c = tree.newConversation({ system: "Be brief." });

@@ -50,8 +50,14 @@ pub enum ApiError {
         /// What the client asked for.
         id: Shown,
     },
-    /// No such route.
-    #[error("Unknown request URL. See /openapi.json for the routes of this server.")]
+    /// Two responses at once in one conversation. OpenAI's Agents SDK knows the code and asks again.
+    #[error("Another response is being made in this conversation: wait for its end.")]
+    ConversationLocked,
+    /// No such route. What clients get wrong most often is where the API begins.
+    #[error(
+        "Unknown request URL. OpenAI's API is under /v1 (a base URL ends in it, once), Ollama's under /api; see \
+         /openapi.json for the routes of this server."
+    )]
     NoRoute,
     /// The route is there, the method is not.
     #[error("This URL does not take that method.")]
@@ -163,6 +169,7 @@ impl ApiError {
             Self::ContextLength { .. } => (StatusCode::BAD_REQUEST, REQUEST, "context_length_exceeded"),
             Self::Unsupported { .. } => (StatusCode::BAD_REQUEST, REQUEST, "unsupported_value"),
             Self::ModelNotFound(_) => (StatusCode::NOT_FOUND, REQUEST, "model_not_found"),
+            Self::ConversationLocked => (StatusCode::BAD_REQUEST, REQUEST, "conversation_locked"),
             Self::NotFound { .. } | Self::NoRoute => (StatusCode::NOT_FOUND, REQUEST, "not_found"),
             Self::Method => (StatusCode::METHOD_NOT_ALLOWED, REQUEST, "method_not_allowed"),
             Self::NoKey => (StatusCode::UNAUTHORIZED, REQUEST, "missing_api_key"),
@@ -193,6 +200,7 @@ impl ApiError {
             Self::Unsupported { param, .. } => Some(param),
             Self::ContextLength { param, .. } => Some(param),
             Self::ModelNotFound(_) => Some("model"),
+            Self::ConversationLocked => Some("conversation"),
             _ => None,
         }
     }

@@ -5,6 +5,9 @@
 import { ApiError, streamChat } from "./api.js";
 import { messagesFor } from "./tree.js";
 
+/** Below this, seconds, what the browser hands over at once decides how fast an answer seems: no rate is told. */
+const SHORTEST_RATE = 0.1;
+
 /** The fields of an answer that has not begun. */
 export function blankAnswer(model) {
   return {
@@ -92,7 +95,8 @@ function closeThinking(node, clock) {
   clock.think = null;
 }
 
-function statsOf(usage, clock) {
+/** What is shown under an answer, of its `usage` and the times of its `first` and `last` piece. */
+export function statsOf(usage, clock) {
   const seconds = (clock.last - clock.first) / 1000;
   return {
     promptTokens: usage.prompt_tokens,
@@ -100,7 +104,7 @@ function statsOf(usage, clock) {
     tokens: usage.completion_tokens,
     reasoningTokens: usage.completion_tokens_details?.reasoning_tokens ?? 0,
     ttftMs: clock.first === null ? null : clock.first - clock.start,
-    perSecond: seconds > 0 && usage.completion_tokens > 1 ? (usage.completion_tokens - 1) / seconds : null,
+    perSecond: seconds >= SHORTEST_RATE && usage.completion_tokens > 1 ? (usage.completion_tokens - 1) / seconds : null,
   };
 }
 

@@ -178,12 +178,17 @@ export function seconds(ms) {
   return whole < 60 ? `${whole} s` : `${Math.floor(whole / 60)} min ${whole % 60} s`;
 }
 
+/** Tokens a second: with tenths where they matter. */
+export function rate(perSecond) {
+  return perSecond < 9.95 ? perSecond.toFixed(1) : Math.round(perSecond).toLocaleString("en");
+}
+
 function statsLine(stats, context) {
   if (!stats) return [];
   const number = (value) => Math.round(value).toLocaleString("en");
   const used = stats.promptTokens + stats.tokens;
   const parts = [];
-  if (stats.perSecond) parts.push(h("span", { title: "Tokens a second" }, `${number(stats.perSecond)} tok/s`));
+  if (stats.perSecond) parts.push(h("span", { title: "Tokens a second" }, `${rate(stats.perSecond)} tok/s`));
   if (stats.ttftMs !== null) parts.push(h("span", { title: "Time to the first token" }, `first token ${short(stats.ttftMs)}`));
   const cached = stats.cachedTokens ? `, ${number(stats.cachedTokens)} of the prompt were still cached` : "";
   const thought = stats.reasoningTokens ? `, ${number(stats.reasoningTokens)} of them thinking` : "";

@@ -99,3 +99,22 @@ async fn responses_read_it_and_add_to_it() {
     assert_eq!(inside["usage"]["input_tokens"], outside["usage"]["input_tokens"]);
     assert_eq!(said(&inside), said(&outside));
 }
+
+/// The code is what OpenAI's Agents SDK waits and asks again at.
+#[tokio::test]
+async fn one_response_at_a_time() {
+    let server = TestServer::start().await;
+    let made = send(&server, "POST", "/v1/conversations", json!({})).await;
+    let long = json!({ "model": "nano", "input": "Count to a thousand.", "background": true, "conversation": made["id"],
+        "text": { "format": { "type": "json_schema", "name": "n", "schema": { "type": "array", "minItems": 400,
+            "items": { "type": "integer" } } } } });
+    let first = send(&server, "POST", "/v1/responses", long).await;
+    let short = json!({ "model": "nano", "input": "Hi", "max_output_tokens": 8, "conversation": made["id"] });
+    let refused = server.send("POST", "/v1/responses", Some(&short)).await;
+    let error = &refused.json()["error"];
+    assert_eq!((refused.status, &error["code"]), (400, &json!("conversation_locked")), "{error}");
+    assert_eq!(error["param"], "conversation");
+    let cancel = format!("/v1/responses/{}/cancel", first["id"].as_str().unwrap());
+    assert_eq!(send(&server, "POST", &cancel, Value::Null).await["status"], "cancelled");
+    send(&server, "POST", "/v1/responses", short).await;
+}

@@ -13,8 +13,10 @@ const LONGEST_ID: usize = 512;
 /// The most errors that are told.
 const MOST_ERRORS: usize = 100;
 
-/// Reads all lines, or says what is wrong with them: OpenAI's list of `{code, line, message, param}`.
+/// Reads all lines, or says what is wrong with them: OpenAI's list of `{code, line, message, param}`. A byte order mark
+/// before the first, which editors on Windows write, is passed over.
 pub fn read(file: &[u8], endpoint: &str) -> Result<Vec<BatchItem>, Vec<Value>> {
+    let file = file.strip_prefix("\u{feff}".as_bytes()).unwrap_or(file);
     let lines = file.split(|byte| *byte == b'\n').enumerate();
     let lines: Vec<(usize, &[u8])> = lines.filter(|(_, line)| !line.trim_ascii().is_empty()).collect();
     if lines.is_empty() {
@@ -91,6 +93,9 @@ mod tests {
             [(0, "a"), (2, "b")]
         );
         assert_eq!(items[0].text, json!({ "model": "nano", "input": "x" }).to_string());
+        let marked = format!("\u{feff}{}", line("a"));
+        assert_eq!(read(marked.as_bytes(), "/v1/responses").unwrap()[0].custom_id, "a");
+        assert_eq!(read("\u{feff}\r\n".as_bytes(), "/v1/responses").unwrap_err()[0]["code"], "empty_file");
     }
 
     #[test]

@@ -97,8 +97,7 @@ impl Runs {
         if let Some(id) = &conversation
             && !lock(&runs.taken).insert(id.clone())
         {
-            let problem = "another response is being made in this conversation: wait for its end";
-            return Err(ApiError::invalid("conversation", problem));
+            return Err(ApiError::ConversationLocked);
         }
         let log = Log { lines: VecDeque::new(), response: json(response).into(), ended: false };
         let run = Arc::new(Run {
