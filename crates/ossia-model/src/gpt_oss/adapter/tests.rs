@@ -95,6 +95,46 @@ impl Case {
     }
 }
 
+/// -0 + 0 is 0: where a gradient of zero was added it shows.
+#[test]
+fn a_batch_that_teaches_nothing_is_not_run_backward() {
+    let case = Case::new("tiny");
+    let (runtime, documents) = (case.runtime(2, 4), Case::documents());
+    let parameters = AdapterParameters::of(&case.config, &everything(ExpertSharing::Each));
+    let values = Floats::new(probe(&parameters, 3));
+    let mut model = case.packed(&runtime);
+    let slot = parameters.attach(&values, &mut model);
+    let run = |weights: &[f32], balancing: &Balancing, gradients: &mut Vec<f32>| {
+        let batch = case.batch(&documents, Some(slot), true);
+        let batch = Batch { targets: Wanted { weights, ..batch.targets }, ..batch };
+        model.backward(&runtime, &batch, balancing, &mut parameters.gradients(gradients)).unwrap()
+    };
+    let (zero, balanced) = (vec![0.0; case.rows.len()], Balancing { aux: 0.1, ..Balancing::default() });
+    let mut untouched = vec![-0.0f32; parameters.len()];
+    let nothing = run(&zero, &Balancing::default(), &mut untouched);
+    assert!(untouched.iter().all(|g| g.to_bits() == (-0.0f32).to_bits()));
+    // What it costs and how it was routed is told all the same, and gradients that were there already stay.
+    let mut learned = vec![0.0; parameters.len()];
+    let something = run(&case.weights, &Balancing::default(), &mut learned);
+    assert_eq!((&nothing.nll, nothing.loads.layers().len()), (&something.nll, case.config.num_layers));
+    assert_eq!(format!("{:?}", nothing.loads), format!("{:?}", something.loads));
+    let before = learned.clone();
+    run(&zero, &Balancing::default(), &mut learned);
+    assert!(learned.iter().zip(&before).all(|(a, b)| a.to_bits() == b.to_bits()));
+    // The router still learns where it is asked to.
+    let mut routed = vec![0.0; parameters.len()];
+    run(&zero, &balanced, &mut routed);
+    assert!(routed.iter().any(|&g| g != 0.0));
+    let empty = Batch {
+        rows: &[],
+        targets: Wanted { ids: &[], weights: &[], z: 0.0 },
+        ..case.batch(&documents, Some(slot), true)
+    };
+    let losses =
+        model.backward(&runtime, &empty, &Balancing::default(), &mut parameters.gradients(&mut untouched)).unwrap();
+    assert!(losses.nll.is_empty() && untouched[0].is_sign_negative());
+}
+
 fn everything(experts: ExpertSharing) -> AdapterConfig {
     let targets = Targets { attention: true, router: true, unembedding: true, experts: Some(experts) };
     AdapterConfig { rank: 4, alpha: 8.0, targets }
