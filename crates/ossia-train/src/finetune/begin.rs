@@ -326,11 +326,11 @@ fn grpo(job: &Job, items: (Items, Items), grader: Grader, max_len: usize) -> Res
     Grpo::new(items, grader, job.harmony.clone(), job.config.grpo.clone(), job.config.seed, max_len)
 }
 
-/// Useful arithmetic of training on one token: four operations for each weight of the base that the token meets (its
-/// gradient is not wanted), or six where all weights are trained; and the attention's.
-pub(super) fn flops_per_token(job: &Job) -> f64 {
-    let length = job.config.max_len(job.base.config).min(512);
-    let whole = crate::run::flops_per_token(job.base.config, length);
-    let frozen = if job.config.method == Way::Full { 0.0 } else { 2.0 * job.base.config.param_counts().active as f64 };
-    whole - frozen
+/// Useful arithmetic of the backward passes over documents of `lengths` rows: four operations for each weight of the base
+/// that a row meets (its gradient is not wanted), or six where all weights are trained; and the attention's. Passes that
+/// only look, such as a reference's or those that draw answers, are not counted.
+pub(super) fn flops(job: &Job, lengths: &[usize]) -> f64 {
+    let (whole, rows) = (crate::run::flops(job.base.config, lengths), lengths.iter().sum::<usize>() as f64);
+    let per_row = if job.config.method == Way::Full { 0.0 } else { 2.0 * job.base.config.param_counts().active as f64 };
+    whole - rows * per_row
 }

@@ -16,6 +16,7 @@ use super::data::Items;
 use super::graders::{Grader, Sample};
 use super::objective::{Objective, Token, Worth, advantages, mean_and_spread};
 use super::outcome::{Measured, Method, Outcome};
+use super::sft::lengths;
 use super::tuner::{Rows, Tuner};
 use crate::dataset::{Batch, Cursor, Document, NUM_CLASSES, Order, class};
 use crate::error::{Error, Result};
@@ -276,6 +277,7 @@ impl Method for Grpo {
             aux: 0.0,
             tokens: answers.iter().map(|answer| answer.document.tokens.len()).sum(),
             documents: answers.len(),
+            lengths: lengths(parts.iter().map(|part| &part.batch)).repeat(self.settings.updates),
             expert_load,
             grad_norm,
             preference: None,
