@@ -127,21 +127,25 @@ impl App {
     /// What a request means by the model that it names; nothing is the served model.
     pub async fn chosen(&self, identity: &Identity, asked: Option<&str>) -> Result<Chosen, ApiError> {
         let unknown = match self.model.named(asked) {
-            Ok(name) => return Ok(Chosen { name, adapter: None }),
+            Ok(name) => {
+                identity.trail.goes_through(None);
+                return Ok(Chosen { name, adapter: None });
+            }
             Err(error) => error,
         };
         let asked = asked.unwrap_or_default();
         let bare = asked.strip_suffix(":latest").unwrap_or(asked);
         let registered =
             bare.rsplit_once(':').filter(|(base, _)| !base.is_empty() && self.model.named(Some(base)).is_ok());
-        let registered = registered.and_then(|(_, name)| self.adapters.registered.get(name));
-        let adapter = match registered {
-            Some(registered) => Some(Arc::clone(&registered.adapter)),
-            None if bare.starts_with("ft:") => self.learned(identity, bare).await?,
-            None => None,
+        let registered = registered.and_then(|(_, name)| self.adapters.registered.get_key_value(name));
+        let (logged, adapter) = match registered {
+            Some((name, registered)) => (name.as_str(), Some(Arc::clone(&registered.adapter))),
+            None if bare.starts_with("ft:") => (bare, self.learned(identity, bare).await?),
+            None => (bare, None),
         };
-        let chosen = adapter.map(|adapter| Chosen { name: asked.to_owned(), adapter: Some(adapter) });
-        chosen.ok_or(unknown)
+        let Some(adapter) = adapter else { return Err(unknown) };
+        identity.trail.goes_through(Some(logged));
+        Ok(Chosen { name: asked.to_owned(), adapter: Some(adapter) })
     }
 
     /// The adapter that a job of this key has made, or a checkpoint of it.

@@ -143,6 +143,28 @@ async fn models_of_jobs_are_their_owners() {
 
 /// More models than are held at once: those that left come back when they are asked for.
 #[tokio::test(flavor = "multi_thread")]
+async fn the_audit_log_names_the_adapter() {
+    let folder = tempfile::tempdir().unwrap();
+    let one = folder.path().join("one");
+    write_adapter(&one, 4, 1);
+    let engine = engine(&nano(), CONTEXT, EngineOptions::default());
+    let server = TestServer::start_with(folder, engine, &[("one", &one)]).await;
+    let model = "ft:nano:ossia::logged";
+    learned(&server, model, 1).await;
+    let checkpoint = format!("{model}:ckpt-step-4");
+    for asked in ["nano", "nano:one", "gpt-oss:20b:one:latest", model, &checkpoint] {
+        said(&server, asked).await;
+    }
+    assert_eq!(ask(&server, &server.key, "nano:none").await.status, 404);
+    server.wait_idle().await;
+    let entries = crate::audit::entries(&server).await;
+    let logged: Vec<_> = entries.iter().map(|entry| (&entry["model"], entry.get("adapter"))).collect();
+    let of = |name: &str| (json!("nano"), Some(json!(name)));
+    let wanted = [(json!("nano"), None), of("one"), of("one"), of(model), of(&checkpoint), (Value::Null, None)];
+    assert_eq!(logged, wanted.iter().map(|(model, name)| (model, name.as_ref())).collect::<Vec<_>>());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn models_of_jobs_take_turns() {
     let server = TestServer::start().await;
     let names: Vec<String> = (0..10).map(|number| format!("ft:nano:ossia::{number}")).collect();
