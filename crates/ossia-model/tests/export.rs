@@ -395,7 +395,7 @@ fn adapted_logits(
     name: &str,
     (parameters, values): &(AdapterParameters, Vec<f32>),
 ) -> Vec<f32> {
-    let options = ossia_model::Options { adapter_rank: 4, ..options(Precision::F32, 2) };
+    let options = options(Precision::F32, 2).with_adapter(parameters);
     let mut model = Model::load(checkpoint, options, None, &mut |_, _| {}).unwrap();
     let slot = model.attach(parameters, &Floats::new(values.clone())).unwrap();
     let tokens = Golden::read(name).tokens;

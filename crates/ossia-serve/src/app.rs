@@ -43,7 +43,7 @@ pub struct App {
     /// The model's names and numbers.
     pub model: ServedModel,
     /// What it has learned besides, by name.
-    pub adapters: Adapters,
+    pub adapters: Arc<Adapters>,
     /// Changes with the program and the model: the same one, the same seed, the same answer.
     pub fingerprint: String,
     /// Chain of thought before calls.

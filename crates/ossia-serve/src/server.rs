@@ -122,7 +122,7 @@ async fn serve(
     let app = Arc::new(App {
         turns: Arc::new(Turns::new(engine, harmony, Arc::clone(&accounts) as _)?),
         model,
-        adapters,
+        adapters: Arc::new(adapters),
         fingerprint,
         memory: ReasoningMemory::new(MemoryLimits::default()),
         auth: Auth::open(&data, without_key)?,

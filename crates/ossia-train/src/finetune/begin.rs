@@ -237,6 +237,8 @@ fn options(job: &Job) -> Options {
         logits_rows: if answering { sequences } else { 1 },
         chunk: if answering { 512 } else { 1 },
         adapter_rank: if answering { job.config.adapter.rank } else { 0 },
+        // It is counted with the gradients and moments that belong to it.
+        adapter_bytes: 0,
         ..Options::default()
     }
 }

@@ -64,6 +64,7 @@ fn engine_loss(model: &Model, documents: &[Document], adapter: Option<&Path>) ->
         context: 512,
         logits_rows: 512,
         adapter_rank: 16,
+        adapter_bytes: 1 << 26,
         ..Options::default()
     };
     let mut engine = Engine::load(&model.checkpoint, options, None, &mut |_, _| {}).unwrap();
@@ -176,7 +177,6 @@ fn stops_and_threads_change_no_bit() {
     assert_resumes(&model, &data, SMALL, 6);
 }
 
-#[test]
 /// The share of the machine counts documents as long as they are, not as long as they may be.
 #[test]
 fn arithmetic_is_counted_of_documents_as_they_are() {
@@ -195,6 +195,7 @@ fn arithmetic_is_counted_of_documents_as_they_are() {
     }
 }
 
+#[test]
 fn recomputing_and_smaller_micro_batches_keep_their_promises() {
     let (model, dir) = (Model::random(), tempfile::tempdir().unwrap());
     let data = dir.path().join("train.jsonl");

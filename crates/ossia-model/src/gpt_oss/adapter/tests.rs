@@ -327,6 +327,7 @@ fn adapters_share_a_step_and_leave_the_base_alone() {
             context: 64,
             chunk: 128,
             adapter_rank: 9,
+            adapter_bytes: all.iter().map(AdapterParameters::bytes).sum(),
             threads: 2,
             ..Options::default()
         };
@@ -339,6 +340,8 @@ fn adapters_share_a_step_and_leave_the_base_alone() {
             .map(|parameters| model.attach(parameters, &Floats::new(probe(parameters, 4))).unwrap())
             .collect();
         assert_eq!(slots, [0, 1]);
+        let error = model.attach(&all[0], &Floats::new(probe(&all[0], 4))).unwrap_err().to_string();
+        assert!(error.contains("beside others of") && error.contains("room for"), "{error}");
         let mixed = [
             (prompt(0, 20), Some(1)),
             (prompt(0, 20), None),
@@ -367,14 +370,8 @@ fn both_phases_agree() {
     let case = Case::new("nano");
     let parameters = AdapterParameters::of(&case.config, &everything(ExpertSharing::SharedOuter));
     let values = Floats::new(probe(&parameters, 6));
-    let options = Options {
-        precision: Precision::F32,
-        context: 64,
-        logits_rows: 64,
-        threads: 2,
-        adapter_rank: 4,
-        ..Options::default()
-    };
+    let options = Options { precision: Precision::F32, context: 64, logits_rows: 64, threads: 2, ..Options::default() }
+        .with_adapter(&parameters);
     let mut model = Model::load(&case.checkpoint, options, None, &mut |_, _| {}).unwrap();
     let slot = model.attach(&parameters, &values).unwrap();
     let (runtime, document) = (case.runtime(2, 4), 0..LENGTHS[0]);

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
-use ossia_engine::{NewAdapter, Rows, Runner, Shape, StepError};
+use ossia_engine::{AttachError, NewAdapter, Rows, Runner, Shape, StepError};
 use ossia_model::gpt_oss::config::LayerKind;
 use ossia_model::kv_cache::PageCounts;
 use ossia_model::{Logits, Paged};
@@ -69,8 +69,8 @@ impl Runner for Scripted {
         Ok(if is_last { self.next() } else { Row(Vec::new()) })
     }
 
-    fn attach(&mut self, _: &NewAdapter) -> Result<usize, String> {
-        Err("this model takes no adapters".to_owned())
+    fn attach(&mut self, _: &NewAdapter) -> Result<usize, AttachError> {
+        Err(AttachError::Refused("this model takes no adapters".to_owned()))
     }
 
     fn detach(&mut self, _: usize) {}

@@ -158,28 +158,18 @@ pub fn tokens(source: &Source, text: Option<&PathBuf>) -> Result<Vec<u32>, Failu
 /// Reads `tokens` with the source and its adapter, and with what was written to `out`.
 pub fn compare(source: &Source, adapter: &Adapter, out: &Path, tokens: &[u32]) -> Result<Comparison, Failure> {
     let merged = Checkpoint::open(out)?;
-    let options = |adapter_rank| -> Result<Options, Failure> {
+    let options = || -> Result<Options, Failure> {
         let (context, isa) = (tokens.len(), isa()?);
         let dense = Some(Dense::Kept);
         let precision = Precision::F32;
         let (sequences, logits_rows) = (2, 2 * ROWS);
-        Ok(Options {
-            precision,
-            dense,
-            isa,
-            context,
-            sequences,
-            chunk: 2 * ROWS,
-            logits_rows,
-            adapter_rank,
-            ..Options::default()
-        })
+        Ok(Options { precision, dense, isa, context, sequences, chunk: 2 * ROWS, logits_rows, ..Options::default() })
     };
-    let rank = adapter.parameters.config().rank;
-    let mut want = Model::load(&source.checkpoint, options(rank)?, None, &mut |_, _| {})?;
+    let with_adapter = options()?.with_adapter(&adapter.parameters);
+    let mut want = Model::load(&source.checkpoint, with_adapter, None, &mut |_, _| {})?;
     let slot = want.attach(&adapter.parameters, &adapter.values);
     let slot = slot.map_err(|error| Failure::Message(error.to_string()))?;
-    let mut got = Model::load(&merged, options(0)?, None, &mut |_, _| {})?;
+    let mut got = Model::load(&merged, options()?, None, &mut |_, _| {})?;
     let mut held = [Held { adapter: Some(slot), ..Held::default() }, Held::default(), Held::default()];
     let mut comparison = Comparison::default();
     for tokens in tokens.chunks(ROWS) {

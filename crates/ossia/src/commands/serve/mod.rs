@@ -115,9 +115,8 @@ pub fn run(args: ServeArgs) -> Result<(), Failure> {
     start_log(args.log);
     let longest_wait = Duration::from_secs(args.longest_wait.into());
     let engine = EngineOptions { longest_wait, ..EngineOptions::default() };
-    let rank = learning::largest_rank(&args.adapter)?;
-    let loaded =
-        model::load(&args.model, usize::from(args.parallel), args.kv_tokens, engine, args.alias.clone(), rank)?;
+    let aliases = args.alias.clone();
+    let loaded = model::load(&args.model, usize::from(args.parallel), args.kv_tokens, engine, aliases, &args.adapter)?;
     let greeting = greeting::Greeting {
         at,
         is_tls: tls.is_some(),
