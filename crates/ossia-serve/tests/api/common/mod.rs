@@ -126,6 +126,7 @@ impl TestServer {
                 quantization: "MXFP4".into(),
             },
             adapters: Arc::new(adapters),
+            grading: Some(Arc::new(scripted::Equal)),
             fingerprint: "fp_test".into(),
             memory: ReasoningMemory::new(MemoryLimits::default()),
             keeping: Keeping::open(folder.path(), None).await.unwrap(),
