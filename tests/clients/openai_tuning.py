@@ -82,6 +82,20 @@ def paused_resumed_cancelled():
     raises(openai.BadRequestError, lambda: client.fine_tuning.jobs.resume(job.id))
 
 
+def graders_are_tried():
+    grader = {"type": "string_check", "name": "same", "operation": "eq", "input": "{{sample.output_text}}",
+              "reference": "{{item.answer}}"}
+    graders = client.fine_tuning.alpha.graders
+    equal(graders.validate(grader=grader).grader.operation, "eq")
+    for answer, reward in (("7", 1.0), ("8", 0.0)):
+        ran = graders.run(grader=grader, model_sample=answer, item={"answer": "7"})
+        equal((ran.reward, ran.metadata.type, ran.metadata.errors.other_error), (reward, "string_check", False))
+    assert graders.run(grader=grader, model_sample="7", item={}).metadata.errors.invalid_variable_error
+    raises(openai.BadRequestError, lambda: graders.validate(grader={**grader, "operation": "is"}))
+    permissions = client.fine_tuning.checkpoints.permissions
+    raises(openai.BadRequestError, lambda: permissions.create("ft:x:ckpt-step-1", project_ids=["a"]))
+
+
 def what_is_wrong_is_said():
     job = client.fine_tuning.jobs.create(model=MODEL, training_file=upload(examples(2) + "nonsense\n").id)
     job = until(job, ENDED)
@@ -92,4 +106,4 @@ def what_is_wrong_is_said():
         raises(openai.BadRequestError, lambda: client.fine_tuning.jobs.create(**wrong))
 
 
-main("openai", [from_a_file_to_a_model, paused_resumed_cancelled, what_is_wrong_is_said])
+main("openai", [from_a_file_to_a_model, paused_resumed_cancelled, graders_are_tried, what_is_wrong_is_said])

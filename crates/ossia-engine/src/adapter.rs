@@ -17,6 +17,17 @@ pub struct NewAdapter {
     pub values: Floats,
 }
 
+/// Why an adapter was not attached; a text for a person.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AttachError {
+    /// Those that are attached leave too little of the memory that was planned for adapters.
+    #[error("{0}")]
+    NoRoom(String),
+    /// It does not fit the model or its plan at all, or the engine ends.
+    #[error("{0}")]
+    Refused(String),
+}
+
 /// An adapter that is attached. A request holds it for as long as it waits or runs; when the last holder lets it go, it is
 /// taken from the model.
 pub struct Adapter {
@@ -62,7 +73,7 @@ impl std::fmt::Debug for Adapter {
 /// What is to be done to the model between two steps.
 pub(crate) enum Errand {
     /// Attach this one, and tell its slot, or why not.
-    Attach(Box<NewAdapter>, mpsc::SyncSender<Result<usize, String>>),
+    Attach(Box<NewAdapter>, mpsc::SyncSender<Result<usize, AttachError>>),
     /// Nobody holds the adapter in this slot any more.
     Detach(usize),
 }
@@ -73,7 +84,8 @@ impl Errand {
         match self {
             Self::Attach(new, told) => {
                 let done = catch_unwind(AssertUnwindSafe(|| runner.attach(&new)));
-                let done = done.unwrap_or_else(|_| Err("attaching the adapter panicked".to_owned()));
+                let done =
+                    done.unwrap_or_else(|_| Err(AttachError::Refused("attaching the adapter panicked".to_owned())));
                 // Who asks waits for the answer.
                 let _ = told.send(done);
             }

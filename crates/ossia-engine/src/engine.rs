@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use ossia_kernels::kv::PAGE;
 use ossia_model::Model;
 
-use crate::adapter::{Adapter, Errand, NewAdapter};
+use crate::adapter::{Adapter, AttachError, Errand, NewAdapter};
 use crate::core::{Arrival, Core, EngineOptions};
 use crate::queue::{Pace, Queue, weight};
 use crate::request::{Finish, Refused, Request, Sink};
@@ -165,17 +165,17 @@ impl Engine {
 
     /// Brings an adapter to the model, for any number of requests; waits until the step that runs is over. An error, for a
     /// person, where it does not fit the model, or is larger than was planned for.
-    pub fn attach(&self, new: NewAdapter) -> Result<Arc<Adapter>, String> {
+    pub fn attach(&self, new: NewAdapter) -> Result<Arc<Adapter>, AttachError> {
         let (told, heard) = mpsc::sync_channel(1);
         let mut inbox = self.shared.lock();
         if inbox.stopping {
-            return Err("the engine is stopping".to_owned());
+            return Err(AttachError::Refused("the engine is stopping".to_owned()));
         }
         let number = inbox.next_adapter;
         inbox.next_adapter += 1;
         self.shared.errand(&mut inbox, Errand::Attach(Box::new(new), told));
         drop(inbox);
-        let slot = heard.recv().map_err(|_| "the engine has stopped".to_owned())??;
+        let slot = heard.recv().map_err(|_| AttachError::Refused("the engine has stopped".to_owned()))??;
         let shared = Arc::downgrade(&self.shared);
         let gone = move |slot| {
             if let Some(shared) = shared.upgrade() {

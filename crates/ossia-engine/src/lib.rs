@@ -16,7 +16,7 @@ mod scheduler;
 mod sequence;
 mod stats;
 
-pub use adapter::{Adapter, NewAdapter};
+pub use adapter::{Adapter, AttachError, NewAdapter};
 pub use core::EngineOptions;
 pub use engine::{Engine, Limits, Ticket};
 pub use request::{Constraint, Event, Finish, PromptLogprob, Refused, Request, Sink, TokenMask};

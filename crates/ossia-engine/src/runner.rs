@@ -3,11 +3,12 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use ossia_kernels::Tensor;
+use ossia_model::gpt_oss::adapter;
 use ossia_model::gpt_oss::config::LayerKind;
 use ossia_model::kv_cache::PageCounts;
 use ossia_model::{Error, Model, Paged};
 
-use crate::adapter::NewAdapter;
+use crate::adapter::{AttachError, NewAdapter};
 
 /// A model that computes steps over pages that the engine gives out.
 pub trait Runner: Send + 'static {
@@ -21,7 +22,7 @@ pub trait Runner: Send + 'static {
     fn step(&mut self, work: &[Paged]) -> Result<Self::Logits, StepError>;
 
     /// Attaches an adapter; its slot is what [`Paged::adapter`] names. An error, for a person, where it does not fit.
-    fn attach(&mut self, new: &NewAdapter) -> Result<usize, String>;
+    fn attach(&mut self, new: &NewAdapter) -> Result<usize, AttachError>;
 
     /// Takes it away. No sequence names its slot any more.
     fn detach(&mut self, slot: usize);
@@ -100,8 +101,12 @@ impl Runner for Model {
         }
     }
 
-    fn attach(&mut self, new: &NewAdapter) -> Result<usize, String> {
-        Model::attach(self, &new.parameters, &new.values).map_err(|error| error.to_string())
+    fn attach(&mut self, new: &NewAdapter) -> Result<usize, AttachError> {
+        Model::attach(self, &new.parameters, &new.values).map_err(|error| match error {
+            // Where nothing is attached there will never be more room.
+            adapter::Error::Room { held: 1.., .. } => AttachError::NoRoom(error.to_string()),
+            error => AttachError::Refused(error.to_string()),
+        })
     }
 
     fn detach(&mut self, slot: usize) {

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
-use ossia_engine::{Adapter, Engine, EngineOptions, Event, Finish, Limits, NewAdapter, Refused, Request, Ticket};
+use ossia_engine::{
+    Adapter, AttachError, Engine, EngineOptions, Event, Finish, Limits, NewAdapter, Refused, Request, Ticket,
+};
 use ossia_kernels::ops::sample::Params;
 use ossia_kernels::{Bytes, DType, Floats};
 use ossia_model::checkpoint::{Checkpoint, Metadata, RawTensor};
@@ -282,7 +284,8 @@ fn through(adapter: Option<&Arc<Adapter>>, i: u32) -> Request {
 #[test]
 fn requests_through_different_adapters_share_steps_and_nothing_else() {
     let config = nano_config();
-    let with_adapters = |sequences| Options { adapter_rank: 4, ..options(sequences, 16_384, 128) };
+    let with_adapters =
+        |sequences| Options { adapter_rank: 4, adapter_bytes: 1 << 24, ..options(sequences, 16_384, 128) };
     let alone = start(with_adapters(1), EngineOptions { cache: false, ..EngineOptions::default() });
     let attach = |engine: &Engine| [1, 2].map(|seed| engine.attach(random_adapter(&config, 4, seed)).unwrap());
     let pick = |adapters: &[Arc<Adapter>; 2], i: u32| adapters.get(i as usize % 3).cloned();
@@ -313,9 +316,15 @@ fn requests_through_different_adapters_share_steps_and_nothing_else() {
 #[test]
 fn an_adapter_goes_with_its_last_holder() {
     let config = nano_config();
-    let engine = start(Options { adapter_rank: 4, ..options(4, 8192, 128) }, EngineOptions::default());
+    let room = 2 * random_adapter(&config, 4, 1).parameters.bytes();
+    let with_two = Options { adapter_rank: 4, adapter_bytes: room, ..options(4, 8192, 128) };
+    let engine = start(with_two, EngineOptions::default());
     let first = engine.attach(random_adapter(&config, 4, 1)).unwrap();
     let slot = first.slot();
+    let beside = engine.attach(random_adapter(&config, 4, 2)).unwrap();
+    let third = engine.attach(random_adapter(&config, 4, 3));
+    assert!(matches!(third, Err(AttachError::NoRoom(_))), "two are what was planned for: {third:?}");
+    drop(beside);
     let answer = |adapter: Option<&Arc<Adapter>>| {
         let (_ticket, events) =
             submit(&engine, Request { adapter: adapter.cloned(), ..request((0..200).collect(), 30) });
@@ -342,7 +351,7 @@ fn an_adapter_goes_with_its_last_holder() {
     assert_eq!(cached(&other), 0);
     assert!(said(other) != said(one));
     let refused = engine.attach(random_adapter(&config, 5, 1)).unwrap_err();
-    assert!(refused.contains("rank 5"), "{refused}");
+    assert!(refused.to_string().contains("rank 5"), "{refused}");
     let mini = Config::preset("mini", None).unwrap();
     assert!(engine.attach(random_adapter(&mini, 4, 1)).is_err(), "another model's");
 }

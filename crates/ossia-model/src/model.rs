@@ -1,5 +1,6 @@
 //! A loaded model: weights, the machine's share that was planned for it, and the step that turns tokens into logits.
 
+use std::collections::HashMap;
 use std::ops::ControlFlow;
 
 use ossia_kernels::arena::Arena;
@@ -94,6 +95,8 @@ pub struct Options {
     pub adapter_rank: usize,
     /// Where it runs.
     pub device: Device,
+    /// Bytes of the adapters that may be attached at once.
+    pub adapter_bytes: u64,
 }
 
 impl Default for Options {
@@ -110,7 +113,15 @@ impl Default for Options {
             logits_rows: 1,
             adapter_rank: 0,
             device: Device::Cpu,
+            adapter_bytes: 0,
         }
+    }
+}
+
+impl Options {
+    /// The same with room for this adapter.
+    pub fn with_adapter(self, adapter: &AdapterParameters) -> Self {
+        Self { adapter_rank: adapter.config().rank, adapter_bytes: adapter.bytes(), ..self }
     }
 }
 
@@ -168,6 +179,8 @@ pub struct Model {
     kv: KvCache,
     options: Options,
     plan: Plan,
+    /// Bytes of the adapters that are attached, by slot.
+    attached: HashMap<usize, u64>,
 }
 
 impl Model {
@@ -196,7 +209,7 @@ impl Model {
             Device::Cpu => KvCache::new(&config, options.kv_type(), options.pages(&config)),
             Device::Cuda(gpu) => on_gpu::prepare(gpu, &config, &options)?,
         };
-        let mut model = Self { config, transformer, runtime, kv, options, plan };
+        let mut model = Self { config, transformer, runtime, kv, options, plan, attached: HashMap::new() };
         if let Device::Cuda(_) = model.options.device {
             model.warm_up()?;
         }
@@ -227,7 +240,7 @@ impl Model {
     }
 
     /// Attaches an adapter; the slot is what [`Held::adapter`] and [`Paged::adapter`] name. Errors where its rank is larger
-    /// than the options foresaw, or its shape another model's.
+    /// than the options foresaw, its shape another model's, or no room for its numbers is left of what was planned.
     pub fn attach(&mut self, parameters: &AdapterParameters, values: &Floats) -> Result<usize, adapter::Error> {
         let (rank, foreseen) = (parameters.config().rank, self.options.adapter_rank);
         if rank > foreseen {
@@ -239,12 +252,19 @@ impl Model {
         if !parameters.fits(&self.config) {
             return Err(adapter::Error::OtherModel);
         }
-        Ok(parameters.attach(values, &mut self.transformer))
+        let (bytes, held): (u64, u64) = (parameters.bytes(), self.attached.values().sum());
+        if held.saturating_add(bytes) > self.options.adapter_bytes {
+            return Err(adapter::Error::Room { bytes, held, foreseen: self.options.adapter_bytes });
+        }
+        let slot = parameters.attach(values, &mut self.transformer);
+        self.attached.insert(slot, bytes);
+        Ok(slot)
     }
 
     /// Takes an adapter away. Sequences that name its slot go through the base model from then on.
     pub fn detach(&mut self, slot: usize) {
         self.transformer.detach(slot);
+        self.attached.remove(&slot);
     }
 
     /// The threads and scratch.

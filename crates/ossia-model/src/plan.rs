@@ -24,6 +24,8 @@ pub struct Plan {
     pub kv: u64,
     /// Scratch of the largest step.
     pub scratch: u64,
+    /// Adapters that are attached at once.
+    pub adapters: u64,
     /// Positions of a sequence.
     pub context: usize,
     /// Sequences that `kv` is for.
@@ -34,8 +36,9 @@ pub struct Plan {
 
 /// The machine has too little memory.
 #[derive(Debug, thiserror::Error)]
-#[error("the model needs {} (weights {}, KV cache {} at {} tokens, scratch {}), the machine has {} free; {advice}",
-    gib(plan.total()), gib(plan.weights()), gib(plan.kv), plan.kv_tokens, gib(plan.scratch), gib(*available))]
+#[error("the model needs {} (weights {}, KV cache {} at {} tokens, scratch {}{}), the machine has {} free; {advice}",
+    gib(plan.total()), gib(plan.weights()), gib(plan.kv), plan.kv_tokens, gib(plan.scratch), plan.of_adapters(),
+    gib(*available))]
 pub struct DoesNotFit {
     /// What was asked for.
     pub plan: Plan,
@@ -68,6 +71,7 @@ impl Plan {
             owned,
             kv: options.pages(config).bytes(config, options.kv_type()) as u64,
             scratch: scratch::bytes(config, largest) as u64,
+            adapters: options.adapter_bytes,
             context: options.context,
             sequences: options.sequences,
             kv_tokens: options.all_tokens(),
@@ -79,9 +83,14 @@ impl Plan {
         self.mapped + self.owned
     }
 
+    /// What a line about the plan says of adapters, where there are to be any.
+    pub fn of_adapters(&self) -> String {
+        if self.adapters == 0 { String::new() } else { format!(", adapters {}", gib(self.adapters)) }
+    }
+
     /// Everything.
     pub fn total(&self) -> u64 {
-        self.weights() + self.kv + self.scratch
+        self.weights() + self.kv + self.scratch + self.adapters
     }
 
     /// An error that says what would fit, where `available` bytes are too few.

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use ossia_engine::{Adapter, Engine, NewAdapter};
+use ossia_engine::{Adapter, AttachError, Engine, NewAdapter};
 use ossia_kernels::Floats;
 use ossia_model::gpt_oss::adapter::peft;
 use ossia_model::gpt_oss::config::Config;
@@ -21,8 +21,8 @@ use crate::error::ApiError;
 use crate::routes::responses::lost;
 use crate::training::adapter_folder;
 
-/// Adapters of jobs that are held at once.
-const MOST_HELD: usize = 8;
+/// Adapters of jobs that are held at once, where the memory that was planned for adapters has room for them.
+pub const MOST_HELD: usize = 8;
 /// Between the name of a job's model and a checkpoint's step.
 const CHECKPOINT: &str = ":ckpt-step-";
 
@@ -78,7 +78,8 @@ impl Adapters {
         if self.registered.contains_key(name) {
             return Err(wrong("the name is given twice".to_owned()));
         }
-        let adapter = read(engine, folder, &self.config).map_err(wrong)?;
+        let new = read(folder, &self.config).map_err(wrong)?;
+        let adapter = engine.attach(new).map_err(|error| wrong(error.to_string()))?;
         self.registered.insert(name.to_owned(), Registered { created: clock::now_s(), adapter });
         Ok(())
     }
@@ -106,42 +107,69 @@ impl Adapters {
         drop(gone);
     }
 
+    /// Reads a PEFT folder and attaches it. Where there is no room, those of jobs go, the one that was not used for the
+    /// longest time first; one that a request still uses leaves its room when that has ended.
+    fn attach(&self, engine: &Engine, folder: &Path) -> Result<Arc<Adapter>, AttachError> {
+        loop {
+            let new = read(folder, &self.config).map_err(AttachError::Refused)?;
+            match engine.attach(new) {
+                Err(AttachError::NoRoom(error)) if !self.let_go() => return Err(AttachError::NoRoom(error)),
+                Err(AttachError::NoRoom(_)) => {}
+                done => return done,
+            }
+        }
+    }
+
+    /// Lets go of the adapter that was not used for the longest time; false where none is held.
+    fn let_go(&self) -> bool {
+        let mut learned = self.lock();
+        let oldest = learned.iter().min_by_key(|(_, (used, _))| *used).map(|(name, _)| name.clone());
+        let gone = oldest.and_then(|oldest| learned.remove(&oldest));
+        drop(learned);
+        gone.is_some()
+    }
+
     /// Keeps an adapter that was read, in the place of the one that was not used for the longest time.
     fn keep(&self, name: &str, now: u64, adapter: Arc<Adapter>) {
         let mut learned = self.lock();
         learned.insert(name.to_owned(), (now, adapter));
-        let oldest = learned.iter().min_by_key(|(_, (used, _))| *used).map(|(name, _)| name.clone());
-        let gone = oldest.filter(|_| learned.len() > MOST_HELD).and_then(|oldest| learned.remove(&oldest));
+        let is_full = learned.len() > MOST_HELD;
         drop(learned);
-        drop(gone);
+        if is_full {
+            self.let_go();
+        }
     }
 }
 
-/// Reads a PEFT folder and attaches it; an error in one line.
-fn read(engine: &Engine, folder: &Path, config: &Config) -> Result<Arc<Adapter>, String> {
+/// Reads a PEFT folder; an error in one line.
+fn read(folder: &Path, config: &Config) -> Result<NewAdapter, String> {
     let (parameters, values) = peft::load(folder, config).map_err(|error| error.to_string())?;
-    engine.attach(NewAdapter { parameters, values: Floats::new(values) })
+    Ok(NewAdapter { parameters, values: Floats::new(values) })
 }
 
 impl App {
     /// What a request means by the model that it names; nothing is the served model.
     pub async fn chosen(&self, identity: &Identity, asked: Option<&str>) -> Result<Chosen, ApiError> {
         let unknown = match self.model.named(asked) {
-            Ok(name) => return Ok(Chosen { name, adapter: None }),
+            Ok(name) => {
+                identity.trail.goes_through(None);
+                return Ok(Chosen { name, adapter: None });
+            }
             Err(error) => error,
         };
         let asked = asked.unwrap_or_default();
         let bare = asked.strip_suffix(":latest").unwrap_or(asked);
         let registered =
             bare.rsplit_once(':').filter(|(base, _)| !base.is_empty() && self.model.named(Some(base)).is_ok());
-        let registered = registered.and_then(|(_, name)| self.adapters.registered.get(name));
-        let adapter = match registered {
-            Some(registered) => Some(Arc::clone(&registered.adapter)),
-            None if bare.starts_with("ft:") => self.learned(identity, bare).await?,
-            None => None,
+        let registered = registered.and_then(|(_, name)| self.adapters.registered.get_key_value(name));
+        let (logged, adapter) = match registered {
+            Some((name, registered)) => (name.as_str(), Some(Arc::clone(&registered.adapter))),
+            None if bare.starts_with("ft:") => (bare, self.learned(identity, bare).await?),
+            None => (bare, None),
         };
-        let chosen = adapter.map(|adapter| Chosen { name: asked.to_owned(), adapter: Some(adapter) });
-        chosen.ok_or(unknown)
+        let Some(adapter) = adapter else { return Err(unknown) };
+        identity.trail.goes_through(Some(logged));
+        Ok(Chosen { name: asked.to_owned(), adapter: Some(adapter) })
     }
 
     /// The adapter that a job of this key has made, or a checkpoint of it.
@@ -165,14 +193,15 @@ impl App {
         if !folder.is_dir() {
             return Ok(None);
         }
-        let (turns, config) = (Arc::clone(&self.turns), self.adapters.config.clone());
-        let read = tokio::task::spawn_blocking(move || read(turns.engine(), &folder, &config)).await;
-        match read.map_err(|_| ApiError::Internal)? {
+        let (turns, adapters) = (Arc::clone(&self.turns), Arc::clone(&self.adapters));
+        let attached = tokio::task::spawn_blocking(move || adapters.attach(turns.engine(), &folder)).await;
+        match attached.map_err(|_| ApiError::Internal)? {
             Ok(adapter) => {
                 self.adapters.keep(name, *uses, Arc::clone(&adapter));
                 Ok(Some(adapter))
             }
-            Err(error) => {
+            Err(AttachError::NoRoom(_)) => Err(ApiError::NoAdapterRoom),
+            Err(AttachError::Refused(error)) => {
                 tracing::error!(error, job = job.id, "an adapter cannot be used");
                 Err(ApiError::Internal)
             }

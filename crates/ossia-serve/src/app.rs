@@ -16,6 +16,7 @@ use crate::audit::Audit;
 use crate::auth::{Auth, Identity, Scope};
 use crate::counters::Counters;
 use crate::error::ApiError;
+use crate::grading::Grading;
 use crate::guard::{self, Accounts, Doors};
 use crate::keeping::Keeping;
 use crate::models::ServedModel;
@@ -43,7 +44,9 @@ pub struct App {
     /// The model's names and numbers.
     pub model: ServedModel,
     /// What it has learned besides, by name.
-    pub adapters: Adapters,
+    pub adapters: Arc<Adapters>,
+    /// Who knows graders; None: nobody trains here.
+    pub grading: Option<Arc<dyn Grading>>,
     /// Changes with the program and the model: the same one, the same seed, the same answer.
     pub fingerprint: String,
     /// Chain of thought before calls.

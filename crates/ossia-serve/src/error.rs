@@ -97,6 +97,9 @@ pub enum ApiError {
     /// The bodies that are being read take all the room that there is for them.
     #[error("The server has no room for the request's body now. Try again in 1 s.")]
     NoRoom,
+    /// The adapters that running requests use take all the memory that was planned for adapters.
+    #[error("The server has no room for this model's adapter while others are in use. Try again in 5 s.")]
+    NoAdapterRoom,
     /// The body is too long.
     #[error("The request's body is longer than {0} bytes.")]
     TooLarge(usize),
@@ -178,7 +181,7 @@ impl ApiError {
             Self::Origin => (StatusCode::FORBIDDEN, REQUEST, "origin_not_allowed"),
             Self::RateLimit { what, .. } => (StatusCode::TOO_MANY_REQUESTS, what, "rate_limit_exceeded"),
             Self::Busy { .. } => (StatusCode::TOO_MANY_REQUESTS, "requests", "slow_down"),
-            Self::NoRoom => (StatusCode::TOO_MANY_REQUESTS, "requests", "slow_down"),
+            Self::NoRoom | Self::NoAdapterRoom => (StatusCode::TOO_MANY_REQUESTS, "requests", "slow_down"),
             Self::TooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, REQUEST, "request_too_large"),
             Self::Timeout => (StatusCode::REQUEST_TIMEOUT, REQUEST, "timeout"),
             Self::MediaType(_) => (StatusCode::UNSUPPORTED_MEDIA_TYPE, REQUEST, "unsupported_media_type"),
@@ -223,7 +226,7 @@ impl ApiError {
         match self {
             Self::RateLimit { retry_after_s, .. } | Self::Busy { retry_after_s, .. } => Some(*retry_after_s),
             Self::NoRoom => Some(1),
-            Self::Draining | Self::NotLogged => Some(5),
+            Self::NoAdapterRoom | Self::Draining | Self::NotLogged => Some(5),
             _ => None,
         }
     }

@@ -13,6 +13,7 @@ pub mod auth;
 pub mod clock;
 pub mod counters;
 pub mod error;
+pub mod grading;
 pub mod guard;
 pub mod ids;
 pub mod keeping;

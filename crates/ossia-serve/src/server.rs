@@ -18,6 +18,7 @@ use crate::adapters::{AdapterError, Adapters};
 use crate::app::{App, router};
 use crate::audit::{Audit, AuditError, AuditOptions};
 use crate::auth::{Auth, Scope};
+use crate::grading::Grading;
 use crate::guard::{Accounts, Doors};
 use crate::keeping::{Keeping, KeepingError};
 use crate::keys::{self, KeyError, SERVER_SECRET};
@@ -61,6 +62,8 @@ pub struct ServerOptions {
     pub adapters: Vec<(String, PathBuf)>,
     /// How fine-tuning jobs are done; None: there are none.
     pub training: Option<TrainingOptions>,
+    /// Who knows graders; None: nobody.
+    pub grading: Option<Arc<dyn Grading>>,
 }
 
 /// Why a server does not start.
@@ -110,7 +113,7 @@ async fn serve(
     ready: impl FnOnce(),
 ) -> Result<(), ServerError> {
     let ServerOptions { data, database, model, fingerprint, doors, without_key, tls, audit, .. } = options;
-    let ServerOptions { config, adapters: folders, training, .. } = options;
+    let ServerOptions { config, adapters: folders, training, grading, .. } = options;
     let jobs = training.as_ref().map_or_else(|| data.join("fine-tuning"), |training| training.folder.clone());
     let accounts = Arc::new(Accounts::default());
     let secret = keys::secret(&data, SERVER_SECRET)?;
@@ -122,7 +125,8 @@ async fn serve(
     let app = Arc::new(App {
         turns: Arc::new(Turns::new(engine, harmony, Arc::clone(&accounts) as _)?),
         model,
-        adapters,
+        adapters: Arc::new(adapters),
+        grading,
         fingerprint,
         memory: ReasoningMemory::new(MemoryLimits::default()),
         auth: Auth::open(&data, without_key)?,

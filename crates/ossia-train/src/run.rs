@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use ossia_model::gpt_oss::config::Config;
+use ossia_model::gpt_oss::config::{Config, LayerKind};
 use ossia_model::gpt_oss::scratch::{self, LargestBatch};
 use serde::Serialize;
 use serde_json::Value;
@@ -104,9 +104,7 @@ pub fn run(recipe: &Recipe, settings: &Settings, watcher: &mut dyn Watcher) -> R
     let log = Log::open(&settings.folder.join("metrics.jsonl"), resume)?;
     let events = new_events(&settings.folder.join("events"), state.step)?;
     watcher.begins(state.step, recipe.training.steps, &config);
-    let flops_per_token = flops_per_token(&config, recipe.data.max_len);
-    let mut run =
-        Run { recipe, settings, store, trainer, tokenizer_json, state, log, events, flops_per_token, last: None };
+    let mut run = Run { recipe, settings, store, trainer, tokenizer_json, state, log, events, last: None };
     run.go(watcher, saved.map(|s| s.folder))
 }
 
@@ -223,7 +221,6 @@ struct Run<'a> {
     state: State,
     log: Log,
     events: Events,
-    flops_per_token: f64,
     last: Option<Record>,
 }
 
@@ -283,8 +280,7 @@ impl Run<'_> {
     }
 
     fn record(&self, outcome: &Outcome, seconds: f64, valid_loss: Option<f64>) -> Record {
-        let tok_s = outcome.tokens as f64 / seconds;
-        let peak = self.settings.peak_flops;
+        let (peak, flops) = (self.settings.peak_flops, flops(self.trainer.parameters().config(), &outcome.lengths));
         Record {
             step: self.state.step,
             tokens: self.state.tokens,
@@ -296,8 +292,8 @@ impl Run<'_> {
             z_loss: 0.0,
             grad_norm: outcome.grad_norm,
             lr: f64::from(outcome.lr),
-            tok_s,
-            flops_share: if peak > 0.0 { self.flops_per_token * tok_s / peak } else { 0.0 },
+            tok_s: outcome.tokens as f64 / seconds,
+            flops_share: if peak > 0.0 { flops / seconds / peak } else { 0.0 },
             elapsed_s: self.state.elapsed_s,
             peak_rss_bytes: (self.settings.peak_rss)(),
             expert_load: outcome.expert_load.clone(),
@@ -323,20 +319,50 @@ impl Run<'_> {
 /// Useful arithmetic of training on one token of documents of `length` tokens: six operations for each weight that the
 /// token meets, twelve for each pair of positions and channel of the attention (half of them visible).
 pub fn flops_per_token(config: &Config, length: usize) -> f64 {
-    use ossia_model::gpt_oss::config::LayerKind;
     let counts = config.param_counts();
     let attention: f64 = config
         .layer_types
         .iter()
         .map(|kind| {
-            let seen = (length as f64 + 1.0) / 2.0;
-            let seen = if *kind == LayerKind::Sliding { seen.min(config.sliding_window as f64) } else { seen };
-            12.0 * config.query_size() as f64 * seen
+            let reach = if *kind == LayerKind::Sliding { length.min(config.sliding_window) } else { length } as f64;
+            // The first `reach` positions see 1, 2, 3 and so on, all others `reach`.
+            let pairs = reach * (reach + 1.0) / 2.0 + (length as f64 - reach) * reach;
+            12.0 * config.query_size() as f64 * pairs / (length as f64).max(1.0)
         })
         .sum();
     6.0 * counts.active as f64 + attention
 }
 
+/// The same for documents of these lengths.
+pub fn flops(config: &Config, lengths: &[usize]) -> f64 {
+    lengths.iter().map(|&length| length as f64 * flops_per_token(config, length)).sum()
+}
+
 pub(crate) fn wall_time() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attention_is_counted_pair_by_pair() {
+        let config = Config::preset("tiny", None).unwrap();
+        let weights = 6.0 * config.param_counts().active as f64;
+        let lengths = [1, 7, config.sliding_window, 3 * config.sliding_window / 2, 5 * config.sliding_window];
+        let seen = |kind: LayerKind, at: usize| {
+            if kind == LayerKind::Sliding { (at + 1).min(config.sliding_window) } else { at + 1 }
+        };
+        for length in lengths {
+            let pairs: usize =
+                config.layer_types.iter().map(|&kind| (0..length).map(|at| seen(kind, at)).sum::<usize>()).sum();
+            let wanted = length as f64 * weights + 12.0 * (config.query_size() * pairs) as f64;
+            let found = flops(&config, &[length]);
+            assert!((found / wanted - 1.0).abs() < 1e-12, "{length}: {found} {wanted}");
+        }
+        let each: f64 = lengths.iter().map(|&length| flops(&config, &[length])).sum();
+        assert_eq!(flops(&config, &lengths), each);
+        assert_eq!(flops(&config, &[]), 0.0);
+    }
 }

@@ -41,6 +41,8 @@ pub struct Outcome {
     pub tokens: usize,
     /// Its documents.
     pub documents: usize,
+    /// Rows of each of them.
+    pub lengths: Vec<usize>,
     /// Share of each layer's routes that went to each expert.
     pub expert_load: Vec<Vec<f32>>,
 }
@@ -212,6 +214,7 @@ impl Trainer {
         self.gradients.fill(0.0);
         let weight: f64 = batch.weights.iter().map(|&w| f64::from(w)).sum::<f64>().max(f64::MIN_POSITIVE);
         let (tokens, documents) = (batch.num_rows(), batch.documents.len());
+        let lengths = batch.documents.iter().map(ExactSizeIterator::len).collect();
         let mut sums = Sums::default();
         let mut loads = Loads::of(&model);
         let aux = schedule::line(training.aux_loss, self.step, training.steps);
@@ -239,7 +242,8 @@ impl Trainer {
         self.step += 1;
         let expert_load = loads.layers().iter().map(|layer| shares(&layer.counts)).collect();
         let aux = f64::from(aux) * loads.aux(false) + f64::from(training.router_z_loss) * loads.z();
-        Ok(Outcome { loss, per_class: sums.per_class(), aux, grad_norm: norm, lr, tokens, documents, expert_load })
+        let per_class = sums.per_class();
+        Ok(Outcome { loss, per_class, aux, grad_norm: norm, lr, tokens, documents, lengths, expert_load })
     }
 
     fn add_gradients(

@@ -158,8 +158,7 @@ impl Session {
         };
         check_room(prompt, model.options(&source, need)?.context, source.config.max_context)?;
         let adapter = start.adapter.map(|folder| peft::load(folder, &source.config)).transpose()?;
-        let rank = adapter.as_ref().map_or(0, |(parameters, _)| parameters.config().rank);
-        let mut model = source.load_for_adapter(model, need, rank)?.model;
+        let mut model = source.load_for_adapter(model, need, adapter.as_ref().map(|(parameters, _)| parameters))?.model;
         let attach = |(parameters, values): (AdapterParameters, Vec<f32>)| {
             model.attach(&parameters, &Floats::new(values)).map_err(|error| Failure::Message(error.to_string()))
         };

@@ -10,6 +10,7 @@ use ossia_kernels::Precision;
 use ossia_kernels::cpu::isa::Isa;
 use ossia_kernels::cuda::Device;
 use ossia_model::checkpoint::{Checkpoint, GgufMetadata, GgufValue, Metadata, limits, read_json};
+use ossia_model::gpt_oss::adapter::AdapterParameters;
 use ossia_model::gpt_oss::config::{Config, PRESETS};
 use ossia_model::gpt_oss::synth;
 use ossia_model::gpt_oss::tensors::Dense;
@@ -145,6 +146,7 @@ impl ModelArgs {
             logits_rows: need.logits_rows,
             adapter_rank: 0,
             device: Device::Cpu,
+            adapter_bytes: 0,
         })
     }
 
@@ -158,13 +160,18 @@ impl ModelArgs {
 impl Source {
     /// Loads the weights, after saying what they will take.
     pub fn load(self, args: &ModelArgs, need: Need) -> Result<Loaded, Failure> {
-        self.load_for_adapter(args, need, 0)
+        self.load_for_adapter(args, need, None)
     }
 
-    /// The same with room for an adapter of this rank.
-    pub fn load_for_adapter(self, args: &ModelArgs, need: Need, adapter_rank: usize) -> Result<Loaded, Failure> {
-        let device = args.device.open()?;
-        let options = Options { adapter_rank, device, ..args.options(&self, need)? };
+    /// The same with room for an adapter.
+    pub fn load_for_adapter(
+        self,
+        args: &ModelArgs,
+        need: Need,
+        adapter: Option<&AdapterParameters>,
+    ) -> Result<Loaded, Failure> {
+        let options = Options { device: args.device.open()?, ..args.options(&self, need)? };
+        let options = adapter.map_or(options.clone(), |adapter| options.with_adapter(adapter));
         if !need.quiet {
             eprintln!("{}", plan_line(&Plan::new(&self.checkpoint, &self.config, &options), self.available));
         }
@@ -340,12 +347,13 @@ pub fn plan_line(plan: &Plan, available: Option<u64>) -> String {
     let size = |bytes: u64| indicatif::BinaryBytes(bytes).to_string();
     let machine = available.map_or(String::new(), |m| format!(" of {} free", size(m)));
     format!(
-        "memory: weights {} ({} in place), KV {} at {} tokens, scratch {}; {} in all{machine}",
+        "memory: weights {} ({} in place), KV {} at {} tokens, scratch {}{}; {} in all{machine}",
         size(plan.weights()),
         size(plan.mapped),
         size(plan.kv),
         plan.kv_tokens,
         size(plan.scratch),
+        plan.of_adapters(),
         size(plan.total()),
     )
 }

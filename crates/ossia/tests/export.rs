@@ -139,19 +139,23 @@ fn adapter(folder: &Path, size: f32) {
 fn an_adapter_is_merged_measured_and_refused_where_too_much_is_lost() {
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(name);
-    let (folder, floats, file) = (path("adapter"), path("floats"), path("packed.gguf"));
+    let (folder, floats, file, exact) = (path("adapter"), path("floats"), path("packed.gguf"), path("exact"));
     adapter(&folder, 0.06);
     let merge = |format, out: &Path, more: &[&str]| {
         let args =
             ["export", "-m", "nano", "--adapter", text(&folder), "--format", format, "--out", text(out), "--json"];
         ossia(&[&args[..], more].concat())
     };
-    for (format, out, most) in [("bf16", &floats, 1e-2), ("gguf", &file, 0.1)] {
+    for (format, out, most) in [("bf16", &floats, 1e-2), ("gguf", &file, 0.1), ("f32", &exact, 1e-6)] {
         let output = merge(format, out, &[]);
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let said: Value = serde_json::from_slice(&output.stdout).unwrap();
         let kl = said["merge"]["mean_kl"].as_f64().unwrap();
-        assert!(kl > 0.0 && kl < most, "{said}");
+        assert!(kl.abs() > 0.0 && kl < most, "{said}");
+        // A merged model answers as base and adapter do only where nothing is rounded, and says so elsewhere.
+        let relative = said["merge"]["relative_delta"].as_f64().unwrap();
+        assert_eq!(relative <= 1e-3, format == "f32", "{said}");
+        assert_eq!(said["rounded"] == serde_json::json!([]), format == "f32", "{said}");
         assert!(said["merge"]["base"]["mean_kl"].as_f64().unwrap() > kl, "{said}");
         assert!(said["merge"]["tokens"].as_u64().unwrap() > 100, "{said}");
         answer(text(out));

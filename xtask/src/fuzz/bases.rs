@@ -187,6 +187,21 @@ pub const BASES: &[Base] = &[
     base("POST", "/v1/fine_tuning/jobs/ftjob-000000000000000000000000/resume", ""),
     base("GET", "/v1/fine_tuning/jobs/ftjob-000000000000000000000000/events?limit=2", ""),
     base("GET", "/v1/fine_tuning/jobs/ftjob-000000000000000000000000/checkpoints?after=ftckpt_1", ""),
+    base(
+        "POST",
+        "/v1/fine_tuning/alpha/graders/run",
+        r#"{"grader":{"type":"multi","graders":{"a":{"type":"text_similarity","evaluation_metric":"fuzzy_match","input":
+        "{{sample.output_text}}","reference":"{{item.a}}"},"b":{"type":"numeric","reference":"{{item.b}}","tolerance":1}},
+        "calculate_output":"0.5 * a + max(b, 0.25)"},"model_sample":"4 of them","item":{"a":"4","b":"4"}}"#,
+    ),
+    base(
+        "POST",
+        "/v1/fine_tuning/alpha/graders/validate",
+        r#"{"grader":{"type":"json_check","schema":{"type":"object","required":["n"]},"fields":{"n":"{{item.n}}"}}}"#,
+    ),
+    base("POST", "/v1/fine_tuning/checkpoints/ft:nano:ossia::1/permissions", r#"{"project_ids":["a"]}"#),
+    base("GET", "/v1/fine_tuning/checkpoints/ft:nano:ossia::1/permissions", ""),
+    base("DELETE", "/v1/fine_tuning/checkpoints/ft:nano:ossia::1/permissions/cp_1", ""),
     base("GET", "/v1/models", ""),
     base("GET", "/v1/models/nano", ""),
     base("GET", "/health", ""),
@@ -218,9 +233,15 @@ pub const BASES: &[Base] = &[
 ];
 
 /// Bases that are refused although nothing in them is unknown: forms that are none, files for another purpose, models
-/// that nobody made.
-pub const REFUSED: &[(&str, &str)] =
-    &[("POST", "/v1/files"), ("POST", "/v1/fine_tuning/jobs"), ("DELETE", "/v1/models/ft:nano:ossia::1")];
+/// that nobody made, permissions that there are none of.
+pub const REFUSED: &[(&str, &str)] = &[
+    ("POST", "/v1/files"),
+    ("POST", "/v1/fine_tuning/jobs"),
+    ("DELETE", "/v1/models/ft:nano:ossia::1"),
+    ("POST", "/v1/fine_tuning/checkpoints/ft:nano:ossia::1/permissions"),
+    ("GET", "/v1/fine_tuning/checkpoints/ft:nano:ossia::1/permissions"),
+    ("DELETE", "/v1/fine_tuning/checkpoints/ft:nano:ossia::1/permissions/cp_1"),
+];
 
 /// The bodies, read; None where a request has none.
 pub fn bodies() -> Result<Vec<Option<Json>>, String> {

@@ -84,6 +84,12 @@ pub struct Batch<'a> {
 }
 
 impl<'a> Batch<'a> {
+    /// Whether every gradient of it is zero: no row counts, and nothing is asked of the router.
+    fn teaches_nothing(&self, balancing: &Balancing) -> bool {
+        let counts = self.targets.weights.iter().any(|&weight| weight != 0.0);
+        !counts && balancing.aux == 0.0 && balancing.z == 0.0
+    }
+
     fn step<'s>(&'s self, runtime: &'s Runtime, none: &'s PageTable, tap: Option<&'s mut dyn Tap>) -> Step<'s> {
         let adapter = self.adapter;
         let document =
@@ -102,7 +108,8 @@ pub struct Losses {
 }
 
 impl Transformer {
-    /// Adds the gradients of sum w (nll + z lse²) + the losses of `balancing` to `grads`.
+    /// Adds the gradients of sum w (nll + z lse²) + the losses of `balancing` to `grads`. A batch that teaches nothing is
+    /// run forward alone.
     pub fn backward(
         &self,
         runtime: &Runtime,
@@ -112,6 +119,10 @@ impl Transformer {
     ) -> Result<Losses> {
         let none = PageTable::default();
         let mut loads = Loads::of(self);
+        if batch.teaches_nothing(balancing) {
+            let nll = self.run_forward(runtime, batch, Some(&mut loads))?;
+            return Ok(Losses { nll, loads });
+        }
         let (x, mut kept) = self.sweep(&mut batch.step(runtime, &none, Some(&mut loads)), batch)?;
         let mut step = batch.step(runtime, &none, None);
         let t = rms_norm::forward_logits_rows(&mut step, &x, &self.norm)?; // [R, D]
@@ -134,8 +145,12 @@ impl Transformer {
 
     /// nll [R] of the rows that are to predict, without gradients.
     pub fn evaluate(&self, runtime: &Runtime, batch: &Batch) -> Result<Vec<f32>> {
+        self.run_forward(runtime, batch, None)
+    }
+
+    fn run_forward(&self, runtime: &Runtime, batch: &Batch, loads: Option<&mut Loads>) -> Result<Vec<f32>> {
         let none = PageTable::default();
-        let mut step = batch.step(runtime, &none, None);
+        let mut step = batch.step(runtime, &none, loads.map(|loads| loads as &mut dyn Tap));
         let mut x = embed::forward(&mut step, batch.tokens, &self.embedding)?;
         for block in &self.blocks {
             block.forward(&mut step, &mut x, &self.rope)?;

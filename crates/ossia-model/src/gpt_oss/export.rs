@@ -1,4 +1,4 @@
-//! A model to files that other programs read: a Hugging Face folder with packed or with BF16 experts, or a GGUF file;
+//! A model to files that other programs read: a Hugging Face folder with packed or with float experts, or a GGUF file;
 //! also with an adapter merged into it.
 //!
 //! Tensor by tensor: memory holds at most one expert's matrix, and a small part of any other. Packed MXFP4 experts keep
@@ -18,6 +18,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use ossia_kernels::DType;
+use ossia_kernels::pool::Pool;
 
 use self::encode::{Coding, Sink, Tally};
 use self::items::{Item, Which, items};
@@ -38,6 +39,8 @@ pub enum Format {
     Mxfp4,
     /// A Hugging Face folder of BF16 alone, experts [E, in, out]: what others train.
     Bf16,
+    /// The same for readers that compute in F32: BF16 where that holds every number, F32 elsewhere. Nothing is lost.
+    F32,
     /// A file for llama.cpp and its kin: MXFP4 experts, F32 vectors and routers, other matrices as said.
     Gguf(Dense),
 }
@@ -85,6 +88,23 @@ pub struct Rounding {
     pub rms_relative_error: f64,
 }
 
+/// What an export is to make.
+#[derive(Clone, Copy)]
+pub struct Target<'a> {
+    /// In what form.
+    pub format: Format,
+    /// A folder, or a file for GGUF.
+    pub out: &'a Path,
+    /// The text of a tokenizer.json for the model, o200k or one that cuts words in the same way; a GGUF source hands its
+    /// own on to GGUF.
+    pub tokenizer_json: Option<&'a str>,
+    /// An adapter that becomes part of the model: s B A is added to the exact values of a row, and the sum written in the
+    /// format. Rows to which it adds nothing stay as they are.
+    pub merge: Option<Merge<'a>>,
+    /// Threads; they change no byte.
+    pub threads: usize,
+}
+
 /// A tensor to be written.
 struct Output {
     spec: TensorSpec,
@@ -92,11 +112,7 @@ struct Output {
     coding: Coding,
 }
 
-/// Writes the model in `checkpoint`, whose config is `config`, to `out`: a folder, or a file for GGUF.
-///
-/// `tokenizer_json` is the text of a tokenizer.json for it, o200k or one that cuts words in the same way; a GGUF source
-/// hands its own on to GGUF. `progress` is told the bytes of tensor data done and in all. Errors say what the source
-/// lacks, what the target would mix up or cannot hold, and which file could not be written.
+/// Writes the model in `checkpoint`, whose config is `config`, on one thread and without an adapter: see [`export_to`].
 pub fn export(
     checkpoint: &Checkpoint,
     config: &Config,
@@ -105,31 +121,31 @@ pub fn export(
     tokenizer_json: Option<&str>,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Summary> {
-    export_merged(checkpoint, config, format, out, tokenizer_json, None, progress)
+    export_to(checkpoint, config, &Target { format, out, tokenizer_json, merge: None, threads: 1 }, progress)
 }
 
-/// The same with an adapter in the model's matrices: s B A is added to the exact values of a row, and the sum written in
-/// the target's format. Rows to which an adapter adds nothing stay as they are.
+/// Writes the model in `checkpoint`, whose config is `config`. `progress` is told the bytes of tensor data done and in
+/// all. Errors say what the source lacks, what the target would mix up or cannot hold, and which file could not be
+/// written.
 ///
 /// # Panics
 /// Where the adapter is for a model of another shape.
-pub fn export_merged(
+pub fn export_to(
     checkpoint: &Checkpoint,
     config: &Config,
-    format: Format,
-    out: &Path,
-    tokenizer_json: Option<&str>,
-    merge: Option<Merge>,
+    target: &Target,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Summary> {
+    let Target { format, out, tokenizer_json, merge, threads } = *target;
     assert!(merge.is_none_or(|m| m.parameters.fits(config)), "an adapter of this model");
     folder::refuse_source(checkpoint, out)?;
     let source = Source::new(checkpoint, config);
-    let outputs = outputs(config, format);
     source.check(&items(config, experts_of(format)))?;
+    let outputs = outputs(&source, config, target)?;
     let bytes = outputs.iter().map(|o| size(&o.spec)).sum::<Result<u64>>()?;
     progress(0, bytes);
-    let mut run = Run { source, config, merge, done: 0, bytes, progress, tallies: Vec::new() };
+    let pool = Pool::new(threads);
+    let mut run = Run { source, config, merge, pool, done: 0, bytes, progress, tallies: Vec::new() };
     let (num_files, has_tokenizer) = match format {
         Format::Gguf(_) => (1, run.gguf(checkpoint, &outputs, out, tokenizer_json)?),
         _ => run.folder(checkpoint, format, &outputs, out, tokenizer_json)?,
@@ -145,13 +161,14 @@ fn size(spec: &TensorSpec) -> Result<u64> {
 /// How a format cuts the experts' matrices.
 fn experts_of(format: Format) -> &'static [Which] {
     match format {
-        Format::Mxfp4 | Format::Bf16 => &[Which::GateUp, Which::Down],
+        Format::Mxfp4 | Format::Bf16 | Format::F32 => &[Which::GateUp, Which::Down],
         Format::Gguf(_) => &[Which::Gate, Which::Up, Which::Down],
     }
 }
 
 /// Every tensor of the target, in model order.
-fn outputs(config: &Config, format: Format) -> Vec<Output> {
+fn outputs(source: &Source, config: &Config, target: &Target) -> Result<Vec<Output>> {
+    let format = target.format;
     let layout = if matches!(format, Format::Gguf(_)) { Layout::Gguf } else { Layout::HuggingFace };
     let mut outputs = Vec::new();
     for item in items(config, experts_of(format)) {
@@ -166,13 +183,33 @@ fn outputs(config: &Config, format: Format) -> Vec<Output> {
                 add("_blocks", vec![e, rows, groups, 16], Coding::Blocks);
                 add("_scales", vec![e, rows, groups], Coding::Scales);
             }
-            (Item::Experts(..), Format::Bf16) => add("", vec![shape[0], shape[2], shape[1]], Coding::Bf16Columns),
+            (Item::Experts(..), Format::Bf16 | Format::F32) => {
+                let is_held = format == Format::Bf16 || is_held(source, config, target.merge, item)?;
+                let coding = if is_held { Coding::Bf16Columns } else { Coding::F32Columns };
+                add("", vec![shape[0], shape[2], shape[1]], coding);
+            }
             (Item::Experts(..), Format::Gguf(_)) => add("", shape, Coding::Mxfp4),
             (_, Format::Gguf(dense)) => add("", shape, gguf_coding(item, dense)),
+            (_, Format::F32) if !is_held(source, config, target.merge, item)? => add("", shape, Coding::F32),
             _ => add("", shape, Coding::Bf16),
         }
     }
-    outputs
+    Ok(outputs)
+}
+
+/// Whether BF16 holds every number of `item`, the adapter's among them. Our own reader wants q, k and v in one form.
+fn is_held(source: &Source, config: &Config, merge: Option<Merge>, item: Item) -> Result<bool> {
+    use items::Linear::{K, Q, V};
+    let together = match item {
+        Item::Weight(layer, Q | K | V) => [Q, K, V].map(|linear| Item::Weight(layer, linear)).to_vec(),
+        item => vec![item],
+    };
+    for item in together {
+        if merge.is_some_and(|merge| merge.changes(item, config.num_experts)) || !source.is_bf16(item)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Vectors and the router, which decides, are F32 in GGUF.
@@ -190,6 +227,7 @@ struct Run<'a, 'p> {
     source: Source<'a>,
     config: &'a Config,
     merge: Option<Merge<'a>>,
+    pool: Pool,
     done: u64,
     bytes: u64,
     progress: &'p mut dyn FnMut(u64, u64),
@@ -250,18 +288,18 @@ impl Run<'_, '_> {
             progress(*done, all);
             Ok(())
         };
-        let (source, coding) = (&self.source, output.coding);
+        let (source, pool, coding) = (&self.source, &self.pool, output.coding);
         let mut tally = Tally::default();
         match output.item {
             Item::Experts(layer, which) => {
                 for (e, expert) in source.experts(layer, which)?.into_iter().enumerate() {
                     let delta = self.merge.and_then(|merge| merge.delta(output.item, e));
-                    encode::matrix(&expert.read()?, delta, coding, &mut tally, sink)?;
+                    encode::matrix(pool, &expert.read()?, delta, coding, &mut tally, sink)?;
                 }
             }
             item @ (Item::Embedding | Item::Unembedding | Item::Weight(..)) => {
                 let delta = self.merge.and_then(|merge| merge.delta(item, 0));
-                encode::matrix(&source.matrix(item)?.read()?, delta, coding, &mut tally, sink)?;
+                encode::matrix(pool, &source.matrix(item)?.read()?, delta, coding, &mut tally, sink)?;
             }
             item => {
                 let bytes = encode::vector(&source.vector(item)?, coding, &mut tally);

@@ -85,6 +85,9 @@ pub struct RequestEntry {
     pub status: Option<u16>,
     /// None: nothing was generated.
     pub model: Option<String>,
+    /// What the model has learned besides: the adapter's registered name, or the name of a job's model.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub adapter: Option<String>,
     /// Of all its generations.
     pub prompt_tokens: u64,
     /// Of the prompt tokens, those from the prefix cache.

@@ -49,6 +49,8 @@ struct Inner {
     /// Taken when it is over.
     permit: Option<OwnedPermit<Event>>,
     entry: RequestEntry,
+    /// What the request goes through, if it generates.
+    adapter: Option<String>,
     content: Option<Bodies>,
 }
 
@@ -76,7 +78,7 @@ impl Trail {
             began: clock::rfc3339(clock::now_s()),
             ..RequestEntry::default()
         };
-        let inner = Inner { permit: Some(permit), entry, content: content.then(Bodies::default) };
+        let inner = Inner { permit: Some(permit), entry, adapter: None, content: content.then(Bodies::default) };
         let model = Arc::clone(started.model);
         Self(Some(Arc::new(Record { begun: Instant::now(), model, state, inner: Mutex::new(inner) })))
     }
@@ -88,10 +90,18 @@ impl Trail {
         }
     }
 
+    /// What is generated from now on goes through this adapter; nothing is the model as it is.
+    pub fn goes_through(&self, adapter: Option<&str>) {
+        if let Some(record) = &self.0 {
+            record.lock().adapter = adapter.map(str::to_owned);
+        }
+    }
+
     /// A generation has ended.
     pub fn spent(&self, usage: &Usage, ended: &str) {
         let Some(record) = &self.0 else { return };
-        let entry = &mut record.lock().entry;
+        let Inner { entry, adapter, .. } = &mut *record.lock();
+        entry.adapter.clone_from(adapter);
         entry.model = Some(record.model.to_string());
         entry.prompt_tokens += usage.prompt_tokens as u64;
         entry.cached_tokens += usage.cached_tokens as u64;

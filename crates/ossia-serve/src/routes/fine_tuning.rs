@@ -1,6 +1,8 @@
 //! `/v1/fine_tuning/jobs`: models that learn from a client's own files. The routes keep the table of jobs; `training` does
 //! what stands there.
 
+mod graders;
+mod permissions;
 mod request;
 
 use axum::extract::State;
@@ -31,7 +33,7 @@ const LOOKED_AT_BYTES: usize = 16 << 10;
 /// This API's part of the table.
 pub fn routes() -> Vec<Route> {
     let access = Access::Key(Scope::Train);
-    vec![
+    let jobs = vec![
         Route::new("POST", "/v1/fine_tuning/jobs", access, post(create)).takes::<CreateJob>(),
         Route::new("GET", "/v1/fine_tuning/jobs", access, get(list_jobs)),
         Route::new("GET", "/v1/fine_tuning/jobs/{id}", access, get(retrieve)),
@@ -40,7 +42,8 @@ pub fn routes() -> Vec<Route> {
         Route::new("POST", "/v1/fine_tuning/jobs/{id}/resume", access, post(resume)),
         Route::new("GET", "/v1/fine_tuning/jobs/{id}/events", access, get(events)),
         Route::new("GET", "/v1/fine_tuning/jobs/{id}/checkpoints", access, get(checkpoints)),
-    ]
+    ];
+    [jobs, graders::routes(), permissions::routes()].into_iter().flatten().collect()
 }
 
 /// Something that happened with a job; `data` are numbers.
@@ -74,6 +77,9 @@ async fn create(
     }
     let seed = i64::try_from(clock::fresh_seed() % (1 << 31)).unwrap_or(1);
     let understood = request.understood(mean_tokens(&app, &training.id).await?, seed)?;
+    if let Some(grader) = understood.method["reinforcement"].get("grader") {
+        graders::check(&app, grader, "method.reinforcement.grader")?;
+    }
     if app.keeping.store.num_open_jobs(owner).await.map_err(lost)? >= MOST_OPEN {
         let problem = format!("this key has {MOST_OPEN} jobs that are not at their end: wait, or cancel some");
         return Err(ApiError::Invalid { param: None, problem: problem.into() });

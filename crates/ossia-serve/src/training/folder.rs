@@ -106,8 +106,11 @@ impl Folder {
         for part in PARTS {
             std::fs::hard_link(from.join(part), temporary.join(part))?;
         }
+        sync(&temporary)?;
         std::fs::create_dir_all(self.0.join(CHECKPOINTS))?;
         std::fs::rename(temporary, place)?;
+        sync(&self.0.join(CHECKPOINTS))?;
+        sync(&self.0)?;
         Ok(true)
     }
 
@@ -130,6 +133,8 @@ impl Folder {
         let place = self.adapter();
         remove(&place)?;
         std::fs::rename(made, place)?;
+        // The database is about to say that it is there.
+        sync(&self.0)?;
         Ok(true)
     }
 
@@ -159,6 +164,11 @@ pub enum Fault {
     /// The folder cannot be used; the job fails.
     #[error("the job's folder cannot be used: {0}")]
     Folder(#[from] io::Error),
+}
+
+/// Makes the names in a folder durable, where the system has a way to.
+fn sync(folder: &Path) -> io::Result<()> {
+    if cfg!(unix) { std::fs::File::open(folder)?.sync_all() } else { Ok(()) }
 }
 
 /// Deletes a file or a folder, if it is there.

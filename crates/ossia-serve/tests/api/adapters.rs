@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
-use crate::common::{Answer, CONTEXT, TestServer, engine, nano, nano_config};
-use ossia_engine::EngineOptions;
+use crate::common::{Answer, CONTEXT, TestServer, engine, engine_with, nano, nano_config};
+use ossia_engine::{EngineOptions, NewAdapter};
+use ossia_kernels::Floats;
 use ossia_model::gpt_oss::adapter::{AdapterConfig, AdapterParameters, Targets, peft};
 use ossia_serve::adapters::Adapters;
 use ossia_serve::auth::Scope;
@@ -141,6 +142,28 @@ async fn models_of_jobs_are_their_owners() {
     assert_eq!(said(&server, "nano").await, base);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn the_audit_log_names_the_adapter() {
+    let folder = tempfile::tempdir().unwrap();
+    let one = folder.path().join("one");
+    write_adapter(&one, 4, 1);
+    let engine = engine(&nano(), CONTEXT, EngineOptions::default());
+    let server = TestServer::start_with(folder, engine, &[("one", &one)]).await;
+    let model = "ft:nano:ossia::logged";
+    learned(&server, model, 1).await;
+    let checkpoint = format!("{model}:ckpt-step-4");
+    for asked in ["nano", "nano:one", "gpt-oss:20b:one:latest", model, &checkpoint] {
+        said(&server, asked).await;
+    }
+    assert_eq!(ask(&server, &server.key, "nano:none").await.status, 404);
+    server.wait_idle().await;
+    let entries = crate::audit::entries(&server).await;
+    let logged: Vec<_> = entries.iter().map(|entry| (&entry["model"], entry.get("adapter"))).collect();
+    let of = |name: &str| (json!("nano"), Some(json!(name)));
+    let wanted = [(json!("nano"), None), of("one"), of("one"), of(model), of(&checkpoint), (Value::Null, None)];
+    assert_eq!(logged, wanted.iter().map(|(model, name)| (model, name.as_ref())).collect::<Vec<_>>());
+}
+
 /// More models than are held at once: those that left come back when they are asked for.
 #[tokio::test(flavor = "multi_thread")]
 async fn models_of_jobs_take_turns() {
@@ -157,6 +180,35 @@ async fn models_of_jobs_take_turns() {
         assert_eq!(&said(&server, name).await, before, "{name}");
     }
     assert!(first.windows(2).all(|pair| pair[0] != pair[1]), "{first:?}");
+}
+
+/// Room for one job's adapter beside the registered one: the next takes its place, unless a request still uses it.
+#[tokio::test(flavor = "multi_thread")]
+async fn adapters_keep_to_the_memory_that_was_planned_for_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let one = folder.path().join("one");
+    write_adapter(&one, 16, 1);
+    let targets = Targets { attention: true, ..Targets::default() };
+    let parameters = AdapterParameters::of(&nano_config(), &AdapterConfig { rank: 16, alpha: 16.0, targets });
+    let engine = engine_with(&nano(), CONTEXT, EngineOptions::default(), 2 * parameters.bytes());
+    let server = TestServer::start_with(folder, engine, &[("one", &one)]).await;
+    let models = ["ft:nano:ossia::a", "ft:nano:ossia::b"];
+    for (seed, model) in (2..).zip(models) {
+        learned(&server, model, seed).await;
+    }
+    let first = [said(&server, models[0]).await, said(&server, models[1]).await];
+    assert!(first[0] != first[1]);
+    assert_eq!([said(&server, models[0]).await, said(&server, models[1]).await], first, "they take turns");
+    // What somebody uses does not go: here it is held as a request holds it.
+    server.app.adapters.forget(models[1]);
+    let new = NewAdapter { values: Floats::new(parameters.init(1)), parameters };
+    let held = server.app.turns.engine().attach(new).unwrap();
+    let refused = ask(&server, &server.key, models[0]).await;
+    assert_eq!((refused.status, &refused.json()["error"]["code"]), (429, &json!("slow_down")), "{}", refused.text);
+    assert_eq!(refused.headers["retry-after"], "5");
+    drop(held);
+    assert_eq!(said(&server, models[0]).await, first[0]);
+    said(&server, "nano:one").await;
 }
 
 #[test]

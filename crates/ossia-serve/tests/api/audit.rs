@@ -7,7 +7,7 @@ use ossia_serve::keys::{self, NewKey};
 use serde_json::{Value, json};
 
 /// Ends the log, checks it, and gives the entries of requests.
-async fn entries(server: &TestServer) -> Vec<Value> {
+pub async fn entries(server: &TestServer) -> Vec<Value> {
     server.app.audit.as_ref().unwrap().close().await;
     let folder = server.folder.path().join(FOLDER);
     let secret = keys::secret(server.folder.path(), keys::SERVER_SECRET).unwrap();

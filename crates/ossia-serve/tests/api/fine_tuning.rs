@@ -440,6 +440,10 @@ async fn wrong_jobs_are_refused() {
         ("metadata", json!({ "a": 1 })),
         ("suffix", json!("no good")),
         ("colour", json!("blue")),
+        (
+            "method",
+            json!({ "type": "reinforcement", "reinforcement": { "grader": { "type": "string_check", "operation": "is" } } }),
+        ),
     ] {
         let mut body = body.clone();
         body[field] = value.clone();

@@ -13,6 +13,7 @@ mod doors;
 mod ending;
 #[cfg(unix)]
 mod fine_tuning;
+mod graders;
 mod history;
 mod hostile;
 mod many;

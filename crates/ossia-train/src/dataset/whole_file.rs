@@ -20,7 +20,7 @@ pub(crate) fn write(path: &Path, fill: impl FnOnce(&mut dyn Write) -> Result<()>
     let temporary = Temporary(path.with_file_name(format!(".{name}.{}.tmp", std::process::id())));
     let mut out = BufWriter::new(File::create(&temporary.0)?);
     fill(&mut out)?;
-    out.into_inner().map_err(std::io::IntoInnerError::into_error)?.sync_all()?;
+    sync(&out.into_inner().map_err(std::io::IntoInnerError::into_error)?, path)?;
     std::fs::rename(&temporary.0, path)?;
     sync_folder(path)
 }
@@ -47,7 +47,22 @@ pub(crate) fn sync_folder(path: &Path) -> Result<()> {
         return Ok(());
     }
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(parent)?.sync_all()
+    sync(&File::open(parent)?, parent)
+}
+
+/// Waits until the system has kept a file or folder, which is to be found at `place`.
+fn sync(file: &File, place: &Path) -> Result<()> {
+    #[cfg(test)]
+    SYNCED.with_borrow_mut(|synced| synced.push(place.to_owned()));
+    #[cfg(not(test))]
+    let _ = place;
+    file.sync_all()
+}
+
+#[cfg(test)]
+thread_local! {
+    /// What this thread has waited for, in order.
+    pub(crate) static SYNCED: std::cell::RefCell<Vec<PathBuf>> = const { std::cell::RefCell::new(Vec::new()) };
 }
 
 #[cfg(test)]

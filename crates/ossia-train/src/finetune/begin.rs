@@ -237,6 +237,8 @@ fn options(job: &Job) -> Options {
         logits_rows: if answering { sequences } else { 1 },
         chunk: if answering { 512 } else { 1 },
         adapter_rank: if answering { job.config.adapter.rank } else { 0 },
+        // It is counted with the gradients and moments that belong to it.
+        adapter_bytes: 0,
         ..Options::default()
     }
 }
@@ -326,11 +328,11 @@ fn grpo(job: &Job, items: (Items, Items), grader: Grader, max_len: usize) -> Res
     Grpo::new(items, grader, job.harmony.clone(), job.config.grpo.clone(), job.config.seed, max_len)
 }
 
-/// Useful arithmetic of training on one token: four operations for each weight of the base that the token meets (its
-/// gradient is not wanted), or six where all weights are trained; and the attention's.
-pub(super) fn flops_per_token(job: &Job) -> f64 {
-    let length = job.config.max_len(job.base.config).min(512);
-    let whole = crate::run::flops_per_token(job.base.config, length);
-    let frozen = if job.config.method == Way::Full { 0.0 } else { 2.0 * job.base.config.param_counts().active as f64 };
-    whole - frozen
+/// Useful arithmetic of the backward passes over documents of `lengths` rows: four operations for each weight of the base
+/// that a row meets (its gradient is not wanted), or six where all weights are trained; and the attention's. Passes that
+/// only look, such as a reference's or those that draw answers, are not counted.
+pub(super) fn flops(job: &Job, lengths: &[usize]) -> f64 {
+    let (whole, rows) = (crate::run::flops(job.base.config, lengths), lengths.iter().sum::<usize>() as f64);
+    let per_row = if job.config.method == Way::Full { 0.0 } else { 2.0 * job.base.config.param_counts().active as f64 };
+    whole - rows * per_row
 }

@@ -15,7 +15,7 @@ use ossia_model::gpt_oss::balance::Balancing;
 use sha2::{Digest, Sha256};
 
 use super::outcome::{Measured, Method, Outcome};
-use super::sft::{draw, finite};
+use super::sft::{draw, finite, lengths};
 use super::tuner::{Rows, Tuner};
 use crate::dataset::{Batch, Batches, Cursor, Document, NUM_CLASSES};
 use crate::error::Result;
@@ -129,6 +129,7 @@ impl Method for Dpo {
             aux: f64::from(coefficient) * loads.aux(false),
             tokens,
             documents,
+            lengths: lengths(&micros),
             expert_load: loads.layers().iter().map(|layer| shares(&layer.counts)).collect(),
             grad_norm,
             preference: Some(tally.preference()),

@@ -8,7 +8,7 @@
 
 use std::sync::Arc;
 
-use ossia_model::gpt_oss::balance::Balancing;
+use ossia_model::gpt_oss::balance::{Balancing, Loads};
 use ossia_text::Harmony;
 
 use super::config;
@@ -16,6 +16,7 @@ use super::data::Items;
 use super::graders::{Grader, Sample};
 use super::objective::{Objective, Token, Worth, advantages, mean_and_spread};
 use super::outcome::{Measured, Method, Outcome};
+use super::sft::lengths;
 use super::tuner::{Rows, Tuner};
 use crate::dataset::{Batch, Cursor, Document, NUM_CLASSES, Order, class};
 use crate::error::{Error, Result};
@@ -182,7 +183,7 @@ impl Grpo {
     }
 
     /// Adds the gradients of `parts`; `first` is whether nothing was moved since they were made.
-    fn learn(&self, tuner: &mut Tuner, parts: &[Part], first: bool) -> Result<(Tally, Vec<Vec<f32>>)> {
+    fn learn(&self, tuner: &mut Tuner, parts: &[Part], first: bool) -> Result<(Tally, Loads)> {
         let objective = Objective { clip: f64::from(self.settings.clip), kl: f64::from(self.settings.kl) };
         tuner.look()?;
         let (mut tally, mut loads) = (Tally::default(), tuner.loads());
@@ -208,7 +209,7 @@ impl Grpo {
             }
             loads.add(&losses.loads);
         }
-        Ok((tally, loads.layers().iter().map(|layer| shares(&layer.counts)).collect()))
+        Ok((tally, loads))
     }
 }
 
@@ -241,16 +242,21 @@ impl Method for Grpo {
     fn step(&mut self, tuner: &mut Tuner, lr: f32) -> Result<Outcome> {
         let answers = self.round(tuner)?;
         let (parts, rollout_difference) = self.parts(tuner, &answers)?;
-        let (mut all, mut expert_load, mut grad_norm, mut loss) = (Tally::default(), Vec::new(), 0.0, 0.0);
+        let (mut all, mut expert_load, mut grad_norm, mut loss, mut aux) =
+            (Tally::default(), Vec::new(), 0.0, 0.0, 0.0);
         for update in 0..self.settings.updates {
-            let (tally, load) = self.learn(tuner, &parts, update == 0)?;
+            let (tally, loads) = self.learn(tuner, &parts, update == 0)?;
             if tally.off_policy != 0.0 {
                 return Err(Error::OffPolicy { step: tuner.step() + 1, ratio: tally.off_policy });
             }
             let mean = tally.mean(tally.loss);
             let norm = tuner.update(mean, lr)?;
             if update == 0 {
-                (grad_norm, expert_load, loss) = (norm, load, mean);
+                (grad_norm, loss) = (norm, mean);
+                expert_load = loads.layers().iter().map(|layer| shares(&layer.counts)).collect();
+                // Where no answer teaches anything no router was asked.
+                let each = if parts.is_empty() { 0.0 } else { loads.aux(false) };
+                aux = f64::from(tuner.training().aux_loss.0) * each;
             }
             all.tokens += tally.tokens;
             all.kl += tally.kl;
@@ -273,9 +279,10 @@ impl Method for Grpo {
         Ok(Outcome {
             loss,
             per_class: [None; NUM_CLASSES],
-            aux: 0.0,
+            aux,
             tokens: answers.iter().map(|answer| answer.document.tokens.len()).sum(),
             documents: answers.len(),
+            lengths: lengths(parts.iter().map(|part| &part.batch)).repeat(self.settings.updates),
             expert_load,
             grad_norm,
             preference: None,

@@ -13,6 +13,7 @@ use sha2::{Digest, Sha256};
 
 use super::config::{Config, Method};
 use super::tuner::Tuner;
+use crate::dataset::whole_file;
 use crate::error::{Error, Result};
 use crate::optimizer::Moments;
 use crate::saved::{Contents, ModelFiles, Saved};
@@ -98,7 +99,7 @@ fn adapter_values(folder: &Path, wanted: &AdapterParameters, model: &ModelConfig
 }
 
 /// Puts the files of the adapter or model in checkpoint `from` at `run`/adapter or `run`/model, without moments and
-/// state; the folder is there as a whole or not at all.
+/// state; the folder is there as a whole or not at all, and on the disk when this returns.
 pub fn finish(from: &Path, run: &Path, method: Method) -> Result<PathBuf> {
     let io = |path: &Path, action| {
         let path = path.to_owned();
@@ -119,8 +120,42 @@ pub fn finish(from: &Path, run: &Path, method: Method) -> Result<PathBuf> {
         if name == "optimizer.safetensors" || name == "state.json" {
             continue;
         }
-        std::fs::copy(&file, temporary.join(name)).map_err(io(&file, "copy"))?;
+        let copied = whole_file::write(&temporary.join(name), |out| {
+            std::io::copy(&mut std::fs::File::open(&file)?, out).map(drop)
+        });
+        copied.map_err(io(&file, "copy"))?;
     }
     std::fs::rename(&temporary, &place).map_err(io(&place, "put the folder in its place"))?;
+    whole_file::sync_folder(&place).map_err(io(&place, "sync"))?;
     Ok(place)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_finished_is_on_the_disk_before_it_is_said_to_be_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let (from, run) = (dir.path().join("step-00000004"), dir.path().join("run"));
+        std::fs::create_dir_all(&from).unwrap();
+        for name in ["adapter_config.json", ADAPTER, "optimizer.safetensors", "state.json"] {
+            std::fs::write(from.join(name), name).unwrap();
+        }
+        for _ in 0..2 {
+            whole_file::SYNCED.take();
+            let place = finish(&from, &run, Method::Sft).unwrap();
+            let kept: Vec<_> = std::fs::read_dir(&place).unwrap().map(|e| e.unwrap().file_name()).collect();
+            assert_eq!(kept.len(), 2, "{kept:?}");
+            let (synced, temporary) = (whole_file::SYNCED.take(), run.join(".tmp-adapter"));
+            for name in kept {
+                assert_eq!(std::fs::read(place.join(&name)).unwrap(), name.as_encoded_bytes());
+                assert!(synced.contains(&temporary.join(&name)), "{name:?}: {synced:?}");
+            }
+            // On systems without a way to sync a folder nothing is waited for.
+            let folders: &[&PathBuf] = if cfg!(unix) { &[&temporary, &run] } else { &[] };
+            assert!(folders.iter().all(|folder| synced.contains(folder)), "{synced:?}");
+            assert_eq!(synced.last(), folders.last().copied().or(synced.last()));
+        }
+    }
 }

@@ -18,6 +18,8 @@ pub struct Outcome {
     pub tokens: usize,
     /// Documents.
     pub documents: usize,
+    /// Rows of each document of a backward pass, again for each update.
+    pub lengths: Vec<usize>,
     /// Share of each layer's routes that went to each expert.
     pub expert_load: Vec<Vec<f32>>,
     /// Length of the gradient before clipping.

@@ -242,8 +242,7 @@ impl Run<'_> {
     }
 
     fn record(&self, outcome: Outcome, lr: f32, seconds: f64) -> Record {
-        let tok_s = outcome.tokens as f64 / seconds;
-        let (peak, per_token) = (self.job.peak_flops, begin::flops_per_token(self.job));
+        let (peak, flops) = (self.job.peak_flops, begin::flops(self.job, &outcome.lengths));
         Record {
             step: self.state.step,
             tokens: self.state.tokens,
@@ -253,8 +252,8 @@ impl Run<'_> {
             aux_loss: outcome.aux,
             grad_norm: outcome.grad_norm,
             lr: f64::from(lr),
-            tok_s,
-            flops_share: if peak > 0.0 { per_token * tok_s / peak } else { 0.0 },
+            tok_s: outcome.tokens as f64 / seconds,
+            flops_share: if peak > 0.0 { flops / seconds / peak } else { 0.0 },
             elapsed_s: self.state.elapsed_s,
             peak_rss_bytes: (self.job.peak_rss)(),
             preference: outcome.preference,

@@ -30,6 +30,11 @@ pub(super) fn draw(batches: &mut Batches, tuner: &Tuner) -> Result<Vec<Batch>> {
     Ok(drawn?)
 }
 
+/// Rows of each document.
+pub(super) fn lengths<'a>(batches: impl IntoIterator<Item = &'a Batch>) -> Vec<usize> {
+    batches.into_iter().flat_map(|batch| batch.documents.iter().map(ExactSizeIterator::len)).collect()
+}
+
 impl Method for Sft {
     fn step(&mut self, tuner: &mut Tuner, lr: f32) -> Result<Outcome> {
         let micros = draw(&mut self.batches, tuner)?;
@@ -55,6 +60,7 @@ impl Method for Sft {
             aux: f64::from(coefficient) * loads.aux(false),
             tokens,
             documents: micros.iter().map(|batch| batch.documents.len()).sum(),
+            lengths: lengths(&micros),
             expert_load: loads.layers().iter().map(|layer| shares(&layer.counts)).collect(),
             grad_norm,
             preference: None,

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::runs::assert_resumes;
 use super::{Model, Place, write_lines};
+use ossia_train::metrics;
 
 const SCORED: &str = r#"
 [finetune]
@@ -50,6 +51,30 @@ fn on_policy_ratios_are_exactly_one() {
         assert!(policy.kl.unwrap() >= 0.0 && policy.length > 0.0);
     }
     assert!(log[1..].iter().any(|record| record.policy.unwrap().rollout_difference > 0.0), "two passes, not one");
+}
+
+/// The auxiliary loss is in the log as it was added: the experts of a token where all are used alike, and more elsewhere.
+#[test]
+fn the_auxiliary_loss_is_told() {
+    let (model, dir) = (Model::nano(), tempfile::tempdir().unwrap());
+    let data = dir.path().join("items.jsonl");
+    write_lines(&data, 20, item);
+    let run = |name: &str, toml: &str| {
+        let folder = dir.path().join(name);
+        Place { model: &model, data: &data, folder: &folder, threads: 2, stopping: false }.run(toml);
+        metrics::read(&folder.join("metrics.jsonl")).unwrap()
+    };
+    let steps = SCORED.replace("steps = 3", "steps = 1").replace("updates = 2", "updates = 1");
+    let with = |coefficient: f32| {
+        steps.replace("[finetune.training]", &format!("[finetune.training]\naux_loss = {coefficient}"))
+    };
+    let k = model.config.experts_per_token as f64;
+    let told = run("with", &with(0.5))[1].aux_loss;
+    assert!(told >= 0.5 * 0.999 * k && told < 0.5 * 2.0 * k, "{told}");
+    assert_eq!(run("without", &steps)[1].aux_loss, 0.0);
+    // Where all answers are worth the same, and nothing else is asked for, no router is asked either.
+    let same = with(0.5).replace("{{item.wanted}}", "").replace("kl = 0.01\n", "");
+    assert_eq!(run("same", &same)[1].aux_loss, 0.0);
 }
 
 #[test]

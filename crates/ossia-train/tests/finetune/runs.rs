@@ -12,9 +12,10 @@ use ossia_train::finetune::Config;
 use ossia_train::finetune::data::{self, DataSettings, Manner, OnBad, Validation};
 use ossia_train::finetune::finder::Found;
 use ossia_train::finetune::run::{Why, find};
+use ossia_train::run::flops_per_token;
 use serde_json::Value;
 
-use super::{Model, Place, Watching, chat, word, write_lines};
+use super::{Model, PEAK_FLOPS, Place, Watching, chat, word, write_lines};
 
 const SMALL: &str = r#"
 [finetune]
@@ -63,6 +64,7 @@ fn engine_loss(model: &Model, documents: &[Document], adapter: Option<&Path>) ->
         context: 512,
         logits_rows: 512,
         adapter_rank: 16,
+        adapter_bytes: 1 << 26,
         ..Options::default()
     };
     let mut engine = Engine::load(&model.checkpoint, options, None, &mut |_, _| {}).unwrap();
@@ -173,6 +175,24 @@ fn stops_and_threads_change_no_bit() {
     let data = dir.path().join("train.jsonl");
     examples(&data, 60);
     assert_resumes(&model, &data, SMALL, 6);
+}
+
+/// The share of the machine counts documents as long as they are, not as long as they may be.
+#[test]
+fn arithmetic_is_counted_of_documents_as_they_are() {
+    let (model, dir) = (Model::random(), tempfile::tempdir().unwrap());
+    let (data, folder) = (dir.path().join("train.jsonl"), dir.path().join("run"));
+    examples(&data, 60);
+    let place = Place { model: &model, data: &data, folder: &folder, threads: 2, stopping: false };
+    place.run(SMALL);
+    let longest = held_out(&model, &data, &folder.join("data")).iter().map(|d| d.tokens.len() + 8).max().unwrap();
+    let frozen = 2.0 * model.config.param_counts().active as f64;
+    let of = |length: usize| flops_per_token(&model.config, length) - frozen;
+    assert!(longest < 384 && of(longest) < of(384), "{longest}");
+    for record in &place.log()[1..] {
+        let found = record.flops_share * PEAK_FLOPS / record.tok_s;
+        assert!(found > of(1) && found < of(longest), "{found}: {} to {}", of(1), of(longest));
+    }
 }
 
 #[test]

@@ -138,8 +138,8 @@ fn load(
 ) -> Result<(Model, Checkpoint), Failure> {
     let batch = args.batch as usize;
     let need = Need { context: eval::context(items), logits_rows: batch, sequences: batch, quiet: args.json };
-    let mut options = args.model.options(&source, need)?;
-    options.adapter_rank = adapter.map_or(0, |adapter| adapter.config().rank);
+    let options = args.model.options(&source, need)?;
+    let options = adapter.map_or(options.clone(), |adapter| options.with_adapter(adapter));
     eval::check_context(items, options.context).map_err(failure)?;
     let Source { checkpoint, config, available, .. } = source;
     if !args.json {

@@ -48,8 +48,7 @@ pub fn run(mut args: LogitsArgs) -> Result<(), Failure> {
     let (mut model, slot) = match adapter {
         None => (source.load(&args.model, need)?.model, None),
         Some((parameters, values)) => {
-            let mut options = args.model.options(&source, need)?;
-            options.adapter_rank = parameters.config().rank;
+            let options = args.model.options(&source, need)?.with_adapter(&parameters);
             let mut model = Model::load(&source.checkpoint, options, source.available, &mut |_, _| {})?;
             let slot = model.attach(&parameters, &Floats::new(values));
             (model, Some(slot.map_err(|error| Failure::Message(error.to_string()))?))

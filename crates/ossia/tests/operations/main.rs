@@ -5,3 +5,4 @@ mod audit;
 mod ending;
 mod network;
 mod server;
+mod tuning;

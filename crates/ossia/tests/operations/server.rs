@@ -53,20 +53,30 @@ impl Server {
 
     /// Sends a request; the answer is still to be read.
     pub fn send(&self, method: &str, path: &str, body: &str) -> std::io::Result<TcpStream> {
+        self.send_as("application/json", method, path, body)
+    }
+
+    fn send_as(&self, kind: &str, method: &str, path: &str, body: &str) -> std::io::Result<TcpStream> {
         let mut stream = TcpStream::connect(&self.at)?;
         let (at, key, len) = (&self.at, &self.key, body.len());
         let head = format!("{method} {path} HTTP/1.1\r\nHost: {at}\r\nAuthorization: Bearer {key}\r\n");
-        let rest =
-            format!("Content-Type: application/json\r\nContent-Length: {len}\r\nConnection: close\r\n\r\n{body}");
+        let rest = format!("Content-Type: {kind}\r\nContent-Length: {len}\r\nConnection: close\r\n\r\n{body}");
         stream.write_all(format!("{head}{rest}").as_bytes())?;
         Ok(stream)
     }
 
     /// The status and everything that came; None where the server was not there, or ended before its answer did.
     pub fn ask(&self, method: &str, path: &str, body: &str) -> Option<(u16, String)> {
-        let mut answer = String::new();
-        self.send(method, path, body).ok()?.read_to_string(&mut answer).ok()?;
-        Some((answer.split(' ').nth(1)?.parse().ok()?, answer))
+        read(self.send(method, path, body).ok()?)
+    }
+
+    /// The same for a file that is uploaded.
+    pub fn upload(&self, name: &str, purpose: &str, text: &str) -> Option<(u16, String)> {
+        let part =
+            |head: &str, text: &str| format!("--cut\r\nContent-Disposition: form-data; {head}\r\n\r\n{text}\r\n");
+        let file = part(&format!("name=\"file\"; filename=\"{name}\""), text);
+        let body = format!("{}{file}--cut--\r\n", part("name=\"purpose\"", purpose));
+        read(self.send_as("multipart/form-data; boundary=cut", "POST", "/v1/files", &body).ok()?)
     }
 
     /// A short chat.
@@ -80,6 +90,12 @@ impl Server {
         let sent = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status();
         assert!(sent.expect("kill is there").success());
     }
+}
+
+fn read(mut stream: TcpStream) -> Option<(u16, String)> {
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    Some((answer.split(' ').nth(1)?.parse().ok()?, answer))
 }
 
 impl Drop for Server {

@@ -11,7 +11,7 @@ use ossia_model::gpt_oss::config::{Config, LayerKind};
 use ossia_model::kv_cache::PageCounts;
 use ossia_model::{Logits, Paged};
 
-use crate::adapter::NewAdapter;
+use crate::adapter::{AttachError, NewAdapter};
 use crate::core::{Arrival, Core};
 use crate::request::{Event, Finish, Request};
 use crate::runner::{Rows, Runner, Shape, StepError};
@@ -131,8 +131,8 @@ impl Runner for Fake {
         Ok(FakeLogits(rows))
     }
 
-    fn attach(&mut self, _: &NewAdapter) -> Result<usize, String> {
-        Err("this model takes no adapters".to_owned())
+    fn attach(&mut self, _: &NewAdapter) -> Result<usize, AttachError> {
+        Err(AttachError::Refused("this model takes no adapters".to_owned()))
     }
 
     fn detach(&mut self, _: usize) {}

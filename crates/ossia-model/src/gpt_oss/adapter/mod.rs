@@ -62,6 +62,18 @@ pub enum Error {
         /// The plan's.
         foreseen: usize,
     },
+    /// Memory was planned for less.
+    #[error(
+        "an adapter of {bytes} bytes was attached beside others of {held}, where the memory plan has room for {foreseen} in all"
+    )]
+    Room {
+        /// The adapter's.
+        bytes: u64,
+        /// Those of the adapters that are attached.
+        held: u64,
+        /// The plan's.
+        foreseen: u64,
+    },
     /// Its sizes are not the model's.
     #[error("the adapter was made for a model of another shape")]
     OtherModel,

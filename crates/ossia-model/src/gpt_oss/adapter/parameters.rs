@@ -97,6 +97,11 @@ impl AdapterParameters {
         self.tensors.last().map_or(0, |t| t.range.end)
     }
 
+    /// Bytes of the numbers.
+    pub fn bytes(&self) -> u64 {
+        4 * self.len() as u64
+    }
+
     /// Whether there are none, which no adapter is.
     pub fn is_empty(&self) -> bool {
         self.len() == 0

@@ -145,9 +145,34 @@ fn config_json(adapter: &AdapterConfig, base: &str) -> Value {
 /// Reads the folder `folder` for a model of the shape `config`. Attention matrices that the folder leaves out are
 /// adapted by zero.
 pub fn load(folder: &Path, config: &Config) -> Result<(AdapterParameters, Vec<f32>)> {
+    check_folder(folder)?;
     let settings = read_json(&folder.join(CONFIG), limits::CONFIG_BYTES)?;
     let tensors = safetensors::open(&folder.join(MODEL))?;
     from_parts(folder, settings, tensors, config)
+}
+
+/// Fails where `folder` is none of an adapter, and says what to do.
+pub fn check_folder(folder: &Path) -> Result<()> {
+    let has = |folder: &Path| [CONFIG, MODEL].iter().all(|name| folder.join(name).is_file());
+    if has(folder) {
+        return Ok(());
+    }
+    let wanted = format!("an adapter's folder, as ossia finetune and PEFT leave them, with {CONFIG} and {MODEL}");
+    let found = match folder {
+        _ if !folder.exists() => "nothing; is the path right?".to_owned(),
+        _ if folder.is_file() => "a file; name the folder that it is in".to_owned(),
+        _ if has(&folder.join("adapter")) => {
+            format!("the folder of a run; name {}", folder.join("adapter").display())
+        }
+        _ if folder.join("checkpoints").is_dir() => {
+            "the folder of a run that is not at its end; run it to its end, or name one of its checkpoints".to_owned()
+        }
+        _ if folder.join("config.json").is_file() => "a whole model; name it with -m instead".to_owned(),
+        _ if folder.join(CONFIG).is_file() => format!("one without {MODEL}; get both files from where it was made"),
+        _ if folder.join(MODEL).is_file() => format!("one without {CONFIG}; get both files from where it was made"),
+        _ => "a folder without them".to_owned(),
+    };
+    Err(Error::file(folder, wanted, found))
 }
 
 /// The same for what the folder's files hold.
@@ -163,6 +188,8 @@ fn from_parts(
 
 /// What a configuration says.
 struct Settings {
+    /// The model that was adapted, as a sentence's end.
+    base: String,
     rank: usize,
     alpha: f32,
     targets: HashSet<String>,
@@ -199,7 +226,9 @@ impl Settings {
                 Some(_) => return Err(wrong(file, &map, key)),
             }
         }
-        Ok(Self { rank, alpha, targets })
+        let base = map.get("base_model_name_or_path").and_then(Value::as_str).filter(|name| !name.is_empty());
+        let base = base.map_or("another model".to_owned(), |name| format!("{name:?}"));
+        Ok(Self { base: format!("the adapter was made for {base}: use it with that model"), rank, alpha, targets })
     }
 }
 
@@ -264,7 +293,12 @@ impl Reader<'_> {
         // PEFT puts the model's own unembedding beside its adapter, unasked and unchanged.
         used.extend(self.tensors.iter().filter(|t| has("lm_head") && t.name == COPY).map(|t| t.name.as_str()));
         if let Some(first) = self.tensors.iter().find(|t| !used.contains(t.name.as_str())) {
-            return Err(Error::unexpected_tensor(first, self.tensors.len() - used.len() - 1));
+            let (count, base) = (self.tensors.len() - used.len(), &self.settings.base);
+            let found = format!(
+                "{} of shape {:?}, one of {count} that this model has no place for; {base}",
+                first.dtype, first.shape
+            );
+            return Err(Error::tensor(&self.file, &first.name, "only factors of this model's weights", found));
         }
         let shared = any_expert && self.config.num_experts > 1 && self.is_shared(&all, &read);
         let sharing = if shared { ExpertSharing::SharedOuter } else { ExpertSharing::Each };
@@ -288,14 +322,15 @@ impl Reader<'_> {
         let tensor = self.tensors.iter().find(|t| t.name == self.place(spec));
         let Some(tensor) = tensor.filter(|_| is_target) else {
             if is_target {
-                let source = self.file.display().to_string();
-                return Err(Error::missing_tensor(&source, &spec.name, format!("a factor of shape {:?}", spec.shape)));
+                let (wanted, base) = (format!("a factor of shape {:?}", spec.shape), &self.settings.base);
+                return Err(Error::tensor(&self.file, &spec.name, wanted, format!("no tensor of this name; {base}")));
             }
             return Ok(vec![0.0; spec.shape.iter().product()]);
         };
         used.insert(&tensor.name);
         if tensor.shape != spec.shape {
-            return Err(Error::wrong_shape(tensor, &spec.shape));
+            let found = format!("shape {:?}; {}", tensor.shape, self.settings.base);
+            return Err(Error::tensor(&tensor.file, &tensor.name, format!("shape {:?}", spec.shape), found));
         }
         floats(tensor)
     }

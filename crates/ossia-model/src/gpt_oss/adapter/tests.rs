@@ -95,6 +95,46 @@ impl Case {
     }
 }
 
+/// -0 + 0 is 0: where a gradient of zero was added it shows.
+#[test]
+fn a_batch_that_teaches_nothing_is_not_run_backward() {
+    let case = Case::new("tiny");
+    let (runtime, documents) = (case.runtime(2, 4), Case::documents());
+    let parameters = AdapterParameters::of(&case.config, &everything(ExpertSharing::Each));
+    let values = Floats::new(probe(&parameters, 3));
+    let mut model = case.packed(&runtime);
+    let slot = parameters.attach(&values, &mut model);
+    let run = |weights: &[f32], balancing: &Balancing, gradients: &mut Vec<f32>| {
+        let batch = case.batch(&documents, Some(slot), true);
+        let batch = Batch { targets: Wanted { weights, ..batch.targets }, ..batch };
+        model.backward(&runtime, &batch, balancing, &mut parameters.gradients(gradients)).unwrap()
+    };
+    let (zero, balanced) = (vec![0.0; case.rows.len()], Balancing { aux: 0.1, ..Balancing::default() });
+    let mut untouched = vec![-0.0f32; parameters.len()];
+    let nothing = run(&zero, &Balancing::default(), &mut untouched);
+    assert!(untouched.iter().all(|g| g.to_bits() == (-0.0f32).to_bits()));
+    // What it costs and how it was routed is told all the same, and gradients that were there already stay.
+    let mut learned = vec![0.0; parameters.len()];
+    let something = run(&case.weights, &Balancing::default(), &mut learned);
+    assert_eq!((&nothing.nll, nothing.loads.layers().len()), (&something.nll, case.config.num_layers));
+    assert_eq!(format!("{:?}", nothing.loads), format!("{:?}", something.loads));
+    let before = learned.clone();
+    run(&zero, &Balancing::default(), &mut learned);
+    assert!(learned.iter().zip(&before).all(|(a, b)| a.to_bits() == b.to_bits()));
+    // The router still learns where it is asked to.
+    let mut routed = vec![0.0; parameters.len()];
+    run(&zero, &balanced, &mut routed);
+    assert!(routed.iter().any(|&g| g != 0.0));
+    let empty = Batch {
+        rows: &[],
+        targets: Wanted { ids: &[], weights: &[], z: 0.0 },
+        ..case.batch(&documents, Some(slot), true)
+    };
+    let losses =
+        model.backward(&runtime, &empty, &Balancing::default(), &mut parameters.gradients(&mut untouched)).unwrap();
+    assert!(losses.nll.is_empty() && untouched[0].is_sign_negative());
+}
+
 fn everything(experts: ExpertSharing) -> AdapterConfig {
     let targets = Targets { attention: true, router: true, unembedding: true, experts: Some(experts) };
     AdapterConfig { rank: 4, alpha: 8.0, targets }
@@ -287,6 +327,7 @@ fn adapters_share_a_step_and_leave_the_base_alone() {
             context: 64,
             chunk: 128,
             adapter_rank: 9,
+            adapter_bytes: all.iter().map(AdapterParameters::bytes).sum(),
             threads: 2,
             ..Options::default()
         };
@@ -299,6 +340,8 @@ fn adapters_share_a_step_and_leave_the_base_alone() {
             .map(|parameters| model.attach(parameters, &Floats::new(probe(parameters, 4))).unwrap())
             .collect();
         assert_eq!(slots, [0, 1]);
+        let error = model.attach(&all[0], &Floats::new(probe(&all[0], 4))).unwrap_err().to_string();
+        assert!(error.contains("beside others of") && error.contains("room for"), "{error}");
         let mixed = [
             (prompt(0, 20), Some(1)),
             (prompt(0, 20), None),
@@ -327,14 +370,8 @@ fn both_phases_agree() {
     let case = Case::new("nano");
     let parameters = AdapterParameters::of(&case.config, &everything(ExpertSharing::SharedOuter));
     let values = Floats::new(probe(&parameters, 6));
-    let options = Options {
-        precision: Precision::F32,
-        context: 64,
-        logits_rows: 64,
-        threads: 2,
-        adapter_rank: 4,
-        ..Options::default()
-    };
+    let options = Options { precision: Precision::F32, context: 64, logits_rows: 64, threads: 2, ..Options::default() }
+        .with_adapter(&parameters);
     let mut model = Model::load(&case.checkpoint, options, None, &mut |_, _| {}).unwrap();
     let slot = model.attach(&parameters, &values).unwrap();
     let (runtime, document) = (case.runtime(2, 4), 0..LENGTHS[0]);

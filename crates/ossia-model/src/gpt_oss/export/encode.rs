@@ -3,9 +3,13 @@
 //! Where source and target have one format the bytes are copied, for MXFP4 with its nibbles in the target's order: a
 //! packed expert is never quantized again. All else goes through its exact f32 values.
 
+use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
+
 use half::{bf16, f16};
 use ossia_kernels::matrix::Kind;
 use ossia_kernels::mxfp4::{self, GROUP, NAN_SCALE};
+use ossia_kernels::pool::Pool;
 use ossia_kernels::quantize_mxfp4::{
     PACKED, pack_halves, pack_pairs, quantize_group, scale_byte, unpack_halves, unpack_pairs,
 };
@@ -14,15 +18,18 @@ use ossia_kernels::{DType, Matrix};
 use super::merge::Delta;
 use super::source::{Rows, not_finite};
 use crate::checkpoint::Result;
-use crate::gpt_oss::tensors::transpose;
 
-/// Bytes that are handed on at once.
-const CHUNK: usize = 1 << 20;
+/// Values that are handed on at once, about.
+const CHUNK: usize = 1 << 19;
+/// Groups of columns that are turned at once: their lines stay in the nearest cache.
+const GROUPS: usize = 4;
 
 /// What a tensor's bytes are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Coding {
     F32,
+    /// F32, each matrix [N, K] as [K, N].
+    F32Columns,
     Bf16,
     /// BF16, each matrix [N, K] as [K, N].
     Bf16Columns,
@@ -40,7 +47,7 @@ impl Coding {
     /// The type under which it is stored.
     pub fn dtype(self) -> DType {
         match self {
-            Coding::F32 => DType::F32,
+            Coding::F32 | Coding::F32Columns => DType::F32,
             Coding::Bf16 | Coding::Bf16Columns => DType::BF16,
             Coding::Q8 => DType::Q8_0,
             Coding::Blocks | Coding::Scales => DType::U8,
@@ -51,11 +58,16 @@ impl Coding {
     /// The format whose rounding it has; none where nothing is rounded, or where another tensor tells of it.
     pub fn rounds_to(self) -> Option<DType> {
         match self {
-            Coding::F32 | Coding::Scales => None,
+            Coding::F32 | Coding::F32Columns | Coding::Scales => None,
             Coding::Bf16 | Coding::Bf16Columns => Some(DType::BF16),
             Coding::Q8 => Some(DType::Q8_0),
             Coding::Blocks | Coding::Mxfp4 => Some(DType::Mxfp4),
         }
+    }
+
+    /// Whether a matrix is written column by column.
+    fn is_turned(self) -> bool {
+        matches!(self, Coding::F32Columns | Coding::Bf16Columns)
     }
 }
 
@@ -72,6 +84,14 @@ pub(super) struct Tally {
 }
 
 impl Tally {
+    fn add(&mut self, other: &Tally) {
+        self.values += other.values;
+        self.inexact += other.inexact;
+        self.worst = self.worst.max(other.worst);
+        self.error += other.error;
+        self.total += other.total;
+    }
+
     /// Compares; false where a kept value is not finite. `shared`: errors count against the group's largest value.
     fn compare(&mut self, values: &[f32], kept: &[f32], shared: bool) -> bool {
         self.values += values.len() as u64;
@@ -103,43 +123,93 @@ pub(super) fn vector(values: &[f32], coding: Coding, tally: &mut Tally) -> Optio
     tally.compare(values, &read, false).then(|| kept.iter().flat_map(|k| k.to_le_bytes()).collect())
 }
 
-/// A matrix, row by row, with what an adapter adds to it.
+/// A part of a matrix, and what is done with it.
+struct Cut<'a> {
+    rows: &'a Rows<'a>,
+    delta: Option<Delta<'a>>,
+    coding: Coding,
+    of_rows: Range<usize>,
+    of_groups: Range<usize>,
+}
+
+/// A matrix with what an adapter adds to it, in parts that `pool` shares out: runs of rows, or of columns where columns
+/// are what is written. The parts depend on the shape alone, and are handed on in order.
 pub(super) fn matrix(
+    pool: &Pool,
     rows: &Rows,
     delta: Option<Delta>,
     coding: Coding,
     tally: &mut Tally,
     sink: &mut Sink,
 ) -> Result<()> {
-    let (mut values, mut sums) = (vec![0.0; rows.groups() * GROUP], vec![0.0; rows.groups() * GROUP]);
-    let by_rows = if coding == Coding::Bf16Columns { Coding::Bf16 } else { coding };
-    let mut out = Vec::with_capacity(CHUNK + (CHUNK >> 4));
-    for row in 0..rows.rows() {
-        let (matrix, at, tensor) = rows.at(row);
-        let delta = delta.filter(|delta| !delta.is_zero(row));
-        if let Some(delta) = delta {
-            matrix.row_into(at, &mut values);
-            delta.add(row, &mut values, &mut sums);
+    let (all_rows, all_groups) = (0..rows.rows(), 0..rows.groups());
+    let is_turned = coding.is_turned();
+    let (count, grain) = match is_turned {
+        true => (rows.groups(), GROUPS),
+        false => (rows.rows(), (CHUNK / (rows.groups() * GROUP)).max(1)),
+    };
+    let part = |number: usize| {
+        let own = number * grain..((number + 1) * grain).min(count);
+        let (of_rows, of_groups) = if is_turned { (all_rows.clone(), own) } else { (own, all_groups.clone()) };
+        Cut { rows, delta, coding, of_rows, of_groups }
+    };
+    let (parts, at_once) = (count.div_ceil(grain), 2 * pool.threads());
+    for first in (0..parts).step_by(at_once) {
+        let made: Vec<_> =
+            (first..parts.min(first + at_once)).map(|_| Mutex::new(Ok((Vec::new(), Tally::default())))).collect();
+        pool.run(made.len(), &|number, _| {
+            *made[number].lock().unwrap_or_else(PoisonError::into_inner) = part(first + number).bytes();
+        });
+        for made in made {
+            let (bytes, counted) = made.into_inner().unwrap_or_else(PoisonError::into_inner)?;
+            tally.add(&counted);
+            sink(&bytes)?;
         }
-        let merged = values.as_chunks().0;
-        for group in 0..rows.groups() {
-            let is_finite = match delta {
-                Some(_) => put_values(by_rows, &merged[group], &mut out, tally),
-                None => put_group(by_rows, matrix, at, group, &mut out, tally),
-            };
-            if !is_finite {
-                return Err(not_finite(tensor, &format!("in row {at} of a matrix, columns {} on", group * GROUP)));
+    }
+    Ok(())
+}
+
+impl Cut<'_> {
+    /// The part's bytes, and what they have changed.
+    fn bytes(&self) -> Result<(Vec<u8>, Tally)> {
+        let (mut out, mut tally) = (Vec::new(), Tally::default());
+        if !self.coding.is_turned() {
+            for row in self.of_rows.clone() {
+                self.of_groups.clone().try_for_each(|group| self.put(row, group, &mut out, &mut tally))?;
+            }
+            return Ok((out, tally));
+        }
+        let (size, height) = (self.coding.dtype().block().1, self.of_rows.len());
+        let mut turned = vec![0; self.of_groups.len() * GROUP * height * size];
+        for row in self.of_rows.clone() {
+            for (which, group) in self.of_groups.clone().enumerate() {
+                out.clear();
+                self.put(row, group, &mut out, &mut tally)?;
+                for (col, value) in out.chunks_exact(size).enumerate() {
+                    let to = ((which * GROUP + col) * height + row) * size;
+                    turned[to..to + size].copy_from_slice(value);
+                }
             }
         }
-        if out.len() >= CHUNK && by_rows == coding {
-            sink(&out)?;
-            out.clear();
+        Ok((turned, tally))
+    }
+
+    /// Appends a group's bytes.
+    fn put(&self, row: usize, group: usize, out: &mut Vec<u8>, tally: &mut Tally) -> Result<()> {
+        let (matrix, at, tensor) = self.rows.at(row);
+        let is_finite = match self.delta.filter(|delta| !delta.is_zero(row)) {
+            Some(delta) => {
+                let mut values = matrix.group(at, group);
+                delta.add(row, group, &mut values);
+                put_values(self.coding, &values, out, tally)
+            }
+            None => put_group(self.coding, matrix, at, group, out, tally),
+        };
+        if is_finite {
+            return Ok(());
         }
+        Err(not_finite(tensor, &format!("in row {at} of a matrix, columns {} on", group * GROUP)))
     }
-    if by_rows != coding {
-        out = transpose(&out, rows.rows(), rows.groups() * GROUP, 2);
-    }
-    sink(&out)
 }
 
 /// Appends a group's bytes; false where it holds a number that is not finite, before or after.
@@ -157,7 +227,7 @@ fn put_values(coding: Coding, values: &[f32; GROUP], out: &mut Vec<u8>, tally: &
         return false;
     }
     match coding {
-        Coding::F32 => out.extend(values.map(f32::to_le_bytes).as_flattened()),
+        Coding::F32 | Coding::F32Columns => out.extend(values.map(f32::to_le_bytes).as_flattened()),
         Coding::Bf16 | Coding::Bf16Columns => {
             let kept = values.map(bf16::from_f32);
             out.extend(kept.map(bf16::to_le_bytes).as_flattened());

@@ -84,9 +84,15 @@ fn config_json(from: &Checkpoint, config: &Config, format: Format) -> Value {
         let carried = CARRIED.into_iter().filter_map(|key| Some((key, value.get(key)?)));
         carried.for_each(|(key, value)| json[key] = value.clone());
     }
-    if let (Format::Bf16, Some(entries)) = (format, json.as_object_mut()) {
+    let floats = match format {
+        Format::Bf16 => Some("bfloat16"),
+        Format::F32 => Some("float32"),
+        Format::Mxfp4 | Format::Gguf(_) => None,
+    };
+    if let (Some(floats), Some(entries)) = (floats, json.as_object_mut()) {
         entries.remove("quantization_config");
-        entries.insert("torch_dtype".into(), "bfloat16".into());
+        // What readers turn every tensor into, whatever the file has it in.
+        entries.insert("torch_dtype".into(), floats.into());
     }
     json.sort_all_objects();
     json

@@ -1,5 +1,7 @@
 //! An adapter's products, added to the model's matrices row by row while they are written.
 
+use ossia_kernels::mxfp4::GROUP;
+
 use super::items::{Item, Which};
 use crate::checkpoint::Layout;
 use crate::gpt_oss::adapter::AdapterParameters;
@@ -52,6 +54,13 @@ impl<'a> Merge<'a> {
     }
 }
 
+impl Merge<'_> {
+    /// Whether something is added to a matrix of `item`.
+    pub(super) fn changes(&self, item: Item, experts: usize) -> bool {
+        (0..experts).any(|expert| self.delta(item, expert).is_some_and(|delta| delta.b.iter().any(|&b| b != 0.0)))
+    }
+}
+
 fn in_layer(layer: usize, stem: &str) -> String {
     format!("model.layers.{layer}.{stem}")
 }
@@ -77,13 +86,14 @@ impl Delta<'_> {
         self.factors(row).iter().all(|&b| b == 0.0)
     }
 
-    /// Adds the product's row to `values`; `sums` is room for as many numbers.
-    pub fn add(&self, row: usize, values: &mut [f32], sums: &mut [f32]) {
-        sums.fill(0.0);
-        for (&b, a) in self.factors(row).iter().zip(self.a.chunks_exact(values.len())) {
-            let factor = self.scale * b;
+    /// Adds the product's numbers to those of a group of columns.
+    pub fn add(&self, row: usize, group: usize, values: &mut [f32; GROUP]) {
+        let factors = self.factors(row);
+        let (mut sums, cols) = ([0.0; GROUP], self.a.len() / self.rank);
+        for (&b, a) in factors.iter().zip(self.a.chunks_exact(cols)) {
+            let (factor, a) = (self.scale * b, &a[group * GROUP..][..GROUP]);
             sums.iter_mut().zip(a).for_each(|(sum, a)| *sum += factor * a);
         }
-        values.iter_mut().zip(sums).for_each(|(value, sum)| *value += *sum);
+        values.iter_mut().zip(sums).for_each(|(value, sum)| *value += sum);
     }
 }

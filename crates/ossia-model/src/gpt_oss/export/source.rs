@@ -171,6 +171,18 @@ impl<'a> Source<'a> {
         Ok(Stored { places: vec![place], cols, half: None })
     }
 
+    /// Whether BF16 holds every number of `item`; of matrices it is their type that says so.
+    pub fn is_bf16(&self, item: Item) -> Result<bool> {
+        let is_held = |stored: &Stored| {
+            stored.places.iter().all(|place| matches!(place.tensor.dtype, DType::BF16 | DType::Mxfp4 | DType::U8))
+        };
+        Ok(match item {
+            Item::Experts(layer, which) => self.experts(layer, which)?.iter().all(is_held),
+            Item::Embedding | Item::Unembedding | Item::Weight(..) => is_held(&self.matrix(item)?),
+            _ => self.vector(item)?.iter().all(|&v| half::bf16::from_f32(v).to_f32() == v),
+        })
+    }
+
     /// A norm, a bias, sinks, or the biases [E, N] of all experts.
     pub fn vector(&self, item: Item) -> Result<Vec<f32>> {
         match item {

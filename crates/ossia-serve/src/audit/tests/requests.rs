@@ -37,6 +37,7 @@ async fn an_entry_when_nothing_of_the_request_is_left() {
     trail.answered(200);
     drop(trail);
     let usage = Usage { prompt_tokens: 10, cached_tokens: 4, completion_tokens: 3, reasoning_tokens: 2 };
+    copy.goes_through(Some("mine"));
     copy.spent(&usage, "stop");
     copy.spent(&usage, "gone");
     drop(copy);
@@ -46,11 +47,14 @@ async fn an_entry_when_nothing_of_the_request_is_left() {
     for (field, wanted) in [("prompt_tokens", 20), ("cached_tokens", 8), ("completion_tokens", 6), ("status", 200)] {
         assert_eq!(first[field], wanted, "{field}");
     }
-    for (field, wanted) in [("request", "req_1"), ("key", "key_1"), ("name", "Ada"), ("model", "nano")] {
+    for (field, wanted) in
+        [("request", "req_1"), ("key", "key_1"), ("name", "Ada"), ("model", "nano"), ("adapter", "mine")]
+    {
         assert_eq!(first[field], wanted, "{field}");
     }
     assert_eq!(first["ended"], serde_json::json!(["stop", "gone"]));
     assert!(second["status"].is_null() && second["model"].is_null(), "{second}");
+    assert!(second.get("adapter").is_none(), "{second}");
     let report = verify(&data.path().join("audit"));
     assert!(report.ok && report.anchored + 1 == report.last, "all is anchored at the end: {report:?}");
 }

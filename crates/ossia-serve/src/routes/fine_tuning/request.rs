@@ -388,7 +388,7 @@ fn check_suffix(suffix: Option<&str>) -> Result<(), ApiError> {
 }
 
 /// Only graders that compute: a request must not be able to run a program, whatever the program that trains could do.
-fn check_grader(grader: &Value, place: &str, depth: usize) -> Result<(), ApiError> {
+pub(super) fn check_grader(grader: &Value, place: &str, depth: usize) -> Result<(), ApiError> {
     let kind = grader["type"].as_str().unwrap_or_default();
     if !GRADERS.contains(&kind) || depth >= MOST_GRADERS_DEEP {
         let problem = format!("{place}.type: wanted one of {}, found {kind:?}", GRADERS.join(", "));
@@ -407,7 +407,7 @@ fn check_grader(grader: &Value, place: &str, depth: usize) -> Result<(), ApiErro
 }
 
 /// TOML has no null; a field that is null says as little as one that is not there.
-fn without_nulls(value: Value) -> Value {
+pub(super) fn without_nulls(value: Value) -> Value {
     match value {
         Value::Object(fields) => {
             let kept = fields.into_iter().filter(|(_, value)| !value.is_null());

@@ -49,10 +49,22 @@ pub fn harmony() -> Harmony {
 
 /// An engine over the model in this folder, with so many positions.
 pub fn engine(folder: &Path, context: usize, options: EngineOptions) -> Engine {
+    engine_with(folder, context, options, 1 << 26)
+}
+
+/// The same with so many bytes for adapters.
+pub fn engine_with(folder: &Path, context: usize, options: EngineOptions, adapter_bytes: u64) -> Engine {
     let checkpoint = Checkpoint::open(folder).unwrap();
-    let rows = 32;
-    let size =
-        Options { context, sequences: rows, logits_rows: rows, threads: 2, adapter_rank: 16, ..Options::default() };
+    let (rows, adapter_rank) = (32, 16);
+    let size = Options {
+        context,
+        sequences: rows,
+        logits_rows: rows,
+        threads: 2,
+        adapter_rank,
+        adapter_bytes,
+        ..Options::default()
+    };
     let model = Model::load(&checkpoint, size, None, &mut |_, _| {}).unwrap();
     Engine::start(model, options)
 }
@@ -113,7 +125,8 @@ impl TestServer {
                 num_bytes: 3_000_000,
                 quantization: "MXFP4".into(),
             },
-            adapters,
+            adapters: Arc::new(adapters),
+            grading: Some(Arc::new(scripted::Equal)),
             fingerprint: "fp_test".into(),
             memory: ReasoningMemory::new(MemoryLimits::default()),
             keeping: Keeping::open(folder.path(), None).await.unwrap(),

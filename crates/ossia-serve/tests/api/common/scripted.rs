@@ -1,13 +1,16 @@
 //! A model without weights that says what it is told to, token by token: one script for each generation, in order. What
-//! it is asked to compute is counted, so that a test sees which tokens came from the prefix cache.
+//! it is asked to compute is counted, so that a test sees which tokens came from the prefix cache. And one who grades
+//! without the program that trains.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
-use ossia_engine::{NewAdapter, Rows, Runner, Shape, StepError};
+use ossia_engine::{AttachError, NewAdapter, Rows, Runner, Shape, StepError};
 use ossia_model::gpt_oss::config::LayerKind;
 use ossia_model::kv_cache::PageCounts;
 use ossia_model::{Logits, Paged};
+use ossia_serve::grading::{Graded, GraderFault, Grading};
+use serde_json::Value;
 
 /// What is still to be said.
 #[derive(Clone, Default)]
@@ -69,11 +72,31 @@ impl Runner for Scripted {
         Ok(if is_last { self.next() } else { Row(Vec::new()) })
     }
 
-    fn attach(&mut self, _: &NewAdapter) -> Result<usize, String> {
-        Err("this model takes no adapters".to_owned())
+    fn attach(&mut self, _: &NewAdapter) -> Result<usize, AttachError> {
+        Err(AttachError::Refused("this model takes no adapters".to_owned()))
     }
 
     fn detach(&mut self, _: usize) {}
 
     fn copy_page(&mut self, _: LayerKind, _: u32, _: u32) {}
+}
+
+/// Knows one grader: an answer is worth 1 where it is the item's `answer`.
+pub struct Equal;
+
+impl Grading for Equal {
+    fn check(&self, grader: &Value, place: &str) -> Result<(), GraderFault> {
+        let field = format!("{place}.operation");
+        let fault = || GraderFault { problem: format!("{field}: wanted \"eq\""), field: field.clone() };
+        if grader["operation"] == "eq" { Ok(()) } else { Err(fault()) }
+    }
+
+    fn grade(&self, grader: &Value, item: &Value, answer: &str) -> Result<Graded, GraderFault> {
+        self.check(grader, "grader")?;
+        let Some(wanted) = item["answer"].as_str() else {
+            return Ok(Graded { missing: Some("the item has no item.answer".into()), ..Graded::default() });
+        };
+        let value = f64::from(u8::from(wanted == answer));
+        Ok(Graded { value, parts: vec![("equal".into(), value)], ..Graded::default() })
+    }
 }

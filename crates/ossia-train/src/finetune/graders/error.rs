@@ -44,6 +44,13 @@ pub enum Error {
 }
 
 impl Error {
+    /// The field that is to blame.
+    pub fn at(&self) -> &str {
+        match self {
+            Self::Field { at, .. } | Self::Formula { at, .. } | Self::Item { at, .. } | Self::Machine { at, .. } => at,
+        }
+    }
+
     pub(super) fn field(at: &str, wanted: impl Into<String>, found: impl ToString) -> Self {
         Self::Field { at: at.to_owned(), wanted: wanted.into(), found: found.to_string() }
     }

@@ -118,7 +118,12 @@ impl Grader {
     /// "reference": "{{item.answer}}"}`. Fails where something is wrong with it, naming the field, and where a command
     /// cannot be run on this machine.
     pub fn from_json(description: &Value) -> Result<Self> {
-        Self::read(description, "grader", 0)
+        Self::read_at(description, "grader")
+    }
+
+    /// The same for a description that stands at `place`, which errors name.
+    pub fn read_at(description: &Value, place: &str) -> Result<Self> {
+        Self::read(description, place, 0)
     }
 
     fn read(value: &Value, at: &str, depth: usize) -> Result<Self> {

@@ -22,6 +22,8 @@ use crate::source::{Source, isa};
 const TEXT: &str = include_str!("text.txt");
 /// Tokens of it that are read.
 const TOKENS: usize = 512;
+/// The largest difference of a logit, over the largest logit, with which a merged model answers as base and adapter do.
+const EXACT: f64 = 1e-3;
 /// Rows of logits of a step.
 const ROWS: usize = 64;
 
@@ -124,10 +126,15 @@ pub struct Comparison {
 }
 
 impl Comparison {
-    /// For people, two lines.
-    pub fn lines(&self) -> String {
+    /// For people, two lines, and what to do where more was lost than need be.
+    pub fn lines(&self, format: Format) -> String {
         let (tokens, merged, base) = (self.merged.tokens, self.merged.line(), self.base.line());
-        format!("against base + adapter on {tokens} tokens\n  the merged model: {merged}\n  the base alone: {base}")
+        let is_rounded = format != Format::F32 && self.merged.relative() > EXACT;
+        let advice =
+            if is_rounded { "\n  what is lost is the format's rounding: --format f32 keeps every number" } else { "" };
+        format!(
+            "against base + adapter on {tokens} tokens\n  the merged model: {merged}\n  the base alone: {base}{advice}"
+        )
     }
 
     /// For programs.
@@ -158,28 +165,18 @@ pub fn tokens(source: &Source, text: Option<&PathBuf>) -> Result<Vec<u32>, Failu
 /// Reads `tokens` with the source and its adapter, and with what was written to `out`.
 pub fn compare(source: &Source, adapter: &Adapter, out: &Path, tokens: &[u32]) -> Result<Comparison, Failure> {
     let merged = Checkpoint::open(out)?;
-    let options = |adapter_rank| -> Result<Options, Failure> {
+    let options = || -> Result<Options, Failure> {
         let (context, isa) = (tokens.len(), isa()?);
         let dense = Some(Dense::Kept);
         let precision = Precision::F32;
         let (sequences, logits_rows) = (2, 2 * ROWS);
-        Ok(Options {
-            precision,
-            dense,
-            isa,
-            context,
-            sequences,
-            chunk: 2 * ROWS,
-            logits_rows,
-            adapter_rank,
-            ..Options::default()
-        })
+        Ok(Options { precision, dense, isa, context, sequences, chunk: 2 * ROWS, logits_rows, ..Options::default() })
     };
-    let rank = adapter.parameters.config().rank;
-    let mut want = Model::load(&source.checkpoint, options(rank)?, None, &mut |_, _| {})?;
+    let with_adapter = options()?.with_adapter(&adapter.parameters);
+    let mut want = Model::load(&source.checkpoint, with_adapter, None, &mut |_, _| {})?;
     let slot = want.attach(&adapter.parameters, &adapter.values);
     let slot = slot.map_err(|error| Failure::Message(error.to_string()))?;
-    let mut got = Model::load(&merged, options(0)?, None, &mut |_, _| {})?;
+    let mut got = Model::load(&merged, options()?, None, &mut |_, _| {})?;
     let mut held = [Held { adapter: Some(slot), ..Held::default() }, Held::default(), Held::default()];
     let mut comparison = Comparison::default();
     for tokens in tokens.chunks(ROWS) {
@@ -193,10 +190,11 @@ pub fn compare(source: &Source, adapter: &Adapter, out: &Path, tokens: &[u32]) -
     Ok(comparison)
 }
 
-/// The largest mean KL with which a merge is kept, where the user has not said: BF16 loses little beside a route that
-/// flips now and then, four bits lose what an adapter's small changes are made of.
+/// The largest mean KL with which a merge is kept, where the user has not said: F32 loses nothing, BF16 little beside a
+/// route that flips now and then, four bits what an adapter's small changes are made of.
 pub fn bound(format: Format) -> f64 {
     match format {
+        Format::F32 => 1e-6,
         Format::Bf16 => 1e-2,
         Format::Mxfp4 | Format::Gguf(_) => 0.1,
     }

@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use indicatif::{BinaryBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use ossia_model::Options;
 use ossia_model::checkpoint::Metadata;
-use ossia_model::gpt_oss::export::{Dense, Format, Merge, Rounding, Summary, export_merged};
+use ossia_model::gpt_oss::export::{Dense, Format, Merge, Rounding, Summary, Target, export_to};
 use ossia_text::byte_level_tokenizer_json;
 use serde_json::json;
 
@@ -40,7 +41,7 @@ pub struct ExportArgs {
     /// Text on which the merged model is compared with base and adapter [default: some of our own]
     #[arg(long, value_name = "FILE", requires = "adapter")]
     check: Option<PathBuf>,
-    /// Mean KL, in nats a token, above which a merged model is not kept [default: that of the base alone, at most 0.01 for bf16 and 0.1 otherwise]
+    /// Mean KL, in nats a token, above which a merged model is not kept [default: that of the base alone, at most 1e-6 for f32, 0.01 for bf16 and 0.1 otherwise]
     #[arg(long, value_name = "NATS", requires = "adapter")]
     max_kl: Option<f64>,
     /// Replace the model that is there
@@ -58,6 +59,8 @@ enum FormatArg {
     Mxfp4,
     /// A Hugging Face folder of BF16 alone, which others can train
     Bf16,
+    /// The same for readers that compute in F32: BF16 where it holds every number, F32 elsewhere. The format for a merge
+    F32,
     /// One file for llama.cpp, Ollama and LM Studio
     Gguf,
 }
@@ -99,8 +102,9 @@ pub fn run(args: ExportArgs) -> Result<(), Failure> {
     let bar = Bar::new(args.json);
     let progress = &mut |done, total| bar.show(done, total);
     let merge = adapter.as_ref().map(|a| Merge { parameters: &a.parameters, values: &a.values });
-    let (checkpoint, tokenizer) = (&source.checkpoint, tokenizer.as_deref());
-    let summary = export_merged(checkpoint, &source.config, format, &args.out, tokenizer, merge, progress);
+    let (tokenizer_json, threads) = (tokenizer.as_deref(), Options::default().threads);
+    let target = Target { format, out: &args.out, tokenizer_json, merge, threads };
+    let summary = export_to(&source.checkpoint, &source.config, &target, progress);
     bar.0.finish_and_clear();
     let summary = summary?;
     let comparison = match (&adapter, &tokens) {
@@ -119,7 +123,7 @@ pub fn run(args: ExportArgs) -> Result<(), Failure> {
         return output::line(object);
     }
     report(&args.out, &source, &summary, comparison.is_some());
-    comparison.iter().for_each(|comparison| eprintln!("{}", comparison.lines()));
+    comparison.iter().for_each(|comparison| eprintln!("{}", comparison.lines(format)));
     Ok(())
 }
 
@@ -142,7 +146,7 @@ fn checked(
     merging::discard(out)?;
     Err(Failure::Message(format!(
         "{}: nothing was kept: the merged model's mean KL against base + adapter is {kl:.3e} nats, above {bound:.3e} (the base \
-         alone: {base:.3e}); keep the adapter apart, merge into bf16, or raise --max-kl",
+         alone: {base:.3e}); keep the adapter apart, merge into f32, which rounds nothing, or bf16, or raise --max-kl",
         out.display()
     )))
 }
@@ -156,10 +160,11 @@ fn format(args: &ExportArgs) -> Result<Format, Failure> {
     match args.format {
         FormatArg::Gguf => Ok(Format::Gguf(dense)),
         _ if args.dense.is_some() => {
-            Err(Failure::Usage("--dense goes with --format gguf; a folder's dense weights are BF16".into()))
+            Err(Failure::Usage("--dense goes with --format gguf; a folder's dense weights are BF16, or with --format f32 what loses nothing".into()))
         }
         FormatArg::Mxfp4 => Ok(Format::Mxfp4),
         FormatArg::Bf16 => Ok(Format::Bf16),
+        FormatArg::F32 => Ok(Format::F32),
     }
 }
 

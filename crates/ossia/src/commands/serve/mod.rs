@@ -1,12 +1,14 @@
 //! `ossia serve`: OpenAI's API and a chat page. Only this machine reaches it unless the command line says otherwise, and
 //! every request needs a key; the first start makes one.
 
+mod grading;
 mod greeting;
 mod learning;
 mod model;
 
 use std::net::{IpAddr, TcpListener};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ossia_engine::EngineOptions;
@@ -115,9 +117,8 @@ pub fn run(args: ServeArgs) -> Result<(), Failure> {
     start_log(args.log);
     let longest_wait = Duration::from_secs(args.longest_wait.into());
     let engine = EngineOptions { longest_wait, ..EngineOptions::default() };
-    let rank = learning::largest_rank(&args.adapter)?;
-    let loaded =
-        model::load(&args.model, usize::from(args.parallel), args.kv_tokens, engine, args.alias.clone(), rank)?;
+    let aliases = args.alias.clone();
+    let loaded = model::load(&args.model, usize::from(args.parallel), args.kv_tokens, engine, aliases, &args.adapter)?;
     let greeting = greeting::Greeting {
         at,
         is_tls: tls.is_some(),
@@ -128,6 +129,7 @@ pub fn run(args: ServeArgs) -> Result<(), Failure> {
     };
     let options = ServerOptions {
         training: Some(learning::training(&args.model, args.train_threads, &data)?),
+        grading: Some(Arc::new(grading::Graders)),
         config: loaded.config,
         adapters: args.adapter,
         data,

@@ -1,5 +1,7 @@
 //! The model of a server: the largest context that fits, room for several answers at once, and its names.
 
+use std::path::PathBuf;
+
 use ossia_engine::{Engine, EngineOptions};
 use ossia_model::gpt_oss::config::Config;
 use ossia_model::{Model, Options, Plan};
@@ -8,6 +10,7 @@ use ossia_serve::models::{ServedModel, usual_aliases};
 use ossia_text::Harmony;
 use sha2::{Digest, Sha256};
 
+use super::learning::{self, Room};
 use crate::carried;
 use crate::error::Failure;
 use crate::source::{ModelArgs, Need, Source, plan_line};
@@ -41,13 +44,14 @@ pub fn load(
     kv_tokens: Option<u32>,
     engine: EngineOptions,
     aliases: Vec<String>,
-    adapter_rank: usize,
+    adapters: &[(String, PathBuf)],
 ) -> Result<Loaded, Failure> {
     let source = args.open()?;
     let harmony = Harmony::new(source.tokenizer()?)?;
     let temperature = source.temperature()?;
     let device = args.device.open()?;
-    let options = Options { adapter_rank, device, ..options(args, &source, parallel, kv_tokens)? };
+    let room = learning::room(adapters, &source.config, source.available)?;
+    let options = Options { device, ..options(args, &source, parallel, kv_tokens, room)? };
     let plan = Plan::new(&source.checkpoint, &source.config, &options);
     eprintln!("{}", plan_line(&plan, source.available));
     let (context, precision) = (options.context, args.precision.name());
@@ -70,13 +74,20 @@ pub fn load(
 }
 
 /// The context that the user asks for, or the largest that fits: halved from the model's own until it does.
-fn options(args: &ModelArgs, source: &Source, parallel: usize, kv_tokens: Option<u32>) -> Result<Options, Failure> {
+fn options(
+    args: &ModelArgs,
+    source: &Source,
+    parallel: usize,
+    kv_tokens: Option<u32>,
+    adapters: Room,
+) -> Result<Options, Failure> {
     let with = |context: usize| -> Result<Options, Failure> {
         let need = Need { context, logits_rows: parallel, sequences: parallel, quiet: true };
         let options = args.options(source, need)?;
         let share = options.context + (parallel - 1) * options.context.min(SHARE);
         let asked = kv_tokens.map_or(share, |tokens| tokens as usize);
-        let options = Options { kv_tokens: Some(asked), ..options };
+        let Room { rank: adapter_rank, bytes: adapter_bytes } = adapters;
+        let options = Options { kv_tokens: Some(asked), adapter_rank, adapter_bytes, ..options };
         let is_small = Plan::new(&source.checkpoint, &source.config, &options).weights() < ONE_THREAD;
         let threads = if is_small && args.threads.is_none() { 1 } else { options.threads };
         Ok(Options { threads, ..options })

@@ -80,6 +80,36 @@ fn experts_lie_as_peft_has_them() {
     std::fs::remove_dir_all(dir).unwrap();
 }
 
+#[test]
+fn what_is_no_adapter_says_what_to_do() {
+    let dir = folder("wrong");
+    let fails = |place: &Path, parts: &[&str]| {
+        let line = load(place, &model()).unwrap_err().to_string();
+        assert!(!line.contains('\n') && parts.iter().all(|part| line.contains(part)), "{line}");
+    };
+    fails(&dir, &["wrong", "adapter_config.json and adapter_model.safetensors", "found nothing", "is the path right?"]);
+    let parameters = AdapterParameters::of(&model(), &adapter(None, false));
+    save(&dir.join("adapter"), &parameters, &values(&parameters), "a/base").unwrap();
+    fails(&dir, &["the folder of a run; name", "adapter"]);
+    fails(&dir.join("adapter").join(CONFIG), &["a file; name the folder"]);
+    let wider = Config { hidden_size: 64, ..model() };
+    let line = load(&dir.join("adapter"), &wider).unwrap_err().to_string();
+    assert!(line.contains("made for \"a/base\": use it with that model"), "{line}");
+    let fewer = Config { num_layers: 1, ..model() };
+    let line = load(&dir.join("adapter"), &fewer).unwrap_err().to_string();
+    assert!(line.contains("no place for; the adapter was made for \"a/base\""), "{line}");
+    for (name, part) in [("config.json", "a whole model; name it with -m"), (CONFIG, "one without adapter_model")] {
+        let other = dir.join(name.replace('.', "-"));
+        std::fs::create_dir_all(&other).unwrap();
+        fails(&other, &["a folder without them"]);
+        std::fs::write(other.join(name), "{}").unwrap();
+        fails(&other, &[part]);
+    }
+    std::fs::create_dir_all(dir.join("run/checkpoints")).unwrap();
+    fails(&dir.join("run"), &["not at its end", "one of its checkpoints"]);
+    std::fs::remove_dir_all(dir).unwrap();
+}
+
 /// A folder's two files in memory.
 fn files() -> (String, Vec<u8>) {
     let parameters = AdapterParameters::of(&model(), &adapter(Some(ExpertSharing::Each), true));
