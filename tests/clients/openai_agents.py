@@ -1,4 +1,5 @@
-"""OpenAI's Agents SDK, over chat and over Responses: tool loop, streaming, structured answer, hand-over, session."""
+"""OpenAI's Agents SDK, over chat and over Responses: tool loop, streaming, structured answer, hand-over, session; two runs
+in one conversation of the server."""
 
 import asyncio
 from typing import Literal
@@ -7,7 +8,7 @@ from agents import Agent, ModelSettings, Runner, SQLiteSession, function_tool, s
 from agents.models.openai_chatcompletions import OpenAIChatCompletionsModel
 from agents.models.openai_responses import OpenAIResponsesModel
 from common import ASK, MODEL, RESULT, SUM, equal, goes_on, main
-from openai import AsyncOpenAI
+from openai import AsyncOpenAI, BadRequestError
 from openai.types.shared import Reasoning
 from pydantic import BaseModel
 
@@ -78,5 +79,26 @@ async def session(model):
     equal(roles, ["user", "assistant"] * 2)
 
 
+async def one_conversation(model):
+    """The SDK waits and asks again where another response is being made in the conversation."""
+    async with AsyncOpenAI() as client:
+        kept = await client.conversations.create()
+        schema = {"type": "array", "minItems": 100, "maxItems": 100, "items": {"type": "integer", "minimum": 0, "maximum": 9}}
+        text = {"format": {"type": "json_schema", "name": "n", "schema": schema}}
+        first = await client.responses.create(model=MODEL, input="Count.", conversation=kept.id, background=True, text=text,
+                                              reasoning={"effort": "none"})
+        try:
+            await client.responses.create(model=MODEL, input=SUM, conversation=kept.id)
+            raise AssertionError("two at once")
+        except BadRequestError as error:
+            equal(error.code, "conversation_locked")
+        result = await Runner.run(Agent(name="a", model=model), SUM, conversation_id=kept.id)
+        assert result.final_output, result
+        equal((await client.responses.retrieve(first.id)).status, "completed")
+        items = [item async for item in client.conversations.items.list(kept.id, order="asc")]
+        equal([item.content[0].text for item in items if getattr(item, "role", None) == "user"], ["Count.", SUM])
+
+
 main("openai-agents", [over(kind, check) for kind in (OpenAIChatCompletionsModel, OpenAIResponsesModel)
-                       for check in (tool_loop, streamed, structured, hand_over, session)])
+                       for check in (tool_loop, streamed, structured, hand_over, session)]
+     + [over(OpenAIResponsesModel, one_conversation)])
