@@ -167,7 +167,8 @@ fn packed_up(gpu: &Gpu, pool: &Pool, experts: &Experts) -> Result<Packed> {
     let tiles = first.rows().div_ceil(TILE / 2);
     packed(gpu, pool, experts, ("up codes", "up scales"), (tiles, first.cols()), &|expert, tile, row| {
         let unit = tile * (TILE / 2) + row % (TILE / 2);
-        (unit < expert.gate.rows()).then(|| (if row < TILE / 2 { &expert.gate } else { &expert.up }, unit))
+        let half = if row < TILE / 2 { &expert.gate } else { &expert.up };
+        (unit < half.rows()).then_some((half, unit))
     })
 }
 
@@ -180,13 +181,16 @@ fn packed_down(gpu: &Gpu, pool: &Pool, experts: &Experts) -> Result<Packed> {
     })
 }
 
+/// A matrix and one of its rows.
+type Row<'a> = (&'a Matrix, usize);
+
 fn packed(
     gpu: &Gpu,
     pool: &Pool,
     experts: &Experts,
     (codes, scales): (&'static str, &'static str),
     (tiles, cols): (usize, usize),
-    source: &(dyn for<'a> Fn(&'a Expert, usize, usize) -> Option<(&'a Matrix, usize)> + Sync),
+    source: &(impl for<'a> Fn(&'a Expert, usize, usize) -> Option<Row<'a>> + Sync),
 ) -> Result<Packed> {
     let key = experts.experts.as_ptr().cast();
     let mut made_scales = None;
