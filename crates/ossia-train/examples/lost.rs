@@ -7,6 +7,8 @@
 
 #[path = "shared/chat.rs"]
 mod chat;
+#[path = "shared/rng.rs"]
+mod rng;
 
 use std::error::Error;
 use std::fs::File;
@@ -14,6 +16,7 @@ use std::io::{BufWriter, Write};
 use std::path::Path;
 
 use ossia_train::generate;
+use rng::Rng;
 use serde_json::{Value, json};
 
 const NUM_TRAIN: usize = 2000;
@@ -40,26 +43,6 @@ const ASKS: &[&str] = &[
     "Room {r}: the {c} {t} of {n} is gone.",
 ];
 const HURRY: &[&str] = &[" It is urgent.", " Please look at once.", " It must be found today."];
-
-/// Splitmix64.
-struct Rng(u64);
-
-impl Rng {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, n: u64) -> u64 {
-        self.next() % n
-    }
-
-    fn pick<'a>(&mut self, list: &[&'a str]) -> &'a str {
-        list[self.below(list.len() as u64) as usize]
-    }
-}
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
