@@ -1,8 +1,8 @@
 //! Examples for `--method grpo` and `--method dpo` in docs/training.md.
 //!
 //! `cargo run --release -p ossia-train --example judged -- FOLDER` writes
-//! - `items.jsonl`: lists of two numbers to be sorted (nano was shown three to five, and makes three of two), with the
-//!   answers for a grader; `items-test.jsonl` has other lists, as conversations;
+//! - `items.jsonl`: lists of two numbers to be sorted (nano was shown three to five, and makes three of two) and, in turn,
+//!   of three to five, with the answers for a grader; `items-test.jsonl` has other lists of two, as conversations;
 //! - `pairs.jsonl`: a thought with a check is preferred to the same without one; `pairs-test.jsonl` has pairs about tasks
 //!   that are held out from all training.
 
@@ -17,7 +17,7 @@ use std::io::{BufWriter, Write};
 use std::path::Path;
 
 use ossia_text::harmony::Effort;
-use ossia_train::generate::{self, Family, Sample, Split};
+use ossia_train::generate::{self, Expected, Family, Sample, Split};
 use rng::Rng;
 use serde_json::{Value, json};
 
@@ -39,7 +39,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     let folder = std::env::args().nth(1).ok_or("wanted a folder to write to")?;
     let folder = Path::new(&folder);
     std::fs::create_dir_all(folder)?;
-    write(&folder.join("items.jsonl"), lists(1, false).map(|(asked, answer)| item(&asked, &answer)).take(NUM))?;
+    let items = lists(1, false).enumerate().flat_map(|(index, (asked, answer))| {
+        [Some(json!({"messages": [{"role": "user", "content": asked}], "answer": answer})), longer(index as u64)]
+    });
+    write(&folder.join("items.jsonl"), items.flatten().take(NUM))?;
     write(
         &folder.join("items-test.jsonl"),
         lists(2, true).map(|(asked, answer)| talk(&asked, &answer)).take(NUM_TEST),
@@ -76,9 +79,13 @@ fn lists(seed: u64, is_test: bool) -> impl Iterator<Item = (String, String)> {
     .flatten()
 }
 
-/// The question, and what a grader compares with.
-fn item(asked: &str, answer: &str) -> Value {
-    json!({"messages": [{"role": "user", "content": asked}], "answer": answer})
+/// A list of three to five numbers, and what a grader compares with.
+fn longer(index: u64) -> Option<Value> {
+    let sample = generate::sample_with_effort(Family::Sorting, Split::Train, Effort::Medium, 3, index);
+    let Expected::Final(answer) = &sample.expected else { return None };
+    let (mut line, _) = question(&sample)?;
+    line["answer"] = json!(answer);
+    Some(line)
 }
 
 fn talk(asked: &str, answer: &str) -> Value {
