@@ -10,8 +10,8 @@
 //!
 //! A step with many sequences takes several times as long as one with few. So while a client who holds few places waits
 //! for the beginning of an answer, those who hold many sit out a few steps: their owner, not their number, sets the pace.
-//! And as long as such a client comes and goes, steps have few prompt tokens of the others, since whoever comes waits for the
-//! step that is just running.
+//! And as long as such a client comes and goes, only half of those who belong to one that holds many decode in a step, since
+//! whoever comes waits for the step that is just running.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -29,8 +29,6 @@ const FEW: usize = 4;
 const MOST_SAT_OUT: usize = 8;
 /// Steps for which a client who holds few places is still thought of after his last.
 const THOUGHT_OF: usize = 64;
-/// Prompt tokens of a step, of clients who hold many places, while one who holds few is thought of.
-const CROWD_PROMPT: usize = 32;
 /// Clients without requests whose counters are remembered.
 const MOST_ABSENT: usize = 4096;
 
@@ -123,8 +121,9 @@ impl Scheduler {
         let most = sequences.iter().map(|s| places(s.client)).max().unwrap_or(0);
         let few = |s: &Runnable| places(s.client) * FEW <= most;
         self.thought_of = if sequences.iter().any(few) { THOUGHT_OF } else { self.thought_of.saturating_sub(1) };
-        let crowded = self.thought_of > 0;
-        sequences.iter_mut().for_each(|s| s.crowds = crowded && !few(s) && places(s.client) >= FEW);
+        if self.thought_of > 0 {
+            halve(&mut sequences, |s| s.decodes && !few(s) && places(s.client) >= FEW);
+        }
         // A long prompt is a long step whoever sits it out.
         let short = |s: &Runnable| few(s) && s.pending <= most_prompt;
         if self.credit > 0 && sequences.iter().any(|s| short(s) && s.made < BEGINNING) {
@@ -163,8 +162,6 @@ pub struct Runnable {
     pub pending: usize,
     /// True where the one pending token was generated just now.
     pub decodes: bool,
-    /// True where its client holds many places beside one who holds few: found out by [`Scheduler::taking_part`].
-    pub crowds: bool,
     /// True where every position wants logits.
     pub all_logits: bool,
     /// The step in which it last took part.
@@ -193,23 +190,26 @@ pub struct Share {
     pub logits: Logits,
 }
 
+/// Keeps of the crowd the half that has waited longest, and everybody else.
+fn halve(sequences: &mut Vec<Runnable>, crowds: impl Fn(&Runnable) -> bool) {
+    let mut crowd: Vec<_> = sequences.extract_if(.., |s| crowds(s)).collect();
+    crowd.sort_by_key(|s| (s.last_step, s.id));
+    crowd.truncate(crowd.len().div_ceil(2));
+    sequences.append(&mut crowd);
+}
+
 /// Fills a step. Something is computed whenever there is something to compute and room.
 pub fn plan(sequences: Vec<Runnable>, mut room: Room) -> Vec<Share> {
     let (mut decoding, mut prompts): (Vec<_>, Vec<_>) = sequences.into_iter().partition(|s| s.decodes);
     // Where not all can decode, those who waited longest do.
     decoding.sort_by_key(|s| (s.last_step, s.id));
-    prompts.sort_by_key(|s| (s.crowds, s.served, s.id));
-    let crowd = prompts.split_off(prompts.partition_point(|s| !s.crowds));
+    prompts.sort_by_key(|s| (s.served, s.id));
     let mut shares = Vec::new();
     add(&mut shares, &decoding, &mut room);
     if !shares.is_empty() {
         room.tokens = room.tokens.min(room.prompt_tokens);
     }
     add(&mut shares, &prompts, &mut room);
-    if !shares.is_empty() {
-        room.tokens = room.tokens.min(CROWD_PROMPT);
-    }
-    add(&mut shares, &crowd, &mut room);
     shares
 }
 

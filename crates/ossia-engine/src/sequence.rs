@@ -142,7 +142,7 @@ impl Sequence {
         let all_logits = self.scores.as_ref().is_some_and(|s| !s.told);
         let decodes = pending == 1 && self.made() > 0;
         let Self { id, client, last_step, .. } = *self;
-        Runnable { id, client, served, made: self.made(), pending, decodes, crowds: false, all_logits, last_step }
+        Runnable { id, client, served, made: self.made(), pending, decodes, all_logits, last_step }
     }
 
     /// Tells the sink. An error where the request must end.

@@ -80,17 +80,7 @@ fn absent_clients_are_forgotten() {
 }
 
 fn prompt(id: u64, served: u64, pending: usize) -> Runnable {
-    Runnable {
-        id,
-        client: id,
-        served,
-        made: 0,
-        pending,
-        decodes: false,
-        crowds: false,
-        all_logits: false,
-        last_step: 0,
-    }
+    Runnable { id, client: id, served, made: 0, pending, decodes: false, all_logits: false, last_step: 0 }
 }
 
 fn decoding(id: u64, last_step: u64) -> Runnable {
@@ -157,44 +147,37 @@ fn who_holds_much_sits_out_while_another_begins() {
     };
     let mut scheduler = with_running(&[8, 1, 1, 1]);
     let begun = steps(&mut scheduler, of(3, BEGINNING, decoding(9, 0)));
-    assert!(begun.iter().all(|&len| len == 11), "{begun:?}");
+    assert!(begun.iter().all(|&len| len == 7), "half of the crowd: {begun:?}");
     // By now others may sit out as many as there may be; then every other step is everybody's.
     let begins = steps(&mut scheduler, of(3, 0, prompt(9, 0, 70)));
     assert_eq!(begins[..MOST_SAT_OUT], [2; MOST_SAT_OUT], "who decodes and who begins, not the long prompt");
-    assert_eq!(begins[MOST_SAT_OUT..], [11, 2, 11, 2, 11, 2, 11, 2, 11, 2, 11, 2]);
+    assert_eq!(begins[MOST_SAT_OUT..], [7, 2, 7, 2, 7, 2, 7, 2, 7, 2, 7, 2]);
     for (running, new) in [(&[8, 1, 1, 1], prompt(9, 0, 129)), (&[8, 1, 3, 1], prompt(9, 0, 70))] {
         let mut scheduler = with_running(running);
         steps(&mut scheduler, of(3, BEGINNING, decoding(9, 0)));
         let all = steps(&mut scheduler, of(3, 0, new));
-        assert!(all.iter().all(|&len| len == 11), "a long prompt, or not few places: {all:?}");
+        assert!(all.iter().all(|&len| len == 7), "a long prompt, or not few places: {all:?}");
     }
 }
 
-/// While one who holds few places comes and goes, a step has few prompt tokens of those who hold many: whoever comes waits for
-/// the step that is just running.
+/// While one who holds few places comes and goes, half of those of one who holds many decode in a step, in turn.
 #[test]
-fn prompts_of_a_crowd_are_short_steps_while_others_come_and_go() {
+fn a_crowd_decodes_by_halves_while_others_come_and_go() {
     let of = |client: u64, runnable: Runnable| Runnable { client, ..runnable };
-    let crowd = || -> Vec<Runnable> {
-        let decode = |id| of(1, decoding(id, 0));
-        (0..6).map(decode).chain([of(1, prompt(6, 0, 100)), of(1, prompt(7, 0, 100))]).collect()
+    let mut scheduler = with_running(&[9, 1]);
+    let mut last = [0; 9];
+    let mut step = |now: u64, guest: bool| -> Vec<u64> {
+        let mut all: Vec<_> = (0..9).map(|id| of(1, decoding(id, last[id as usize]))).collect();
+        all.extend(guest.then(|| of(2, decoding(9, 0))));
+        let mut ids: Vec<_> = scheduler.taking_part(all, 128).iter().map(|s| s.id).collect();
+        ids.iter().filter(|&&id| id < 9).for_each(|&id| last[id as usize] = now);
+        ids.sort_unstable();
+        ids
     };
-    let prompts = |scheduler: &mut Scheduler, sequences: Vec<Runnable>| -> usize {
-        let shares = plan(scheduler.taking_part(sequences, 128), ROOM);
-        shares.iter().filter(|s| s.id == 6 || s.id == 7).map(|s| s.tokens).sum()
-    };
-    let mut scheduler = with_running(&[8, 1]);
-    assert_eq!(prompts(&mut scheduler, crowd()), 128, "nobody else has been there");
-    let mut both = crowd();
-    both.push(of(2, decoding(9, 0)));
-    assert_eq!(prompts(&mut scheduler, both), CROWD_PROMPT);
-    let after: Vec<usize> = (0..THOUGHT_OF).map(|_| prompts(&mut scheduler, crowd())).collect();
-    assert_eq!(after[..THOUGHT_OF - 1], [CROWD_PROMPT; THOUGHT_OF - 1], "he may come again");
-    assert_eq!(after[THOUGHT_OF - 1], 128);
-    // A prompt of one who holds few places comes first and counts as his.
-    let mut both = crowd();
-    both.push(of(2, prompt(9, 900, 60)));
-    scheduler.credit = 0;
-    let shares = plan(scheduler.taking_part(both, 128), ROOM);
-    assert_eq!(sizes(&shares)[6..], [(9, 60), (6, CROWD_PROMPT)]);
+    assert_eq!(step(1, false).len(), 9, "nobody else has been there");
+    assert_eq!(step(2, true), [0, 1, 2, 3, 4, 9]);
+    assert_eq!(step(3, true), [0, 5, 6, 7, 8, 9]);
+    let after: Vec<usize> = (0..THOUGHT_OF as u64).map(|i| step(4 + i, false).len()).collect();
+    assert_eq!(after[..THOUGHT_OF - 1], [5; THOUGHT_OF - 1], "he may come again");
+    assert_eq!(after[THOUGHT_OF - 1], 9);
 }

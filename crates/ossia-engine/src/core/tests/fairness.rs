@@ -85,13 +85,14 @@ fn an_answer_begins_beside_a_flood() {
         // The step that is just being made is everybody's.
         core.step();
         let crowded = sixth(&mut core, id);
-        assert!(crowded <= alone + 2 * 16, "request {id}: {crowded} tokens, alone {alone}");
+        assert!(crowded <= alone + 16, "request {id}: {crowded} tokens, alone {alone}");
         while core.running.values().any(|s| s.client == 1) {
             core.step();
         }
     }
     let (steps, told) = (core.stats().steps - steps, told() - before);
-    assert!(told > steps * 6, "{told} tokens of the flood in {steps} steps of 15 sequences");
+    // Half of fifteen in a step, and half of the steps sat out at most.
+    assert!(told > steps * 15 / 4, "{told} tokens of the flood in {steps} steps of 15 sequences");
     core.run_out();
     core.assert_whole();
 }
