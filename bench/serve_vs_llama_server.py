@@ -7,7 +7,8 @@
 A round is a fresh process of each on loopback, the file in the page cache: start, a warm-up of 64 tokens and four, then
 each shape: CLIENTSxPROMPT, all at the same moment, or CLIENTSxPROMPT@S, one every S seconds. A client streams one
 completion (/v1/completions) of `-n` tokens to a prompt of random token ids, new in every request and the same for both.
-With --keep, rounds are added to those in FILE; --show prints its summary and runs nothing.
+With --keep, rounds are added to those in FILE; --show prints its summary and runs nothing. Says DISTURBED where other
+programs ran: such a round means nothing.
 
 What each is given: the same threads, four answers at once of --ctx tokens each (Ossia --parallel 4 --kv-tokens,
 llama-server -np 4 -c), else its defaults: KV cache in f16, continuous batching, Ossia's steps of 512 tokens (128 of
@@ -72,6 +73,10 @@ class Server:
         with open(f"/proc/{self.process.pid}/status") as file:
             return next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmHWM"))
 
+    def cpu_s(self):
+        with open(f"/proc/{self.process.pid}/stat") as file:
+            return sum(int(x) for x in file.read().rsplit(")", 1)[1].split()[11:13]) / os.sysconf("SC_CLK_TCK")
+
     def stop(self):
         self.process.terminate()
         self.process.wait()
@@ -107,7 +112,8 @@ def ask(server, prompt, num):
 
 
 def warm_up(server):
-    """a prompt of 64 tokens: the 20 likeliest next tokens, which show whether both have the same model"""
+    """a prompt of 64 tokens: the 20 likeliest next tokens, which show whether both have the same model; random weights
+    of many layers make so much of rounding that few are the same"""
     prompt = [random.Random(i).randrange(VOCAB) for i in range(64)]
     body = {"prompt": prompt, "max_tokens": 4, "temperature": 0, "logprobs": 20, "ignore_eos": True, "logit_bias": ENDS}
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=1200)
@@ -139,6 +145,13 @@ def together(server, prompts, num, every):
     return answers
 
 
+def busy_s():
+    """processor time of the whole machine since it started"""
+    with open("/proc/stat") as file:
+        spent = [int(x) for x in file.readline().split()[1:9]]
+    return (sum(spent) - spent[3] - spent[4]) / os.sysconf("SC_CLK_TCK")
+
+
 def turn(a, name, shapes):
     """a round of one server: {shape: answers}"""
     with open(a.gguf, "rb") as file:                  # both start with the file in the page cache
@@ -155,7 +168,12 @@ def turn(a, name, shapes):
         server = Server(name, command, "/ready" if name == "ossia" else "/health")
         try:
             likeliest = warm_up(server)
+            start, busy, own = time.monotonic(), busy_s(), server.cpu_s() + time.process_time()
             done = {shape: together(server, prompts, a.num, every) for shape, (prompts, every) in shapes.items()}
+            own = server.cpu_s() + time.process_time() - own
+            others = (busy_s() - busy - own) / (time.monotonic() - start) / os.cpu_count()
+            if others > 0.05:
+                print(f"DISTURBED: other programs used {others:.0%} of the machine beside {name}", flush=True)
             return {"ready_s": server.ready_s, "peak_bytes": server.peak_bytes(), "likeliest": likeliest,
                     "shapes": done}
         finally:
