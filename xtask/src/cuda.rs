@@ -69,10 +69,10 @@ fn kernels(said: &str) -> Vec<String> {
     lines
 }
 
-/// Tests that run on a GPU: cargo's arguments.
+/// Tests that run on a GPU: cargo's arguments. The emulated driver knows one thread.
 const TESTS: &[&[&str]] = &[
-    &["test", "--locked", "-p", "ossia-kernels", "--lib", "cuda::"],
-    &["test", "--locked", "-p", "ossia-model", "--test", "cuda", "--", "--nocapture"],
+    &["test", "--locked", "-p", "ossia-kernels", "--lib", "cuda::", "--", "--test-threads", "1"],
+    &["test", "--locked", "-p", "ossia-model", "--test", "cuda", "--", "--nocapture", "--test-threads", "1"],
 ];
 
 /// Builds the emulated driver and runs the GPU's tests under it.

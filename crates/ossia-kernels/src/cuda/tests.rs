@@ -20,6 +20,7 @@ use crate::pool::Pool;
 use crate::testing::{Numbers, close, same_bits};
 use crate::{Matrix, Phase, Precision, Runtime, Sequence, Step, Tensor};
 
+/// A device for one set of weights: copies are found by address, and what is dropped leaves its own to the next.
 fn gpu() -> Option<Runtime> {
     let gpu = match Gpu::open(0, &NoCubins) {
         Ok(gpu) => gpu,
@@ -64,9 +65,9 @@ fn values(tensor: &Tensor) -> Vec<f32> {
 
 #[test]
 fn rms_norm_is_the_processors() {
-    let (Some(runtime), none, processor) = (gpu(), PageTable::default(), cpu()) else { return };
-    let mut numbers = Numbers(1);
+    let (none, processor, mut numbers) = (PageTable::default(), cpu(), Numbers(1));
     for (tokens, cols) in [(1, 32), (3, 288), (5, 1056)] {
+        let Some(runtime) = gpu() else { return };
         let (x, weight) = (numbers.vec(tokens * cols), numbers.vec(cols));
         let norm = Norm { weight, eps: 1e-5 };
         let of = |runtime| rms_norm::forward(&mut step(runtime, &none, tokens), &tensor(runtime, cols, &x), &norm);
@@ -89,9 +90,9 @@ fn what_is_not_finite_is_found() {
 /// Embeddings as bf16 has them, and the rows that want logits.
 #[test]
 fn embeddings_and_rows_are_found() {
-    let (Some(runtime), none) = (gpu(), PageTable::default()) else { return };
-    let mut numbers = Numbers(3);
+    let (none, mut numbers) = (PageTable::default(), Numbers(3));
     for kind in [Kind::BF16, Kind::F32, Kind::Q8] {
+        let Some(runtime) = gpu() else { return };
         let table = numbers.matrix(kind, 19, 64);
         let tokens = [18, 0, 7, 7];
         let mut step = step(&runtime, &none, tokens.len());
@@ -115,9 +116,9 @@ fn embeddings_and_rows_are_found() {
 /// Every tiling, ragged rows, half blocks; and a token has the same bits in each.
 #[test]
 fn linear_is_the_product_of_bf16() {
-    let (Some(runtime), none) = (gpu(), PageTable::default()) else { return };
-    let mut numbers = Numbers(4);
+    let (none, mut numbers) = (PageTable::default(), Numbers(4));
     for (kind, rows, cols) in [(Kind::BF16, 40, 96), (Kind::Q8, 16, 32), (Kind::F32, 201, 288)] {
+        let Some(runtime) = gpu() else { return };
         let parts = [rows / 2, rows - rows / 2]
             .map(|rows| Part { weight: numbers.matrix(kind, rows, cols), bias: Some(numbers.vec(rows)) });
         let x = numbers.vec(130 * cols);
@@ -157,9 +158,9 @@ fn products(parts: &[Part], x: &[f32]) -> Vec<f64> {
 
 #[test]
 fn the_router_chooses_as_the_processor_does() {
-    let (Some(runtime), none) = (gpu(), PageTable::default()) else { return };
-    let mut numbers = Numbers(5);
+    let (none, mut numbers) = (PageTable::default(), Numbers(5));
     for (count, k, cols) in [(4, 2, 64), (8, 8, 32), (32, 4, 288), (128, 4, 96)] {
+        let Some(runtime) = gpu() else { return };
         let weight = numbers.matrix(Kind::BF16, count, cols);
         let linear = Linear::new(vec![Part { weight, bias: Some(numbers.vec(count)) }]);
         let t = numbers.vec(9 * cols);
@@ -208,10 +209,10 @@ fn said(expert: &Expert, t: &[f32], limit: f64) -> Vec<f64> {
 /// Every tiling: one token, experts with many tokens and with none, half blocks; and a token has the same bits in each.
 #[test]
 fn experts_say_what_mxfp4_says() {
-    let (Some(runtime), none) = (gpu(), PageTable::default()) else { return };
-    let Device::Cuda(gpu) = &runtime.device else { unreachable!() };
-    let mut numbers = Numbers(6);
+    let (none, mut numbers) = (PageTable::default(), Numbers(6));
     for (kind, units, cols) in [(Kind::Mxfp4Pairs, 32, 64), (Kind::Mxfp4Halves, 96, 160)] {
+        let Some(runtime) = gpu() else { return };
+        let Device::Cuda(gpu) = &runtime.device else { unreachable!() };
         let experts = some_experts(&mut numbers, kind, (4, units, cols));
         let (t, x) = (numbers.vec(150 * cols), numbers.vec(150 * cols));
         let ids: Vec<u32> = (0..150).flat_map(|_| if numbers.below(3) == 0 { [1, 0] } else { [1, 3] }).collect();
@@ -256,7 +257,6 @@ const THETA: f64 = 10_000.0;
 /// Rotations, pages, windows and sinks beside the processor with f16 pages; split, whole, in chunks: the same bits.
 #[test]
 fn attention_is_the_processors() {
-    let Some(runtime) = gpu() else { return };
     let small = Heads { query: 4, kv: 2, dim: 16 };
     for (heads, window, lengths) in [
         (small, None, &[1, 70][..]),
@@ -264,11 +264,13 @@ fn attention_is_the_processors() {
         (Heads { query: 8, kv: 1, dim: 64 }, Some(128), &[200, 3]),
         (Heads { query: 16, kv: 2, dim: 32 }, None, &[600, 9]),
     ] {
+        let Some(runtime) = gpu() else { return };
         let mut numbers = Numbers(7);
         let rows: Vec<Vec<f32>> =
             lengths.iter().map(|n| numbers.vec(n * heads.row()).iter().map(|v| 2.0 * v).collect()).collect();
         let sinks = numbers.vec(heads.query);
-        let of = |runtime: &Runtime, chunk| attend(runtime, heads, window, &rows, &sinks, chunk);
+        let rope = Rope::new(THETA, 4.0, (1.0, 6.0), heads.dim);
+        let of = |runtime: &Runtime, chunk| attend(runtime, (heads, &rope, window), &rows, &sinks, chunk);
         let (want, whole) = (of(&cpu(), 1000), of(&runtime, 1000));
         for (got, want) in whole.iter().zip(&want) {
             let want: Vec<f64> = want.iter().map(|&v| f64::from(v)).collect();
@@ -285,14 +287,12 @@ fn attention_is_the_processors() {
 /// Attention of all sequences, fed side by side in chunks, over pages that are handed out backwards.
 fn attend(
     runtime: &Runtime,
-    heads: Heads,
-    window: Option<usize>,
+    (heads, rope, window): (Heads, &Rope, Option<usize>),
     sequences: &[Vec<f32>],
     sinks: &[f32],
     chunk: usize,
 ) -> Vec<Vec<f32>> {
     let (width, dim) = (heads.row(), heads.query * heads.dim);
-    let rope = Rope::new(THETA, 4.0, (1.0, 6.0), heads.dim);
     let lengths: Vec<usize> = sequences.iter().map(|s| s.len() / width).collect();
     let pages: usize = lengths.iter().map(|n| n.div_ceil(PAGE)).sum();
     let mut free = 0..pages as u32;
@@ -321,7 +321,7 @@ fn attend(
             gpu.begin(&step, &tokens, heads.query / heads.kv).unwrap();
         }
         let mut qkv = tensor(runtime, width, &rows);
-        rope::forward(&mut step, &mut qkv, &rope, heads, 0, window).unwrap();
+        rope::forward(&mut step, &mut qkv, rope, heads, 0, window).unwrap();
         let o = attention::forward(&mut step, &qkv, sinks, &Shape { heads, window, layer: 0 }).unwrap();
         let o = o.values().unwrap().into_owned();
         let mut rest = &o[..];
