@@ -3,15 +3,14 @@
 
 mod common;
 
-use common::{data, options};
+use common::{bits, data, options, prompt, run};
 use ossia_kernels::Precision;
 use ossia_kernels::cpu::isa::Isa;
 use ossia_model::checkpoint::Checkpoint;
 use ossia_model::gpt_oss::config::Config;
 use ossia_model::gpt_oss::synth;
 use ossia_model::gpt_oss::tensors::Dense;
-use ossia_model::kv_cache::Held;
-use ossia_model::{Logits, Model, Options, Work};
+use ossia_model::{Model, Options};
 
 /// Sequences of one batch at most.
 const BATCH: usize = 8;
@@ -20,37 +19,6 @@ fn checkpoints() -> Vec<(&'static str, Checkpoint, usize)> {
     let mini = synth::checkpoint(&Config::preset("mini", None).unwrap(), 3).unwrap();
     let open = |name| Checkpoint::open(&data(name)).unwrap();
     vec![("nano", open("nano"), 90), ("tiny gguf", open("tiny/model.gguf"), 90), ("mini", mini, 200)]
-}
-
-fn prompt(seed: usize, len: usize) -> Vec<u32> {
-    (0..len).map(|i| ((i * i * 31 + i * 7 + seed * 13) % 120) as u32).collect()
-}
-
-/// Logits of every position, the sequences fed side by side in chunks.
-fn run(model: &mut Model, sequences: &[Vec<u32>], chunk: usize) -> Vec<Vec<f32>> {
-    let mut helds: Vec<Held> = sequences.iter().map(|_| Held::default()).collect();
-    let mut all: Vec<Vec<f32>> = vec![Vec::new(); sequences.len()];
-    let longest = sequences.iter().map(Vec::len).max().unwrap();
-    for start in (0..longest).step_by(chunk) {
-        let mut members = Vec::new();
-        let mut work: Vec<Work> = Vec::new();
-        for (s, held) in helds.iter_mut().enumerate().filter(|(s, _)| start < sequences[*s].len()) {
-            let tokens = &sequences[s][start..(start + chunk).min(sequences[s].len())];
-            members.push((s, tokens.len()));
-            work.push(Work { held, tokens, logits: Logits::All });
-        }
-        let logits = model.step(&mut work).unwrap();
-        let mut rows = logits.host().chunks_exact(logits.cols());
-        for (s, n) in members {
-            rows.by_ref().take(n).for_each(|row| all[s].extend_from_slice(row));
-        }
-    }
-    helds.iter_mut().for_each(|held| model.release(held));
-    all
-}
-
-fn bits(rows: &[f32]) -> Vec<u32> {
-    rows.iter().map(|v| v.to_bits()).collect()
 }
 
 #[test]

@@ -7,14 +7,13 @@ mod common;
 
 use std::path::Path;
 
-use common::{data, options};
+use common::{bits, data, options, prompt, run};
 use ossia_kernels::Precision;
 use ossia_kernels::cuda::{Device, Gpu, NoCubins};
 use ossia_model::checkpoint::Checkpoint;
 use ossia_model::gpt_oss::config::Config;
 use ossia_model::gpt_oss::synth;
-use ossia_model::kv_cache::Held;
-use ossia_model::{Logits, Model, Options, Work};
+use ossia_model::{Model, Options};
 
 /// A device of its own for each model, or nothing where there is none.
 fn device() -> Option<Device> {
@@ -41,42 +40,12 @@ fn load(checkpoint: &Checkpoint, device: Device, context: usize) -> Model {
     Model::load(checkpoint, options, None, &mut |_, _| {}).unwrap()
 }
 
-fn prompt(seed: usize, len: usize) -> Vec<u32> {
-    (0..len).map(|i| ((i * i * 31 + i * 7 + seed * 13) % 120) as u32).collect()
-}
-
-/// Logits of every position, the sequences side by side in chunks.
-fn run(model: &mut Model, sequences: &[Vec<u32>], chunk: usize) -> Vec<Vec<f32>> {
-    let mut helds: Vec<Held> = sequences.iter().map(|_| Held::default()).collect();
-    let mut all: Vec<Vec<f32>> = vec![Vec::new(); sequences.len()];
-    let longest = sequences.iter().map(Vec::len).max().unwrap();
-    for start in (0..longest).step_by(chunk) {
-        let (mut members, mut work) = (Vec::new(), Vec::new());
-        for (s, held) in helds.iter_mut().enumerate().filter(|(s, _)| start < sequences[*s].len()) {
-            let tokens = &sequences[s][start..(start + chunk).min(sequences[s].len())];
-            members.push((s, tokens.len()));
-            work.push(Work { held, tokens, logits: Logits::All });
-        }
-        let logits = model.step(&mut work).unwrap();
-        let mut rows = logits.host().chunks_exact(logits.cols());
-        for (s, n) in members {
-            rows.by_ref().take(n).for_each(|row| all[s].extend_from_slice(row));
-        }
-    }
-    helds.iter_mut().for_each(|held| model.release(held));
-    all
-}
-
 /// Root mean square of the difference, as a share of the values'.
 fn rms(got: &[f32], want: &[f32]) -> f64 {
     let square = |v: f64| v * v;
     let difference: f64 = got.iter().zip(want).map(|(&a, &b)| square(f64::from(a) - f64::from(b))).sum();
     let all: f64 = want.iter().map(|&v| square(f64::from(v))).sum();
     (difference / all).sqrt()
-}
-
-fn bits(rows: &[f32]) -> Vec<u32> {
-    rows.iter().map(|v| v.to_bits()).collect()
 }
 
 /// Median over tokens of the difference to the processor's logits: one token that goes to another expert moves by a lot.

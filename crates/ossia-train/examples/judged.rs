@@ -12,8 +12,6 @@ mod chat;
 mod rng;
 
 use std::error::Error;
-use std::fs::File;
-use std::io::{BufWriter, Write};
 use std::path::Path;
 
 use ossia_text::harmony::Effort;
@@ -42,23 +40,14 @@ fn main() -> Result<(), Box<dyn Error>> {
     let items = lists(1, false).enumerate().flat_map(|(index, (asked, answer))| {
         [Some(json!({"messages": [{"role": "user", "content": asked}], "answer": answer})), longer(index as u64)]
     });
-    write(&folder.join("items.jsonl"), items.flatten().take(NUM))?;
-    write(
+    chat::write(&folder.join("items.jsonl"), items.flatten().take(NUM))?;
+    chat::write(
         &folder.join("items-test.jsonl"),
         lists(2, true).map(|(asked, answer)| talk(&asked, &answer)).take(NUM_TEST),
     )?;
     let pairs = |split, seed| (0..).filter_map(move |index| pair(split, seed, index));
-    write(&folder.join("pairs.jsonl"), pairs(Split::Train, 4).take(NUM))?;
-    write(&folder.join("pairs-test.jsonl"), pairs(Split::HeldOut, 5).take(NUM_TEST))
-}
-
-fn write(path: &Path, lines: impl Iterator<Item = Value>) -> Result<(), Box<dyn Error>> {
-    let mut out = BufWriter::new(File::create(path)?);
-    for line in lines {
-        writeln!(out, "{line}")?;
-    }
-    out.flush()?;
-    Ok(())
+    chat::write(&folder.join("pairs.jsonl"), pairs(Split::Train, 4).take(NUM))?;
+    chat::write(&folder.join("pairs-test.jsonl"), pairs(Split::HeldOut, 5).take(NUM_TEST))
 }
 
 /// Questions and answers about lists that are kept for the test, or about all others.

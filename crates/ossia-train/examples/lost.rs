@@ -11,8 +11,6 @@ mod chat;
 mod rng;
 
 use std::error::Error;
-use std::fs::File;
-use std::io::{BufWriter, Write};
 use std::path::Path;
 
 use ossia_train::generate;
@@ -52,17 +50,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let folder = Path::new(&folder);
     std::fs::create_dir_all(folder)?;
     let old = (0..num_old).map(|index| chat::conversation(&generate::training_sample(2, index)));
-    write(&folder.join("train.jsonl"), reports(1, false).take(num_new).chain(old))?;
-    write(&folder.join("test.jsonl"), reports(2, true).take(NUM_TEST))
-}
-
-fn write(path: &Path, lines: impl Iterator<Item = Value>) -> Result<(), Box<dyn Error>> {
-    let mut out = BufWriter::new(File::create(path)?);
-    for line in lines {
-        writeln!(out, "{line}")?;
-    }
-    out.flush()?;
-    Ok(())
+    chat::write(&folder.join("train.jsonl"), reports(1, false).take(num_new).chain(old))?;
+    chat::write(&folder.join("test.jsonl"), reports(2, true).take(NUM_TEST))
 }
 
 /// Conversations about reports that are kept for the test, or about all others.

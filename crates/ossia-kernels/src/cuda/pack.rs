@@ -13,6 +13,10 @@ use crate::{Error, Matrix, Result};
 
 /// Rows of a tile.
 pub(crate) const TILE: usize = 16;
+/// Tokens of a tile.
+pub(crate) const TOKENS: usize = 8;
+/// Chains of a sum, each a warp's where tokens are few (`common.cuh`).
+pub(crate) const PARTS: usize = 8;
 /// Columns that a lane's 16 bytes of bf16 come from.
 const STEP: usize = 16;
 /// Columns that a lane's 16 bytes of MXFP4 come from: four steps.

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use ossia_kernels::{DType, Precision};
 use ossia_model::checkpoint::{Checkpoint, RawTensor, safetensors};
-use ossia_model::{Model, Options};
+use ossia_model::kv_cache::Held;
+use ossia_model::{Logits, Model, Options, Work};
 
 pub fn data(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)
@@ -54,4 +55,37 @@ pub fn largest_error(got: &[f32], want: &[f32]) -> f64 {
     assert_eq!(got.len(), want.len());
     let largest = want.iter().fold(0.0f64, |m, &w| m.max(f64::from(w).abs()));
     got.iter().zip(want).fold(0.0f64, |m, (&g, &w)| m.max((f64::from(g) - f64::from(w)).abs())) / largest
+}
+
+/// Token ids below 120.
+pub fn prompt(seed: usize, len: usize) -> Vec<u32> {
+    (0..len).map(|i| ((i * i * 31 + i * 7 + seed * 13) % 120) as u32).collect()
+}
+
+/// Logits of every position, the sequences fed side by side in chunks.
+pub fn run(model: &mut Model, sequences: &[Vec<u32>], chunk: usize) -> Vec<Vec<f32>> {
+    let mut helds: Vec<Held> = sequences.iter().map(|_| Held::default()).collect();
+    let mut all: Vec<Vec<f32>> = vec![Vec::new(); sequences.len()];
+    let longest = sequences.iter().map(Vec::len).max().unwrap();
+    for start in (0..longest).step_by(chunk) {
+        let mut members = Vec::new();
+        let mut work: Vec<Work> = Vec::new();
+        for (s, held) in helds.iter_mut().enumerate().filter(|(s, _)| start < sequences[*s].len()) {
+            let tokens = &sequences[s][start..(start + chunk).min(sequences[s].len())];
+            members.push((s, tokens.len()));
+            work.push(Work { held, tokens, logits: Logits::All });
+        }
+        let logits = model.step(&mut work).unwrap();
+        let mut rows = logits.host().chunks_exact(logits.cols());
+        for (s, n) in members {
+            rows.by_ref().take(n).for_each(|row| all[s].extend_from_slice(row));
+        }
+    }
+    helds.iter_mut().for_each(|held| model.release(held));
+    all
+}
+
+/// What two runs must have in common.
+pub fn bits(rows: &[f32]) -> Vec<u32> {
+    rows.iter().map(|v| v.to_bits()).collect()
 }

@@ -1,5 +1,10 @@
 //! Generated conversations as lines of chat JSON, for the examples of docs/training.md.
 
+use std::error::Error;
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::Path;
+
 use ossia_text::Role;
 use ossia_text::harmony::{ANALYSIS, Content, Effort, Message};
 use ossia_train::generate::Sample;
@@ -63,4 +68,14 @@ fn developer(message: &Message, messages: &mut Vec<Value>, line: &mut Map<String
             .collect();
         line.insert("tools".to_owned(), Value::Array(tools));
     }
+}
+
+/// Writes one value a line.
+pub fn write(path: &Path, lines: impl Iterator<Item = Value>) -> Result<(), Box<dyn Error>> {
+    let mut out = BufWriter::new(File::create(path)?);
+    for line in lines {
+        writeln!(out, "{line}")?;
+    }
+    out.flush()?;
+    Ok(())
 }

@@ -70,7 +70,6 @@ fn call(gpu: &Gpu, step: &Step, qkv: &Tensor, sinks: &[f32], shape: &Shape) -> R
         pages.pages,
         pages.firsts,
         pages.width.into(),
-        qkv.rows().into(),
         shape.heads.query.into(),
         shape.heads.kv.into(),
         shape.window.unwrap_or(0).into(),

@@ -13,7 +13,7 @@ struct Call {
   const float *qkv, *sinks;
   const u16 *keys, *values;
   const u32 *positions, *sequences, *tables, *firsts;
-  int width, rows, heads, kv_heads, window;
+  int width, heads, kv_heads, window;
 };
 
 template <int D> struct Memory {
@@ -184,8 +184,8 @@ template <int D> __device__ inline void join(const Call& call, const float* stat
   out[column * D + threadIdx.x] = total / state.sum;
 }
 
-#define CALL const float *qkv, const float *sinks, const u16 *keys, const u16 *values, const u32 *positions, const u32 *sequences, const u32 *tables, const u32 *firsts, int width, int rows, int heads, int kv_heads, int window
-#define CALLED {qkv, sinks, keys, values, positions, sequences, tables, firsts, width, rows, heads, kv_heads, window}
+#define CALL const float *qkv, const float *sinks, const u16 *keys, const u16 *values, const u32 *positions, const u32 *sequences, const u32 *tables, const u32 *firsts, int width, int heads, int kv_heads, int window
+#define CALLED {qkv, sinks, keys, values, positions, sequences, tables, firsts, width, heads, kv_heads, window}
 #define ATTENTION(D)                                                                                                                     \
   extern "C" __global__ void __launch_bounds__(256) attention_all_##D(CALL, const u32* starts, float* out) {                              \
     Call call = CALLED;                                                                                                                  \

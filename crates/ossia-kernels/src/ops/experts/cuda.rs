@@ -3,17 +3,13 @@
 use std::sync::Arc;
 
 use super::{Expert, Experts};
-use crate::cuda::pack::{self, BLOCK, TILE};
+use crate::cuda::pack::{self, BLOCK, PARTS, TILE, TOKENS};
 use crate::cuda::{Argument, Gpu, Memory, Shape, Slice};
 use crate::matrix::Kind;
 use crate::ops::router::Routes;
 use crate::pool::Pool;
 use crate::{Error, Matrix, Result, Step, Tensor};
 
-/// Chains of a sum, each a warp's.
-const PARTS: usize = 8;
-/// Pairs of a tile.
-const PAIRS: usize = 8;
 /// Tiles of pairs of an item of the kernels for many.
 const MANY: usize = 8;
 
@@ -101,7 +97,7 @@ fn tiles_of_an_item(pairs: usize, experts: usize) -> usize {
 }
 
 fn most_items(pairs: usize, experts: usize, tiles: usize) -> usize {
-    (experts + pairs / (tiles * PAIRS)).min(pairs)
+    (experts + pairs / (tiles * TOKENS)).min(pairs)
 }
 
 fn items(gpu: &Gpu, chosen: &Slice, pairs: usize, experts: usize) -> Result<Items> {
@@ -112,7 +108,7 @@ fn items(gpu: &Gpu, chosen: &Slice, pairs: usize, experts: usize) -> Result<Item
         chosen.into(),
         pairs.into(),
         experts.into(),
-        (tiles * PAIRS).into(),
+        (tiles * TOKENS).into(),
         (&made.pairs).into(),
         (&made.items).into(),
         (&made.num_items).into(),
@@ -140,7 +136,7 @@ fn product(
         let shape = Shape {
             grid: (weights.tiles, items.most, 1),
             threads: PARTS * 32,
-            shared: PARTS * TILE * items.tiles * PAIRS * 4,
+            shared: PARTS * TILE * items.tiles * TOKENS * 4,
         };
         let input: [Argument; 3] = [x.into(), cols.into(), per_row.into()];
         arguments.extend(input.iter().chain(out));

@@ -7,6 +7,9 @@
 
 struct Item { u32 expert, first, count, unused; };
 
+#define WEIGHTS const uint4 *w, const u32 *scales, int tiles, int blocks
+#define WORK const Item *items, const u32 *num_items, const u32 *pairs
+
 // One block. pairs [n] sorted by expert, ascending in each; items of at most `most` pairs, and how many there are.
 extern "C" __global__ void __launch_bounds__(1024) experts_items(const u32* chosen, int n, int experts, int most, u32* pairs, Item* items, u32* num_items) {
   __shared__ u32 counts[1024], starts[1024];
@@ -106,9 +109,11 @@ template <int NT> __device__ inline void few_down(const float* parts, const Item
   }
 }
 
-// Two tiles of rows and 64 pairs a warp, all parts one after the other.
-__device__ inline void many(float (&sum)[2][8][4], const uint4* w, const u32* scales, u32 expert, int first, int tiles, int blocks, const Packed& x) {
-  u64 tile = ((u64)expert * tiles + first) * blocks;
+// Two tiles of rows, from `first` on, and 64 pairs a warp, all parts one after the other. False where nothing is left to do.
+__device__ inline bool many(float (&sum)[2][8][4], int first, WEIGHTS, WORK, const uint2* packed) {
+  if (blockIdx.y >= *num_items || first >= tiles) return false;
+  Packed x = {packed + (u64)blockIdx.y * 8 * blocks * 4 * 32, blocks * 4};
+  u64 tile = ((u64)items[blockIdx.y].expert * tiles + first) * blocks;
   clear(sum);
   for (int part = 0; part < PARTS; part++) {
     float c[2][8][4];
@@ -116,10 +121,9 @@ __device__ inline void many(float (&sum)[2][8][4], const uint4* w, const u32* sc
     add_mxfp4(c, w + tile * 32, scales + tile * 8, first + 1 < tiles ? blocks : 0, part_start(part, blocks), part_start(part + 1, blocks), x);
     add_to(sum, c);
   }
+  return true;
 }
 
-#define WEIGHTS const uint4 *w, const u32 *scales, int tiles, int blocks
-#define WORK const Item *items, const u32 *num_items, const u32 *pairs
 #define UP_OUT const float *gate_bias, const float *up_bias, float limit, float alpha, float *act, int units
 #define DOWN_OUT const float *bias, float *said, int rows
 
@@ -150,12 +154,10 @@ FEW_ROWS(4)
 // Grid [tiles of rows / 8, items], four warps; x packed by `experts_pack`.
 extern "C" __global__ void __launch_bounds__(128) experts_up_many(WEIGHTS, WORK, const uint2* x, UP_OUT) {
   const int first = (blockIdx.x * 4 + threadIdx.x / 32) * 2, g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
-  if (blockIdx.y >= *num_items || first >= tiles) return;
+  float sum[2][8][4];
+  if (!many(sum, first, w, scales, tiles, blocks, items, num_items, pairs, x)) return;
   Item item = items[blockIdx.y];
   Up up = {gate_bias, up_bias, limit, alpha, act, units};
-  Packed tokens = {x + (u64)blockIdx.y * 8 * blocks * 4 * 32, blocks * 4};
-  float sum[2][8][4];
-  many(sum, w, scales, item.expert, first, tiles, blocks, tokens);
 #pragma unroll
   for (int r = 0; r < 2; r++)
 #pragma unroll
@@ -170,12 +172,10 @@ KERNEL(experts_up_many)
 
 extern "C" __global__ void __launch_bounds__(128) experts_down_many(WEIGHTS, WORK, const uint2* x, DOWN_OUT) {
   const int first = (blockIdx.x * 4 + threadIdx.x / 32) * 2, g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
-  if (blockIdx.y >= *num_items || first >= tiles) return;
+  float sum[2][8][4];
+  if (!many(sum, first, w, scales, tiles, blocks, items, num_items, pairs, x)) return;
   Item item = items[blockIdx.y];
   Down down = {bias, said, rows};
-  Packed tokens = {x + (u64)blockIdx.y * 8 * blocks * 4 * 32, blocks * 4};
-  float sum[2][8][4];
-  many(sum, w, scales, item.expert, first, tiles, blocks, tokens);
 #pragma unroll
   for (int r = 0; r < 2; r++)
 #pragma unroll

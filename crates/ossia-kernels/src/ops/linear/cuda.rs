@@ -3,15 +3,10 @@
 use std::sync::Arc;
 
 use super::{Linear, Write};
-use crate::cuda::pack::{self, TILE};
+use crate::cuda::pack::{self, PARTS, TILE, TOKENS};
 use crate::cuda::{Argument, Gpu, Memory, Shape, Slice};
 use crate::pool::Pool;
 use crate::{Error, Result, Step, Tensor};
-
-/// Chains of a sum, each a warp's.
-const PARTS: usize = 8;
-/// Columns of a tile of tokens.
-const TOKENS: usize = 8;
 
 pub(super) fn apply(gpu: &Gpu, step: &Step, x: &Tensor, linear: &Linear, y: &Tensor, write: Write) -> Result<()> {
     if !linear.adapters.is_empty() {
