@@ -22,9 +22,10 @@ use crate::prefix_cache::PrefixCache;
 use crate::queue::{Pace, Queue, weight};
 use crate::request::{Finish, Request, Sink, TokenMask};
 use crate::runner::{Rows, Runner, Shape, StepError};
-use crate::scheduler::{OUTPUT_WEIGHT, PROMPT_WEIGHT, Room, Scheduler, Share, plan};
+use crate::scheduler::{OUTPUT_WEIGHT, PROMPT_WEIGHT, Room, Scheduler, Share, plan, tokens_of};
 use crate::sequence::{Sequence, tell_end};
 use crate::stats::{Stats, page_stats};
+use crate::timing::Timing;
 
 /// How the engine shares the model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,7 +36,7 @@ pub struct EngineOptions {
     pub queue_per_client: usize,
     /// Who would have to wait longer than this is not taken.
     pub longest_wait: Duration,
-    /// Prompt tokens of a step while other sequences decode.
+    /// Prompt tokens of a step while other sequences decode, at most; fewer where such steps take long.
     pub prompt_tokens: usize,
     /// Keep prefixes for later requests.
     pub cache: bool,
@@ -122,6 +123,9 @@ pub struct Core<R: Runner> {
     mask: TokenMask,
     stats: Stats,
     pace: Pace,
+    timing: Timing,
+    /// Tokens of this step: of those who decode, and of prompts.
+    tokens: (usize, usize),
     /// Tokens that were charged in this step, and whether somebody had to wait in it.
     charged: u64,
     crowded: bool,
@@ -149,6 +153,8 @@ impl<R: Runner> Core<R> {
             mask: TokenMask::new(shape.vocab),
             stats: Stats::default(),
             pace: Pace::default(),
+            timing: Timing::new(options.prompt_tokens),
+            tokens: (0, 0),
             charged: 0,
             crowded: false,
             ended: Vec::new(),
@@ -185,6 +191,8 @@ impl<R: Runner> Core<R> {
     pub fn took(&mut self, time: Duration) {
         self.stats.last_step_s = time.as_secs_f64();
         self.stats.step_s += self.stats.last_step_s;
+        let (decoding, prompts) = self.tokens;
+        self.timing.step(decoding, prompts, time);
         if self.crowded {
             self.pace.step(self.charged, time);
         }
@@ -200,6 +208,11 @@ impl<R: Runner> Core<R> {
     /// How fast they begin.
     pub fn pace(&self) -> Pace {
         self.pace
+    }
+
+    /// How long an idle engine waits, now that requests of so many tokens have come, for others who come with them.
+    pub fn wait_for_others(&self, tokens: usize) -> Duration {
+        self.timing.wait(tokens.min(self.shape.tokens))
     }
 
     fn newcomers(&self) -> impl Iterator<Item = &Arrival> {
@@ -241,7 +254,8 @@ impl<R: Runner> Core<R> {
     pub fn end_step(&mut self) -> usize {
         let shares = self.share_out();
         let shares = self.find_pages(shares);
-        let tokens = shares.iter().map(|s| s.tokens).sum();
+        self.tokens = tokens_of(&shares);
+        let tokens = self.tokens.0 + self.tokens.1;
         self.stats.steps += u64::from(tokens > 0);
         self.compute(shares);
         tokens
@@ -296,8 +310,8 @@ impl<R: Runner> Core<R> {
     fn share_out(&mut self) -> Vec<Share> {
         let sequences = self.running.values().map(|s| s.runnable(self.scheduler.served(s.client))).collect();
         let Shape { tokens, logits_rows, .. } = self.shape;
-        let prompt_tokens = self.options.prompt_tokens;
-        plan(self.scheduler.taking_part(sequences, prompt_tokens), Room { tokens, rows: logits_rows, prompt_tokens })
+        let taking_part = self.scheduler.taking_part(sequences, self.options.prompt_tokens);
+        plan(taking_part, Room { tokens, rows: logits_rows, prompt_tokens: self.timing.part() })
     }
 
     /// Pages for every share. Where there are too few, sequences give theirs up and their shares are dropped.

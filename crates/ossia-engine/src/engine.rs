@@ -276,6 +276,10 @@ fn next_arrivals<R: Runner>(core: &mut Core<R>, shared: &Shared) -> Option<(Vec<
         inbox.woken = false;
         shared.idle.notify_all();
         inbox = shared.wake.wait_while(inbox, |inbox| !inbox.woken).unwrap_or_else(PoisonError::into_inner);
+        // Who comes at the same moment is in the same step.
+        let wait = core.wait_for_others(inbox.arrivals.iter().map(|arrival| arrival.request.prompt.len()).sum());
+        let waited = shared.wake.wait_timeout_while(inbox, wait, |inbox| !inbox.stopping);
+        inbox = waited.unwrap_or_else(PoisonError::into_inner).0;
     }
     let arrivals = std::mem::take(&mut inbox.arrivals);
     let errands = std::mem::take(&mut inbox.errands);

@@ -15,6 +15,7 @@ mod runner;
 mod scheduler;
 mod sequence;
 mod stats;
+mod timing;
 
 pub use adapter::{Adapter, AttachError, NewAdapter};
 pub use core::EngineOptions;

@@ -6,7 +6,9 @@
 //! so nobody saves up service. Within a client requests go in the order in which they came.
 //!
 //! A step has room for so many tokens. Every sequence that decodes gets one; what is left goes to prompts, the least
-//! served client's first, but while others decode only a part of it, so that a long prompt does not hold them up.
+//! served client's first, but while others decode only a part of it, so that a long prompt does not hold them up. Where
+//! nobody decodes, a few prompts share the step: if one after the other were computed, the first to decode would wait at
+//! every token for a part of the next prompt, and the last for its first token twice as long.
 //!
 //! A step with many sequences takes several times as long as one with few. So while a client who holds few places waits
 //! for the beginning of an answer, those who hold many sit out a few steps: their owner, not their number, sets the pace.
@@ -29,6 +31,8 @@ const FEW: usize = 4;
 const MOST_SAT_OUT: usize = 8;
 /// Steps for which a client who holds few places is still thought of after his last.
 const THOUGHT_OF: usize = 64;
+/// Prompt tokens that make a step worth its time: so many prompts share one in which nobody decodes that each has as many.
+const WORTH_IT: usize = 128;
 /// Clients without requests whose counters are remembered.
 const MOST_ABSENT: usize = 4096;
 
@@ -188,6 +192,14 @@ pub struct Share {
     pub tokens: usize,
     /// Which of them want logits.
     pub logits: Logits,
+    /// True where the one token was generated just now.
+    pub decodes: bool,
+}
+
+/// What a step's shares come to: tokens of those who decode, and of prompts.
+pub fn tokens_of(shares: &[Share]) -> (usize, usize) {
+    let (decoding, prompts): (Vec<&Share>, Vec<_>) = shares.iter().partition(|share| share.decodes);
+    (decoding.len(), prompts.iter().map(|share| share.tokens).sum())
 }
 
 /// Keeps of the crowd the half that has waited longest, and everybody else.
@@ -206,15 +218,49 @@ pub fn plan(sequences: Vec<Runnable>, mut room: Room) -> Vec<Share> {
     prompts.sort_by_key(|s| (s.served, s.id));
     let mut shares = Vec::new();
     add(&mut shares, &decoding, &mut room);
-    if !shares.is_empty() {
+    if shares.is_empty() {
+        side_by_side(&mut shares, &prompts, &mut room);
+    } else {
         room.tokens = room.tokens.min(room.prompt_tokens);
     }
     add(&mut shares, &prompts, &mut room);
     shares
 }
 
+/// The room is split evenly between the clients of the first few prompts, and a client's part between his.
+fn side_by_side(shares: &mut Vec<Share>, prompts: &[Runnable], room: &mut Room) {
+    let few = &prompts[..prompts.len().min(room.tokens / WORTH_IT)];
+    let mut clients: BTreeMap<(u64, u64), Vec<Runnable>> = BTreeMap::new();
+    few.iter().for_each(|prompt| clients.entry((prompt.served, prompt.client)).or_default().push(*prompt));
+    let wants: Vec<usize> = clients.values().map(|own| own.iter().map(|p| p.pending).sum()).collect();
+    for (own, part) in clients.values().zip(evenly(&wants, room.tokens)) {
+        let wants: Vec<usize> = own.iter().map(|prompt| prompt.pending).collect();
+        for (prompt, tokens) in own.iter().zip(evenly(&wants, part)) {
+            let mut part = Room { tokens, ..*room };
+            add(shares, &[*prompt], &mut part);
+            (room.tokens, room.rows) = (room.tokens - (tokens - part.tokens), part.rows);
+        }
+    }
+}
+
+/// Splits `room`: nobody gets more than he wants, and what is left over goes to the others.
+fn evenly(wants: &[usize], mut room: usize) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..wants.len()).collect();
+    order.sort_by_key(|&i| wants[i]);
+    let mut given = vec![0; wants.len()];
+    for (left, i) in (1..=wants.len()).rev().zip(order) {
+        given[i] = wants[i].min(room.div_ceil(left));
+        room -= given[i];
+    }
+    given
+}
+
+/// Adds what there is room for; nothing of sequences that have a share.
 fn add(shares: &mut Vec<Share>, sequences: &[Runnable], room: &mut Room) {
     for sequence in sequences {
+        if shares.iter().any(|share| share.id == sequence.id) {
+            continue;
+        }
         let share = share(sequence, *room);
         if share.tokens > 0 {
             room.tokens -= share.tokens;
@@ -234,16 +280,16 @@ fn rows(share: &Share) -> usize {
 }
 
 fn share(sequence: &Runnable, room: Room) -> Share {
-    let Runnable { id, pending, .. } = *sequence;
+    let Runnable { id, pending, decodes, .. } = *sequence;
     let most = pending.min(room.tokens);
     if sequence.all_logits {
-        return Share { id, tokens: most.min(room.rows), logits: Logits::All };
+        return Share { id, tokens: most.min(room.rows), logits: Logits::All, decodes };
     }
     match (most == pending, room.rows) {
         // The last token waits for a row; those before it need none.
-        (true, 0) => Share { id, tokens: pending - 1, logits: Logits::None },
-        (true, _) => Share { id, tokens: pending, logits: Logits::Last },
-        (false, _) => Share { id, tokens: most, logits: Logits::None },
+        (true, 0) => Share { id, tokens: pending - 1, logits: Logits::None, decodes },
+        (true, _) => Share { id, tokens: pending, logits: Logits::Last, decodes },
+        (false, _) => Share { id, tokens: most, logits: Logits::None, decodes },
     }
 }
 

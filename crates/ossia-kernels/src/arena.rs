@@ -37,6 +37,8 @@ unsafe impl Plain for u8 {}
 pub struct Arena(Arc<Region>);
 
 struct Region {
+    /// What the system gave, and where in it the first aligned byte is.
+    given: NonNull<u8>,
     base: NonNull<u8>,
     capacity: usize,
     ranges: Mutex<Ranges>,
@@ -91,8 +93,10 @@ impl Arena {
         let capacity = capacity.next_multiple_of(ALIGN).max(ALIGN);
         let layout = layout(capacity);
         // SAFETY: the layout's size is at least ALIGN.
-        let base = NonNull::new(unsafe { alloc_zeroed(layout) }).unwrap_or_else(|| handle_alloc_error(layout));
-        Self(Arc::new(Region { base, capacity, ranges: Mutex::default() }))
+        let given = NonNull::new(unsafe { alloc_zeroed(layout) }).unwrap_or_else(|| handle_alloc_error(layout));
+        // SAFETY: there are ALIGN bytes more than asked for.
+        let base = unsafe { given.add(given.as_ptr().align_offset(ALIGN)) };
+        Self(Arc::new(Region { given, base, capacity, ranges: Mutex::default() }))
     }
 
     /// Bytes reserved.
@@ -129,12 +133,14 @@ impl Arena {
 impl Drop for Region {
     fn drop(&mut self) {
         // SAFETY: allocated in `Arena::new` with this layout; every slice holds the region alive.
-        unsafe { dealloc(self.base.as_ptr(), layout(self.capacity)) }
+        unsafe { dealloc(self.given.as_ptr(), layout(self.capacity)) }
     }
 }
 
+/// Asked for with little alignment: memory that must be aligned further is zeroed by hand, page by page, where the system
+/// would give zero pages as they are needed.
 fn layout(capacity: usize) -> Layout {
-    Layout::from_size_align(capacity, ALIGN).expect("scratch sizes are far below isize::MAX")
+    Layout::from_size_align(capacity + ALIGN, size_of::<usize>()).expect("scratch sizes are far below isize::MAX")
 }
 
 /// A run of scratch that nobody else holds.

@@ -94,16 +94,38 @@ fn sizes(shares: &[Share]) -> Vec<(u64, usize)> {
 }
 
 #[test]
-fn prompts_fill_a_step_in_which_nobody_decodes() {
+fn prompts_share_a_step_in_which_nobody_decodes() {
     let shares = plan(vec![prompt(1, 50, 300), prompt(2, 10, 300), prompt(3, 60, 9)], ROOM);
-    assert_eq!(sizes(&shares), [(2, 300), (1, 212)]);
-    assert_eq!(shares.iter().map(|s| s.logits).collect::<Vec<_>>(), [Logits::Last, Logits::None]);
+    assert_eq!(sizes(&shares), [(2, 252), (1, 251), (3, 9)]);
+    assert_eq!(shares.iter().map(|s| s.logits).collect::<Vec<_>>(), [Logits::None, Logits::None, Logits::Last]);
+    assert_eq!(tokens_of(&shares), (0, 512));
+    // So many as have enough of it; then, if they leave room, whoever is next.
+    let many = |pending: usize| (0..9).map(|id| prompt(id, id, pending)).collect();
+    assert_eq!(sizes(&plan(many(5000), ROOM)), [(0, 128), (1, 128), (2, 128), (3, 128)]);
+    assert_eq!(sizes(&plan(many(100), ROOM)), [(0, 100), (1, 100), (2, 100), (3, 100), (4, 100), (5, 12)]);
+    assert_eq!(sizes(&plan(many(5000), Room { tokens: 100, ..ROOM })), [(0, 100)], "a small step is one prompt's");
+}
+
+#[test]
+fn clients_share_a_step_evenly_not_prompts() {
+    let of = |client: u64, runnable: Runnable| Runnable { client, ..runnable };
+    let crowd = (1..4).map(|id| of(1, prompt(id, 0, 5000)));
+    let shares = plan(crowd.chain([of(2, prompt(4, 0, 5000))]).collect(), ROOM);
+    assert_eq!(sizes(&shares), [(1, 86), (2, 85), (3, 85), (4, 256)]);
+}
+
+#[test]
+fn what_one_does_not_want_is_for_the_others() {
+    assert_eq!(evenly(&[5, 100, 1, 100], 60), [5, 27, 1, 27]);
+    assert_eq!(evenly(&[5, 100, 1, 100], 300), [5, 100, 1, 100]);
+    assert_eq!((evenly(&[], 5), evenly(&[3, 3], 0)), (vec![], vec![0, 0]));
 }
 
 #[test]
 fn a_long_prompt_does_not_hold_up_those_who_decode() {
     let shares = plan(vec![prompt(1, 0, 5000), decoding(2, 0), decoding(3, 0)], ROOM);
     assert_eq!(sizes(&shares), [(2, 1), (3, 1), (1, 128)]);
+    assert_eq!(tokens_of(&shares), (2, 128));
     let tight = Room { tokens: 100, ..ROOM };
     assert_eq!(sizes(&plan(vec![prompt(1, 0, 5000), decoding(2, 0)], tight)), [(2, 1), (1, 99)]);
 }

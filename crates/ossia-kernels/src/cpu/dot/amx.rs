@@ -21,7 +21,7 @@ pub const TOKENS: usize = 16;
 
 /// From this many tokens on, filling a tile register is worth it, for 16 bits or 8.
 pub const fn least_tokens(sixteen_bits: bool) -> usize {
-    if sixteen_bits { 2 } else { 5 }
+    if sixteen_bits { 5 } else { 7 }
 }
 
 /// Bytes of a group in a tile register: of A, and of B.
@@ -159,7 +159,7 @@ pub unsafe fn tile_int16(m: &Matrix, row: usize, tokens: (&[u8], &[f32]), panel:
         // SAFETY: a Matrix holds all its groups; the panel is unpacked before it is used.
         unsafe {
             at_once::<[u8; 2], 2>(&rows, groups, tokens, panel, out, |rows, g, scales, codes, out| {
-                rows.prefetch_near(g);
+                rows.prefetch_near::<9>(g);
                 unpack_group_of_bytes(rows, g, scales, codes, out)
             });
         }

@@ -5,10 +5,8 @@ use std::cell::Cell;
 
 use super::quantize::Int16Rows;
 use super::rows_avx2::{HALF, store_transposed};
-use super::rows_avx512::{
-    FEW, Scales, Span, add_fours, each_group, fold_halves, fold_neighbours, in_eights, with_whole_tile,
-};
-use super::{PANEL_TOKENS, Panel, TILE};
+use super::rows_avx512::{FEW, Span, each_group, in_eights, with_whole_tile};
+use super::{Panel, TILE};
 use crate::matrix::Matrix;
 use crate::mxfp4::GROUP;
 
@@ -27,12 +25,6 @@ pub unsafe fn tile(m: &Matrix, row: usize, x: &Int16Rows, tokens: &[u32], panel:
         // SAFETY: a Matrix holds all its groups, the token's rows hold `groups` entries each, the panel is unpacked
         // before it is used.
         unsafe {
-            if tokens.len() < PANEL_TOKENS {
-                for (&token, out) in tokens.iter().zip(out) {
-                    _mm512_storeu_ps(out.as_mut_ptr(), direct(&rows, groups, x, token as usize));
-                }
-                return;
-            }
             unpack(&rows, groups, tokens.len() <= FEW, panel);
             // The first tokens ask for the next tile, which then comes while they are computed.
             let ahead = Cell::new(Some((&rows, tokens.len() > FEW)));
@@ -45,39 +37,6 @@ pub unsafe fn tile(m: &Matrix, row: usize, x: &Int16Rows, tokens: &[u32], panel:
             );
         }
     });
-}
-
-/// One token, straight from the weights.
-///
-/// # Safety
-/// `groups` groups lie at every row and in the activations.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-unsafe fn direct(rows: &Span, groups: usize, x: &Int16Rows, token: usize) -> __m512 {
-    let (q, d) = (x.values(token).as_ptr(), x.scales(token).as_ptr());
-    let zero = _mm512_setzero_si512();
-    let mut acc = _mm512_setzero_ps();
-    // SAFETY: promised by the caller; two bytes are a scale.
-    let mut scales = unsafe { Scales::<[u8; 2]>::new(rows, groups) };
-    for g in 0..groups {
-        rows.prefetch_near(g);
-        // SAFETY: group g of every row and of the token.
-        unsafe {
-            let x = _mm512_loadu_si512(q.add(g * GROUP).cast());
-            let four = |j: usize| {
-                let p = rows.elements.add(4 * j * rows.row + g * rows.group);
-                let row = |r: usize| {
-                    let w = _mm512_cvtepi8_epi16(_mm256_loadu_si256(p.add(r * rows.row).cast()));
-                    _mm512_dpwssd_epi32(zero, w, x)
-                };
-                fold_neighbours(fold_halves(row(0), row(1)), fold_halves(row(2), row(3)))
-            };
-            let sum = _mm512_cvtepi32_ps(add_fours([four(0), four(1), four(2), four(3)]));
-            let halves = scales.of(rows, groups, g);
-            let scale = widened(halves);
-            acc = _mm512_fmadd_ps(sum, _mm512_mul_ps(scale, _mm512_set1_ps(*d.add(g))), acc);
-        }
-    }
-    acc
 }
 
 /// Scales to f32, and the rows widened, two elements of each row side by side.
@@ -102,7 +61,7 @@ unsafe fn unpack(rows: &Span, groups: usize, few: bool, panel: &mut Panel) {
         }
     };
     // SAFETY: promised by the caller; two bytes are a scale.
-    unsafe { each_group(rows, groups, few, unpack_one) };
+    unsafe { each_group::<_, 9>(rows, groups, few, unpack_one) };
 }
 
 /// Scales to f32.

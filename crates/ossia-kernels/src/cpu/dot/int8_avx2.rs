@@ -12,10 +12,7 @@ use super::{PANEL_TOKENS, Panel, TILE};
 use crate::matrix::Matrix;
 use crate::mxfp4::GROUP;
 
-/// What is added to a doubled E2M1 value to make it unsigned.
-const OFFSET: i32 = 12;
-
-/// E2M1 codes to value * 2 + OFFSET.
+/// E2M1 codes to value * 2 + 12.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn code_table() -> __m256i {
@@ -77,7 +74,7 @@ unsafe fn half(
         for (&token, out) in tokens.iter().zip(out) {
             let t = token as usize;
             // SAFETY: a Matrix holds all its groups, and the token's rows hold `groups` entries each.
-            let sums = unsafe { direct(&rows, m.groups(), x.values(t), x.scales(t), x.sums(t)) };
+            let sums = unsafe { direct(&rows, m.groups(), x.values(t), x.scales(t), x.offsets(t)) };
             // SAFETY: eight of sixteen floats.
             unsafe { _mm256_storeu_ps(out.as_mut_ptr().add(first), sums) };
         }
@@ -100,7 +97,7 @@ unsafe fn half(
 /// # Safety
 /// `groups` groups lie at every row and in the activations.
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn direct(rows: &Rows<HALF>, groups: usize, q: &[i8], d: &[f32], sums: &[i32]) -> __m256 {
+unsafe fn direct(rows: &Rows<HALF>, groups: usize, q: &[i8], d: &[f32], offsets: &[i32]) -> __m256 {
     let (table, ones) = (code_table(), _mm256_set1_epi16(1));
     let mut acc = _mm256_setzero_ps();
     for g in 0..groups {
@@ -115,7 +112,7 @@ unsafe fn direct(rows: &Rows<HALF>, groups: usize, q: &[i8], d: &[f32], sums: &[
         let pairs = |i: usize| _mm256_hadd_epi16(p[i], p[i + 1]);
         let low = _mm256_madd_epi16(_mm256_hadd_epi16(pairs(0), pairs(2)), ones);
         let high = _mm256_madd_epi16(_mm256_hadd_epi16(pairs(4), pairs(6)), ones);
-        let sum = _mm256_sub_epi32(add_across(low, high), _mm256_set1_epi32(OFFSET * sums[g]));
+        let sum = _mm256_add_epi32(add_across(low, high), _mm256_set1_epi32(offsets[g]));
         acc = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum), _mm256_mul_ps(scale, _mm256_set1_ps(0.5 * d[g])), acc);
     }
     acc
@@ -157,7 +154,7 @@ unsafe fn panel_tokens<const N: usize>(
 ) {
     let q = tokens.map(|t| x.values(t as usize).as_ptr().cast::<i32>());
     let d = tokens.map(|t| x.scales(t as usize));
-    let s = tokens.map(|t| x.sums(t as usize));
+    let s = tokens.map(|t| x.offsets(t as usize));
     let mut acc = [_mm256_setzero_ps(); N];
     for g in 0..groups {
         // SAFETY: group g of the panel and of every token.
@@ -166,7 +163,7 @@ unsafe fn panel_tokens<const N: usize>(
             (sums, _mm256_loadu_ps(panel.scales.as_ptr().add(g * HALF)))
         };
         for n in 0..N {
-            let sum = _mm256_cvtepi32_ps(_mm256_sub_epi32(sums[n], _mm256_set1_epi32(OFFSET * s[n][g])));
+            let sum = _mm256_cvtepi32_ps(_mm256_add_epi32(sums[n], _mm256_set1_epi32(s[n][g])));
             acc[n] = _mm256_fmadd_ps(sum, _mm256_mul_ps(scale, _mm256_set1_ps(0.5 * d[n][g])), acc[n]);
         }
     }

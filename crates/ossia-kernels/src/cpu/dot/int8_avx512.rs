@@ -6,14 +6,11 @@
 use std::arch::x86_64::*;
 use std::cell::Cell;
 
-use super::quantize::Int8Rows;
-use super::rows_avx512::{FEW, Scales, Span, each_group, in_eights, with_whole_tile, words_of_sixteen};
+use super::quantize::{Int8Rows, OFFSET};
+use super::rows_avx512::{FEW, Span, each_group, in_eights, with_whole_tile, words_of_sixteen};
 use super::{Panel, TILE};
 use crate::matrix::Matrix;
 use crate::mxfp4::{DOUBLED, GROUP};
-
-/// What is added to a doubled E2M1 value to make it unsigned.
-const OFFSET: i32 = 12;
 
 /// Bytes of a group in the panel.
 const PANEL_GROUP: usize = GROUP * TILE;
@@ -30,13 +27,6 @@ pub unsafe fn tile(m: &Matrix, row: usize, x: &Int8Rows, tokens: &[u32], panel: 
         // SAFETY: a Matrix holds all its groups, the token's rows hold `groups` entries each, the panel is unpacked
         // before it is used.
         unsafe {
-            match *tokens {
-                [a] => return direct(&rows, groups, x, [a], out),
-                [a, b] => return direct(&rows, groups, x, [a, b], out),
-                [a, b, c] => return direct(&rows, groups, x, [a, b, c], out),
-                [a, b, c, d] => return direct(&rows, groups, x, [a, b, c, d], out),
-                _ => {}
-            }
             unpack(&rows, groups, tokens.len() <= FEW, panel);
             // The first tokens ask for the next tile, which then comes while they are computed.
             let ahead = Cell::new(Some((&rows, tokens.len() > FEW)));
@@ -54,7 +44,7 @@ pub unsafe fn tile(m: &Matrix, row: usize, x: &Int8Rows, tokens: &[u32], panel: 
 /// E2M1 codes to value * 2 + 12.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
-fn code_table() -> __m512i {
+pub fn code_table() -> __m512i {
     // SAFETY: sixteen bytes.
     let doubled = unsafe { _mm_loadu_si128(DOUBLED.as_ptr().cast()) };
     _mm512_add_epi8(_mm512_broadcast_i32x4(doubled), _mm512_set1_epi8(OFFSET as i8))
@@ -85,43 +75,6 @@ unsafe fn codes_of(rows: &Span, g: usize) -> [__m512i; 8] {
     })
 }
 
-/// A few tokens, straight from the weights: nothing needs to be written down first.
-///
-/// # Safety
-/// `groups` groups lie at every row and in the activations.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-unsafe fn direct<const N: usize>(rows: &Span, groups: usize, x: &Int8Rows, tokens: [u32; N], out: &mut [[f32; TILE]]) {
-    let q = tokens.map(|t| x.values(t as usize).as_ptr().cast::<i32>());
-    let d = tokens.map(|t| x.scales(t as usize).as_ptr());
-    let s = tokens.map(|t| x.sums(t as usize).as_ptr());
-    let mut acc = [_mm512_setzero_ps(); N];
-    // SAFETY: promised by the caller.
-    let mut exponents = unsafe { Scales::<u8>::new(rows, groups) };
-    for g in 0..groups {
-        rows.prefetch_near(g);
-        // SAFETY: group g of every row and of the token.
-        unsafe {
-            let exponents = exponents.of(rows, groups, g);
-            let codes = codes_of(rows, g);
-            let scale = scales(_mm_loadu_si128(exponents.as_ptr().cast()));
-            for n in 0..N {
-                // Two sums, so that they wait less for each other.
-                let mut sums = [_mm512_set1_epi32(-OFFSET * *s[n].add(g)), _mm512_setzero_si512()];
-                for (quad, codes) in codes.iter().enumerate() {
-                    let x = _mm512_set1_epi32(q[n].add(8 * g + quad).read_unaligned());
-                    sums[quad % 2] = _mm512_dpbusd_epi32(sums[quad % 2], *codes, x);
-                }
-                let sum = _mm512_cvtepi32_ps(_mm512_add_epi32(sums[0], sums[1]));
-                acc[n] = _mm512_fmadd_ps(sum, _mm512_mul_ps(scale, _mm512_set1_ps(0.5 * *d[n].add(g))), acc[n]);
-            }
-        }
-    }
-    for (acc, out) in acc.iter().zip(out) {
-        // SAFETY: sixteen floats.
-        unsafe { _mm512_storeu_ps(out.as_mut_ptr(), *acc) };
-    }
-}
-
 /// Scales to f32, and the rows' codes looked up, as value * 2 + 12, four elements of each row side by side.
 ///
 /// # Safety
@@ -132,7 +85,7 @@ pub unsafe fn unpack(rows: &Span, groups: usize, few: bool, panel: &mut Panel) {
     let (codes, scales) = (panel.codes.as_mut_ptr(), panel.scales.as_mut_ptr());
     // SAFETY: promised by the caller; a byte is a scale; the panel holds 512 bytes and sixteen scales for each group.
     unsafe {
-        each_group(rows, groups, few, |g, exponents| {
+        each_group::<_, 5>(rows, groups, few, |g, exponents| {
             unpack_group(rows, g, exponents, codes.add(g * PANEL_GROUP), scales.add(g * TILE))
         });
     }
@@ -170,7 +123,7 @@ unsafe fn panel_tokens<const N: usize>(
 ) {
     let q = tokens.map(|t| x.values(t as usize).as_ptr().cast::<i32>());
     let d = tokens.map(|t| x.scales(t as usize).as_ptr());
-    let s = tokens.map(|t| x.sums(t as usize).as_ptr());
+    let s = tokens.map(|t| x.offsets(t as usize).as_ptr());
     let mut acc = [_mm512_setzero_ps(); N];
     for g in 0..groups {
         if let Some((rows, all)) = ahead {
@@ -179,7 +132,7 @@ unsafe fn panel_tokens<const N: usize>(
         // SAFETY: group g of the panel and of every token.
         unsafe {
             let codes = panel.codes.as_ptr().add(g * PANEL_GROUP);
-            let mut sums: [__m512i; N] = std::array::from_fn(|n| _mm512_set1_epi32(-OFFSET * *s[n].add(g)));
+            let mut sums: [__m512i; N] = std::array::from_fn(|n| _mm512_set1_epi32(*s[n].add(g)));
             for quad in 0..8 {
                 let w = _mm512_loadu_si512(codes.add(64 * quad).cast());
                 for n in 0..N {

@@ -12,6 +12,8 @@
 #[cfg(target_arch = "x86_64")]
 mod amx;
 #[cfg(target_arch = "x86_64")]
+mod few_avx512;
+#[cfg(target_arch = "x86_64")]
 mod float_avx2;
 #[cfg(target_arch = "x86_64")]
 mod int16_avx2;
@@ -123,6 +125,10 @@ fn tile(isa: Isa, m: &Matrix, row: usize, x: &Input, tokens: &[u32], panel: &mut
         // SAFETY: as above.
         (Isa::Avx2, Input::Int16(x)) => unsafe { int16_avx2::tile(m, row, x, tokens, panel, out) },
         #[cfg(target_arch = "x86_64")]
+        (Isa::Avx512, Input::Int8(_) | Input::Int16(_)) if (1..=few_avx512::MOST).contains(&tokens.len()) => {
+            few_tile(m, row, x, tokens, out);
+        }
+        #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
         (Isa::Avx512, Input::Int8(x)) => unsafe { int8_avx512::tile(m, row, x, tokens, panel, out) },
         #[cfg(target_arch = "x86_64")]
@@ -135,6 +141,22 @@ fn tile(isa: Isa, m: &Matrix, row: usize, x: &Input, tokens: &[u32], panel: &mut
         (_, Input::Int16(x)) => scalar::int16_tile(m, row, x, tokens, out),
         (_, Input::Float(x)) => scalar::float_tile(m, row, x, tokens, out),
     }
+}
+
+/// The same for a few tokens with AVX-512, which the caller has made sure of.
+#[cfg(target_arch = "x86_64")]
+fn few_tile(m: &Matrix, row: usize, x: &Input, tokens: &[u32], out: &mut [[f32; TILE]]) {
+    rows_avx512::with_whole_tile(m, row, out, |row, out| match x {
+        // SAFETY: the features were detected.
+        Input::Int8(x) if is_x86_feature_detected!("avx512vbmi") => unsafe {
+            few_avx512::codes_vbmi(m, row, x, tokens, out);
+        },
+        // SAFETY: the features were detected.
+        Input::Int8(x) => unsafe { few_avx512::codes(m, row, x, tokens, out) },
+        // SAFETY: the features were detected.
+        Input::Int16(x) => unsafe { few_avx512::bytes(m, row, x, tokens, out) },
+        Input::Float(_) => unreachable!("floats have their own kernel"),
+    });
 }
 
 /// Runs a kernel for N tokens on fewer, the last of them standing in for the others: a kernel for one token waits for its

@@ -13,6 +13,9 @@ use crate::{Result, Runtime};
 /// Below this, a group counts as zero: its reciprocal would overflow.
 const TINY: f32 = 1e-30;
 
+/// What kernels add to a doubled E2M1 value to make it unsigned.
+pub const OFFSET: i32 = 12;
+
 /// The order of the 32 values within a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
@@ -26,14 +29,16 @@ pub enum Order {
 pub struct Int8Rows {
     q: Slice<i8>,
     scales: Slice<f32>,
-    sums: Slice<i32>,
+    offsets: Slice<i32>,
     cols: usize,
 }
 
-/// 16-bit activations of some tokens.
+/// 16-bit activations of some tokens, and the same as two planes of bytes where a kernel wants them so.
 pub struct Int16Rows {
     q: Slice<i16>,
     scales: Slice<f32>,
+    planes: Slice<u8>,
+    offsets: Slice<i32>,
     cols: usize,
 }
 
@@ -41,15 +46,39 @@ impl Int16Rows {
     /// Quantizes x [tokens, cols].
     pub fn quantize(runtime: &Runtime, x: &[f32], cols: usize) -> Result<Self> {
         let arena = &runtime.arena;
-        let mut rows = Self { q: arena.take(x.len())?, scales: arena.take(x.len() / GROUP)?, cols };
+        let groups = x.len() / GROUP;
+        let (q, scales) = (arena.take(x.len())?, arena.take(groups)?);
+        let mut rows = Self { q, scales, planes: arena.take(2 * x.len())?, offsets: arena.take(groups)?, cols };
         let (q, scales) = (Disjoint::new(&mut rows.q), Disjoint::new(&mut rows.scales));
-        runtime.pool.run_ranges(x.len() / GROUP, 1 << 9, |range, _| {
+        let (planes, offsets) = (Disjoint::new(&mut rows.planes), Disjoint::new(&mut rows.offsets));
+        runtime.pool.run_ranges(groups, 1 << 9, |range, _| {
             let values = range.start * GROUP..range.end * GROUP;
             // SAFETY: group ranges of one run do not overlap.
-            let (q, scales) = unsafe { (q.part(values.clone()), scales.part(range)) };
-            quantize16(runtime.isa, &x[values], q, scales);
+            let (q, scales) = unsafe { (q.part(values.clone()), scales.part(range.clone())) };
+            quantize16(runtime.isa, &x[values.clone()], q, scales);
+            #[cfg(target_arch = "x86_64")]
+            if runtime.isa.without_amx() == Isa::Avx512 {
+                // SAFETY: as above; the features were detected.
+                unsafe {
+                    let planes = planes.part(2 * values.start..2 * values.end);
+                    split_planes(q, planes, offsets.part(range));
+                }
+            }
         });
         Ok(rows)
+    }
+
+    /// A token's integers as bytes [cols / 32, 64], the low ones of a group and then its high ones. Only with AVX-512.
+    #[cfg(target_arch = "x86_64")]
+    pub fn planes(&self, token: usize) -> &[u8] {
+        &self.planes[2 * token * self.cols..2 * (token + 1) * self.cols]
+    }
+
+    /// -128 times the sums of a token's high bytes, group by group [cols / 32]. Only with AVX-512.
+    #[cfg(target_arch = "x86_64")]
+    pub fn offsets(&self, token: usize) -> &[i32] {
+        let groups = self.cols / GROUP;
+        &self.offsets[token * groups..(token + 1) * groups]
     }
 
     /// A token's integers [cols].
@@ -68,7 +97,7 @@ impl Int16Rows {
 pub fn scratch_bytes(tokens: usize, cols: usize) -> usize {
     let scales = Arena::size_of::<f32>(tokens * cols / GROUP);
     let eight = Arena::size_of::<i8>(tokens * cols) + 2 * scales;
-    eight.max(Arena::size_of::<i16>(tokens * cols) + scales)
+    eight.max(Arena::size_of::<i16>(tokens * cols) + Arena::size_of::<u8>(2 * tokens * cols) + 2 * scales)
 }
 
 impl Int8Rows {
@@ -76,15 +105,16 @@ impl Int8Rows {
     pub fn quantize(runtime: &Runtime, x: &[f32], cols: usize, order: Order) -> Result<Self> {
         let (tokens, groups) = (x.len() / cols, x.len() / GROUP);
         let arena = &runtime.arena;
-        let mut rows = Self { q: arena.take(x.len())?, scales: arena.take(groups)?, sums: arena.take(groups)?, cols };
+        let mut rows =
+            Self { q: arena.take(x.len())?, scales: arena.take(groups)?, offsets: arena.take(groups)?, cols };
         let (q, scales) = (Disjoint::new(&mut rows.q), Disjoint::new(&mut rows.scales));
-        let sums = Disjoint::new(&mut rows.sums);
+        let offsets = Disjoint::new(&mut rows.offsets);
         let per_row = cols / GROUP;
         runtime.pool.run_ranges(tokens, (1 << 14) / cols + 1, |range, _| {
             let g = range.start * per_row..range.end * per_row;
             let values = range.start * cols..range.end * cols;
             // SAFETY: token ranges of one run do not overlap.
-            let (q, d, s) = unsafe { (q.part(values.clone()), scales.part(g.clone()), sums.part(g)) };
+            let (q, d, s) = unsafe { (q.part(values.clone()), scales.part(g.clone()), offsets.part(g)) };
             quantize(runtime.isa, &x[values], order, q, d, s);
         });
         Ok(rows)
@@ -101,24 +131,26 @@ impl Int8Rows {
         &self.scales[token * groups..(token + 1) * groups]
     }
 
-    /// The sums of a token's integers, group by group [cols / 32].
-    pub fn sums(&self, token: usize) -> &[i32] {
+    /// -[`OFFSET`] times the sums of a token's integers, group by group [cols / 32].
+    pub fn offsets(&self, token: usize) -> &[i32] {
         let groups = self.cols / GROUP;
-        &self.sums[token * groups..(token + 1) * groups]
+        &self.offsets[token * groups..(token + 1) * groups]
     }
 }
 
-/// Groups to 8 bits: x [n * 32], q [n * 32], scales [n], sums [n].
-pub fn quantize(isa: Isa, x: &[f32], order: Order, q: &mut [i8], scales: &mut [f32], sums: &mut [i32]) {
-    assert!(x.len() == q.len() && scales.len() * GROUP == x.len() && sums.len() == scales.len());
-    let groups = x.chunks_exact(GROUP).zip(q.chunks_exact_mut(GROUP)).zip(scales.iter_mut().zip(sums));
-    for ((x, q), (scale, sum)) in groups {
-        (*scale, *sum) = match isa.without_amx() {
+/// Groups to 8 bits: x [n * 32], q [n * 32], scales [n], and -[`OFFSET`] times the sums of q [n].
+pub fn quantize(isa: Isa, x: &[f32], order: Order, q: &mut [i8], scales: &mut [f32], offsets: &mut [i32]) {
+    assert!(x.len() == q.len() && scales.len() * GROUP == x.len() && offsets.len() == scales.len());
+    let groups = x.chunks_exact(GROUP).zip(q.chunks_exact_mut(GROUP)).zip(scales.iter_mut().zip(offsets));
+    for ((x, q), (scale, offset)) in groups {
+        let sum;
+        (*scale, sum) = match isa.without_amx() {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: these are only made where the features were detected; x and q hold 32 elements.
             Isa::Avx2 | Isa::Avx512 => unsafe { group_avx2(x, order, q) },
             _ => group_scalar(x, order, q),
         };
+        *offset = -OFFSET * sum;
     }
 }
 
@@ -132,6 +164,25 @@ pub fn quantize16(isa: Isa, x: &[f32], q: &mut [i16], scales: &mut [f32]) {
             Isa::Avx2 | Isa::Avx512 => unsafe { group16_avx2(x, q) },
             _ => group16(x, q),
         };
+    }
+}
+
+/// q [n * 32] to planes of bytes [n, 64], and -128 times the sums of the high ones [n].
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+unsafe fn split_planes(q: &[i16], planes: &mut [u8], offsets: &mut [i32]) {
+    use std::arch::x86_64::*;
+    let groups = q.as_chunks::<GROUP>().0.iter().zip(planes.as_chunks_mut::<{ 2 * GROUP }>().0);
+    for ((q, planes), offset) in groups.zip(offsets) {
+        // SAFETY: 32 integers, and 32 bytes twice.
+        unsafe {
+            let values = _mm512_loadu_si512(q.as_ptr().cast());
+            let high = _mm512_cvtepi16_epi8(_mm512_srai_epi16::<8>(values));
+            _mm256_storeu_si256(planes.as_mut_ptr().cast(), _mm512_cvtepi16_epi8(values));
+            _mm256_storeu_si256(planes.as_mut_ptr().add(GROUP).cast(), high);
+            let sums = _mm256_dpbusd_epi32(_mm256_setzero_si256(), _mm256_set1_epi8(-128), high);
+            *offset = -_mm512_reduce_add_epi32(_mm512_zextsi256_si512(sums));
+        }
     }
 }
 

@@ -23,8 +23,8 @@ pub struct Span {
     scales: *const u8,
     scale_row: usize,
     scale_group: usize,
-    /// Rows whose next line is asked for in each group.
-    near: usize,
+    /// Lines of the next tile that are asked for in each group.
+    lines: usize,
     /// Where each row begins, twice over.
     starts: [usize; 2 * TILE],
 }
@@ -50,7 +50,7 @@ impl Span {
             scales: m.scales().at(row, 0).as_ptr(),
             scale_row: m.scales().row_stride(),
             scale_group: m.scales().group_stride(),
-            near: (TILE * m.elements().group_stride()).div_ceil(64),
+            lines: (TILE * m.elements().group_stride()).div_ceil(64),
             starts: std::array::from_fn(|r| r % TILE * m.elements().row_stride()),
         }
     }
@@ -59,7 +59,7 @@ impl Span {
     /// first half of its rows. Row after row, as memory likes it best.
     #[inline(always)]
     pub fn prefetch_next(&self, g: usize, all: bool) {
-        let (lines, rows) = if all { (self.near, TILE) } else { (self.near.div_ceil(2), TILE / 2) };
+        let (lines, rows) = if all { (self.lines, TILE) } else { (self.lines.div_ceil(2), TILE / 2) };
         let (row, group) = (g * rows / self.groups, g * rows % self.groups);
         let from = self.elements.wrapping_add((TILE + row) * self.row + group * self.group);
         for i in 0..lines {
@@ -68,10 +68,10 @@ impl Span {
         }
     }
 
-    /// Asks for what the same rows, and past their end those of the next tile, hold `NEAR` bytes further on, and for a
-    /// share of the next tile's scales where they lie elsewhere.
+    /// Asks for what LINES of the same rows, the others in the next groups' turns, and past their end those of the next tile,
+    /// hold `NEAR` bytes further on, and for a share of the next tile's scales where they lie elsewhere.
     #[inline(always)]
-    pub fn prefetch_near(&self, g: usize) {
+    pub fn prefetch_near<const LINES: usize>(&self, g: usize) {
         let mut ahead = g * self.group + NEAR;
         if ahead >= self.groups * self.group {
             ahead += TILE * self.row - self.groups * self.group;
@@ -81,11 +81,11 @@ impl Span {
             // SAFETY: a prefetch touches no memory and may point anywhere.
             unsafe { _mm_prefetch::<_MM_HINT_T0>(from.cast()) };
         }
-        let (first, ahead) = (g * self.near % TILE, self.elements.wrapping_add(ahead));
-        for start in self.starts[first..].iter().take(self.near) {
-            let from = ahead.wrapping_add(*start);
+        let (first, ahead) = (g * LINES % TILE, unknown(self.elements.wrapping_add(ahead)));
+        let starts: &[usize; LINES] = self.starts[first..].first_chunk().expect("rows twice over");
+        for start in starts {
             // SAFETY: a prefetch touches no memory and may point anywhere.
-            unsafe { _mm_prefetch::<_MM_HINT_T1>(from.cast()) };
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(ahead.wrapping_add(*start).cast()) };
         }
     }
 
@@ -95,10 +95,10 @@ impl Span {
     /// The rows hold the group, whose scales are numbers of T's size.
     #[inline(always)]
     pub unsafe fn scales_of<T: Copy>(&self, g: usize, out: &mut [T; TILE]) {
-        let from = self.scales.wrapping_add(g * self.scale_group);
+        let rows = addresses(self.scales.wrapping_add(g * self.scale_group), self.scale_row);
         for r in 0..TILE {
             // SAFETY: promised by the caller.
-            out[r] = unsafe { from.add(r * self.scale_row).cast::<T>().read_unaligned() };
+            out[r] = unsafe { rows[r % 4][r / 4].cast::<T>().read_unaligned() };
         }
     }
 }
@@ -139,7 +139,7 @@ impl<T: Copy + Default> Scales<T> {
 /// # Safety
 /// As for [`Scales::new`].
 #[inline(always)]
-pub unsafe fn each_group<T: Copy + Default>(
+pub unsafe fn each_group<T: Copy + Default, const LINES: usize>(
     rows: &Span,
     groups: usize,
     few: bool,
@@ -149,7 +149,7 @@ pub unsafe fn each_group<T: Copy + Default>(
     let mut scales = unsafe { Scales::<T>::new(rows, groups) };
     for g in 0..groups {
         if few {
-            rows.prefetch_near(g);
+            rows.prefetch_near::<LINES>(g);
         }
         // SAFETY: promised by the caller.
         work(g, unsafe { scales.of(rows, groups, g) });
@@ -167,17 +167,34 @@ pub fn with_whole_tile(m: &Matrix, row: usize, out: &mut [[f32; TILE]], whole: i
     }
 }
 
-/// Sixteen bytes each of four rows, a row in each 128-bit lane.
-///
-/// # Safety
-/// 16 bytes can be read at `p` and at three times `row` bytes after it.
-#[inline]
-#[target_feature(enable = "avx512f,avx512dq")]
-unsafe fn load_four(p: *const u8, row: usize) -> __m512i {
-    // SAFETY: promised by the caller.
-    let lane = |r: usize| unsafe { _mm_loadu_si128(p.add(r * row).cast()) };
-    let bytes = _mm512_inserti32x4::<1>(_mm512_castsi128_si512(lane(0)), lane(1));
-    _mm512_inserti32x4::<3>(_mm512_inserti32x4::<2>(bytes, lane(2)), lane(3))
+/// The same address, of which the compiler knows nothing: else it keeps one for each row of a loop, which do not fit into
+/// registers, and moves them all on in memory.
+#[inline(always)]
+pub fn unknown(p: *const u8) -> *const u8 {
+    let mut p = p;
+    // SAFETY: does nothing.
+    unsafe { std::arch::asm!("/* {0} */", inout(reg) p, options(pure, nomem, nostack, preserves_flags)) };
+    p
+}
+
+/// The same distance, of which the compiler knows nothing.
+#[inline(always)]
+pub fn unknown_distance(d: usize) -> usize {
+    let mut d = d;
+    // SAFETY: does nothing.
+    unsafe { std::arch::asm!("/* {0} */", inout(reg) d, options(pure, nomem, nostack, preserves_flags)) };
+    d
+}
+
+/// Addresses of sixteen rows at even distances: row 4 a + r at [r][a].
+#[inline(always)]
+fn addresses(p: *const u8, row: usize) -> [[*const u8; 4]; 4] {
+    let (p, row) = (unknown(p), unknown_distance(row));
+    let one = p.wrapping_add(row);
+    let two = p.wrapping_add(2 * row);
+    let three = one.wrapping_add(2 * row);
+    let twelve = unknown_distance(12 * row);
+    [p, one, two, three].map(|p| [p, p.wrapping_add(4 * row), p.wrapping_add(8 * row), p.wrapping_add(twelve)])
 }
 
 /// Sixteen bytes each of sixteen rows: vector w holds the rows' words w, of four bytes, side by side.
@@ -187,9 +204,14 @@ unsafe fn load_four(p: *const u8, row: usize) -> __m512i {
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq")]
 pub unsafe fn words_of_sixteen(p: *const u8, row: usize) -> [__m512i; 4] {
-    // A row's four words become the row's lane in four vectors.
     // SAFETY: promised by the caller.
-    let t = [0, 1, 2, 3].map(|r| unsafe { load_four(p.add(r * row), 4 * row) });
+    let t = addresses(p, row).map(|rows| unsafe {
+        // Rows r, 4 + r, 8 + r and 12 + r, each in a 128-bit lane.
+        let lane = |a: usize| _mm_loadu_si128(rows[a].cast());
+        let bytes = _mm512_inserti32x4::<1>(_mm512_castsi128_si512(lane(0)), lane(1));
+        _mm512_inserti32x4::<3>(_mm512_inserti32x4::<2>(bytes, lane(2)), lane(3))
+    });
+    // A row's four words become the row's lane in four vectors.
     let (low01, high01) = (_mm512_unpacklo_epi32(t[0], t[1]), _mm512_unpackhi_epi32(t[0], t[1]));
     let (low23, high23) = (_mm512_unpacklo_epi32(t[2], t[3]), _mm512_unpackhi_epi32(t[2], t[3]));
     [
@@ -198,32 +220,6 @@ pub unsafe fn words_of_sixteen(p: *const u8, row: usize) -> [__m512i; 4] {
         _mm512_unpacklo_epi64(high01, high23),
         _mm512_unpackhi_epi64(high01, high23),
     ]
-}
-
-/// Sums of four lanes each: 128-bit lane L of t[j] holds four partial sums of row 4 j + L; the result's lane r is the
-/// total of row r.
-#[inline]
-#[target_feature(enable = "avx512f")]
-pub fn add_fours(t: [__m512i; 4]) -> __m512i {
-    let halves = |a, b| _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
-    let (u0, u1) = (halves(t[0], t[1]), halves(t[2], t[3]));
-    let v = _mm512_add_epi32(_mm512_unpacklo_epi64(u0, u1), _mm512_unpackhi_epi64(u0, u1));
-    let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-    _mm512_permutexvar_epi32(order, v)
-}
-
-/// 128-bit lanes (0, 1) of a and b plus lanes (2, 3).
-#[inline]
-#[target_feature(enable = "avx512f")]
-pub fn fold_halves(a: __m512i, b: __m512i) -> __m512i {
-    _mm512_add_epi32(_mm512_shuffle_i64x2::<0x44>(a, b), _mm512_shuffle_i64x2::<0xEE>(a, b))
-}
-
-/// 128-bit lanes (0, 2) of a and b plus lanes (1, 3).
-#[inline]
-#[target_feature(enable = "avx512f")]
-pub fn fold_neighbours(a: __m512i, b: __m512i) -> __m512i {
-    _mm512_add_epi32(_mm512_shuffle_i64x2::<0x88>(a, b), _mm512_shuffle_i64x2::<0xDD>(a, b))
 }
 
 /// `eight` for eights of tokens and for most of one, `four` for a few that remain, `one` for a single one.

@@ -1,0 +1,202 @@
+//! A few tokens with sixteen rows, straight from the weights, AVX-512 with VNNI: nothing is written down first, so what a
+//! group takes is the instructions of its unpacking and of each token's products.
+//!
+//! Rows come side by side, four elements of each in a lane, and `dpbusd` adds four products of an unsigned and a signed
+//! byte to each lane without saturating:
+//! * MXFP4 codes are looked up as value + 12, and the lanes begin at -12 times the sum of the activations.
+//! * Q8 meets 16-bit activations x = 256 high + low as two planes of bytes: low bytes are unsigned, and for the high ones
+//!   weights are made unsigned by adding 128, which -128 times the sum of the high bytes takes off again.
+
+use std::arch::x86_64::*;
+
+use super::TILE;
+use super::int8_avx512::{code_table, scales};
+use super::int16_avx512::widened;
+use super::quantize::{Int8Rows, Int16Rows, OFFSET};
+use super::rows_avx512::{Scales, Span, words_of_sixteen};
+use crate::matrix::Matrix;
+use crate::mxfp4::{DOUBLED, GROUP};
+
+/// Up to so many tokens.
+pub const MOST: usize = 8;
+
+/// Values + 12 of E2M1 codes, for bytes whose two highest bits say nothing: sixteen values four times over.
+static CODES: [u8; 64] = {
+    let mut table = [0; 64];
+    let mut i = 0;
+    while i < 64 {
+        table[i] = (DOUBLED[i % 16] as i32 + OFFSET) as u8;
+        i += 1;
+    }
+    table
+};
+
+/// Calls a kernel for as many tokens as there are.
+macro_rules! by_number {
+    ($tokens:expr, $kernel:ident($($argument:expr),*)) => {
+        match *$tokens {
+            [a] => $kernel($($argument),*, [a]),
+            [a, b] => $kernel($($argument),*, [a, b]),
+            [a, b, c] => $kernel($($argument),*, [a, b, c]),
+            [a, b, c, d] => $kernel($($argument),*, [a, b, c, d]),
+            [a, b, c, d, e] => $kernel($($argument),*, [a, b, c, d, e]),
+            [a, b, c, d, e, f] => $kernel($($argument),*, [a, b, c, d, e, f]),
+            [a, b, c, d, e, f, g] => $kernel($($argument),*, [a, b, c, d, e, f, g]),
+            [a, b, c, d, e, f, g, h] => $kernel($($argument),*, [a, b, c, d, e, f, g, h]),
+            _ => unreachable!("one to eight tokens"),
+        }
+    };
+}
+
+/// MXFP4: out[i] = the sixteen rows from `row` on times token i.
+///
+/// # Safety
+/// AVX-512 (F, BW, DQ, VL) with VNNI, AVX2, FMA and F16C are present; there are one to [`MOST`] tokens.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+pub unsafe fn codes(m: &Matrix, row: usize, x: &Int8Rows, tokens: &[u32], out: &mut [[f32; TILE]]) {
+    let rows = Span::new(m, row);
+    // SAFETY: a Matrix holds all its groups, the token's rows hold as many.
+    unsafe { by_number!(tokens, codes_plain(&rows, m.groups(), x, out)) }
+}
+
+/// The same with VBMI, whose lookups need no masks.
+///
+/// # Safety
+/// As for `codes`, and VBMI is present.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vbmi,avx2,fma,f16c")]
+pub unsafe fn codes_vbmi(m: &Matrix, row: usize, x: &Int8Rows, tokens: &[u32], out: &mut [[f32; TILE]]) {
+    let rows = Span::new(m, row);
+    // SAFETY: a Matrix holds all its groups, the token's rows hold as many.
+    unsafe { by_number!(tokens, codes_wide(&rows, m.groups(), x, out)) }
+}
+
+/// Q8: out[i] = the sixteen rows from `row` on times token i.
+///
+/// # Safety
+/// As for `codes`.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+pub unsafe fn bytes(m: &Matrix, row: usize, x: &Int16Rows, tokens: &[u32], out: &mut [[f32; TILE]]) {
+    let rows = Span::new(m, row);
+    // SAFETY: a Matrix holds all its groups, the token's rows hold as many.
+    unsafe { by_number!(tokens, bytes_of(&rows, m.groups(), x, out)) }
+}
+
+/// # Safety
+/// As for [`codes`]; `groups` groups lie at every row and in the activations.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+unsafe fn codes_plain<const N: usize>(
+    rows: &Span,
+    groups: usize,
+    x: &Int8Rows,
+    out: &mut [[f32; TILE]],
+    tokens: [u32; N],
+) {
+    let (table, mask) = (code_table(), _mm512_set1_epi8(15));
+    let look_up = move |word| _mm512_shuffle_epi8(table, _mm512_and_si512(word, mask));
+    // SAFETY: promised by the caller.
+    unsafe { codes_by(rows, groups, x, out, tokens, look_up) }
+}
+
+/// # Safety
+/// As for [`codes_vbmi`]; `groups` groups lie at every row and in the activations.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vbmi,avx2,fma,f16c")]
+unsafe fn codes_wide<const N: usize>(
+    rows: &Span,
+    groups: usize,
+    x: &Int8Rows,
+    out: &mut [[f32; TILE]],
+    tokens: [u32; N],
+) {
+    // SAFETY: 64 bytes.
+    let table = unsafe { _mm512_loadu_si512(CODES.as_ptr().cast()) };
+    let look_up = move |word| _mm512_permutexvar_epi8(word, table);
+    // SAFETY: promised by the caller.
+    unsafe { codes_by(rows, groups, x, out, tokens, look_up) }
+}
+
+/// `look_up` takes codes in the low halves of bytes.
+///
+/// # Safety
+/// As for [`codes`]; `groups` groups lie at every row and in the activations.
+#[inline(always)]
+unsafe fn codes_by<const N: usize>(
+    rows: &Span,
+    groups: usize,
+    x: &Int8Rows,
+    out: &mut [[f32; TILE]],
+    tokens: [u32; N],
+    look_up: impl Fn(__m512i) -> __m512i,
+) {
+    let q = tokens.map(|t| x.values(t as usize).as_ptr().cast::<i32>());
+    let d = tokens.map(|t| x.scales(t as usize).as_ptr());
+    let s = tokens.map(|t| x.offsets(t as usize).as_ptr());
+    // SAFETY: group g of every row and of every token.
+    unsafe {
+        let mut acc = [_mm512_setzero_ps(); N];
+        let mut exponents = Scales::<u8>::new(rows, groups);
+        for g in 0..groups {
+            rows.prefetch_near::<5>(g);
+            let exponents = exponents.of(rows, groups, g);
+            // Rows are brought side by side while two codes are still in a byte, which is half of the work.
+            let words = words_of_sixteen(rows.elements.add(g * rows.group), rows.row);
+            let codes: [__m512i; 8] =
+                std::array::from_fn(|i| look_up(if i < 4 { words[i] } else { _mm512_srli_epi16::<4>(words[i - 4]) }));
+            // Codes are doubled values. Scales are powers of two, so halving here or later is the same.
+            let scale = _mm512_mul_ps(scales(_mm_loadu_si128(exponents.as_ptr().cast())), _mm512_set1_ps(0.5));
+            for n in 0..N {
+                let mut sums = [_mm512_set1_epi32(*s[n].add(g)), _mm512_setzero_si512()];
+                for (quad, codes) in codes.iter().enumerate() {
+                    let x = _mm512_set1_epi32(q[n].add(8 * g + quad).read_unaligned());
+                    sums[quad % 2] = _mm512_dpbusd_epi32(sums[quad % 2], *codes, x);
+                }
+                let sum = _mm512_cvtepi32_ps(_mm512_add_epi32(sums[0], sums[1]));
+                acc[n] = _mm512_fmadd_ps(sum, _mm512_mul_ps(scale, _mm512_set1_ps(*d[n].add(g))), acc[n]);
+            }
+        }
+        acc.iter().zip(out).for_each(|(acc, out)| _mm512_storeu_ps(out.as_mut_ptr(), *acc));
+    }
+}
+
+/// # Safety
+/// As for [`bytes`]; `groups` groups lie at every row and in the activations.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+unsafe fn bytes_of<const N: usize>(
+    rows: &Span,
+    groups: usize,
+    x: &Int16Rows,
+    out: &mut [[f32; TILE]],
+    tokens: [u32; N],
+) {
+    let q = tokens.map(|t| x.planes(t as usize).as_ptr().cast::<i32>());
+    let d = tokens.map(|t| x.scales(t as usize).as_ptr());
+    let s = tokens.map(|t| x.offsets(t as usize).as_ptr());
+    let sign = _mm512_set1_epi8(-128);
+    let mut acc = [_mm512_setzero_ps(); N];
+    // SAFETY: promised by the caller; two bytes are a scale.
+    let mut halves = unsafe { Scales::<[u8; 2]>::new(rows, groups) };
+    for g in 0..groups {
+        rows.prefetch_near::<9>(g);
+        // SAFETY: group g of every row and of every token.
+        unsafe {
+            let scale = widened(halves.of(rows, groups, g));
+            let from = rows.elements.add(g * rows.group);
+            let parts = [words_of_sixteen(from, rows.row), words_of_sixteen(from.add(GROUP / 2), rows.row)];
+            let unsigned = parts.map(|words| words.map(|word| _mm512_xor_si512(word, sign)));
+            for n in 0..N {
+                let x =
+                    |plane: usize, quad: usize| _mm512_set1_epi32(q[n].add(16 * g + 8 * plane + quad).read_unaligned());
+                let (mut low, mut high) = (_mm512_setzero_si512(), _mm512_set1_epi32(*s[n].add(g)));
+                for quad in 0..8 {
+                    low = _mm512_dpbusd_epi32(low, x(0, quad), parts[quad / 4][quad % 4]);
+                    high = _mm512_dpbusd_epi32(high, unsigned[quad / 4][quad % 4], x(1, quad));
+                }
+                let sum = _mm512_cvtepi32_ps(_mm512_add_epi32(low, _mm512_slli_epi32::<8>(high)));
+                acc[n] = _mm512_fmadd_ps(sum, _mm512_mul_ps(scale, _mm512_set1_ps(*d[n].add(g))), acc[n]);
+            }
+        }
+    }
+    for (acc, out) in acc.iter().zip(out) {
+        // SAFETY: sixteen floats.
+        unsafe { _mm512_storeu_ps(out.as_mut_ptr(), *acc) };
+    }
+}
