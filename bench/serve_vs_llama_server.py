@@ -11,8 +11,8 @@ With --keep, rounds are added to those in FILE; --show prints its summary and ru
 programs ran: such a round means nothing.
 
 What each is given: the same threads, four answers at once of --ctx tokens each (Ossia --parallel 4 --kv-tokens,
-llama-server -np 4 -c), else its defaults: KV cache in f16, continuous batching, Ossia's steps of 512 tokens (128 of
-prompts while others decode), llama-server's batches of 2,048 in parts of 512 and its repacked weights. Left out:
+llama-server -np 4 -c), else its defaults: KV cache in f16, continuous batching, Ossia's steps of 512 tokens (at most 128
+of prompts while others decode), llama-server's batches of 2,048 in parts of 512 and its repacked weights. Left out:
 prompt caches (llama-server's by --cache-ram 0, cache_prompt false, and --ctx-checkpoints 0, without which it reads the
 last four tokens of a prompt in a step of their own; Ossia's finds nothing: no prompt comes twice), texts to be
 tokenized, TLS, Ossia's keys (--no-key), audit log and log lines (llama-server's go to a file).

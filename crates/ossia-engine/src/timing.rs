@@ -17,8 +17,9 @@ const NEW: f64 = 0.3;
 
 /// What was measured.
 pub struct Timing {
-    /// Prompt tokens beside those who decode.
+    /// Prompt tokens beside those who decode, and whether that was measured or is a guess.
     part: f64,
+    measured: bool,
     most: usize,
     /// Seconds of a token in steps in which nobody decoded; 0 where there was none.
     token_s: f64,
@@ -27,7 +28,7 @@ pub struct Timing {
 impl Timing {
     /// Nothing was measured: steps take up to `most` tokens of prompts while somebody decodes.
     pub fn new(most: usize) -> Self {
-        Self { part: most as f64, most, token_s: 0.0 }
+        Self { part: most as f64, measured: false, most, token_s: 0.0 }
     }
 
     /// How many tokens of prompts a step takes in which somebody decodes.
@@ -41,14 +42,20 @@ impl Timing {
         if decoding == 0 && prompts > 0 {
             let token_s = seconds / prompts as f64;
             self.token_s += if self.token_s > 0.0 { NEW * (token_s - self.token_s) } else { token_s };
+            if !self.measured {
+                self.set_part(LONGEST.as_secs_f64() / self.token_s.max(1e-9));
+            }
         }
         // A step that had less to do than it could says nothing, unless that was too much already.
         let full = 2 * prompts >= self.part();
         if decoding > 0 && prompts > 0 && (full || time > LONGEST) {
-            let fits = prompts as f64 * (LONGEST.as_secs_f64() / seconds.max(1e-6)).clamp(0.5, 1.5);
-            let least = LEAST.min(self.most) as f64;
-            self.part = fits.clamp(least, self.most as f64);
+            self.measured = true;
+            self.set_part(prompts as f64 * (LONGEST.as_secs_f64() / seconds.max(1e-6)).clamp(0.5, 1.5));
         }
+    }
+
+    fn set_part(&mut self, fits: f64) {
+        self.part = fits.clamp(LEAST.min(self.most) as f64, self.most as f64);
     }
 
     /// How long to wait for others before `tokens` tokens are begun.
@@ -87,6 +94,16 @@ mod tests {
         let mut small = Timing::new(8);
         run(&mut small, 1e4, 100.0);
         assert_eq!(small.part(), 8);
+    }
+
+    #[test]
+    fn the_first_part_is_guessed_from_prompts_alone() {
+        let mut timing = Timing::new(128);
+        timing.step(0, 64, Duration::from_millis(1500));
+        assert_eq!(timing.part(), 64);
+        timing.step(3, 64, Duration::from_millis(3000));
+        timing.step(0, 64, Duration::from_millis(1500));
+        assert_eq!(timing.part(), 32, "what was measured counts more");
     }
 
     #[test]
