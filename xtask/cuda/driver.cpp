@@ -62,6 +62,26 @@ static void body() {
   abort();
 }
 
+struct Copy { void* to; const void* from; bool zero; int group; };
+struct Copies { std::vector<Copy> waiting; int group; };
+static std::vector<Copies> copies;
+
+void copy_begins(void* to, const void* from, bool zero) {
+  if (((uintptr_t)to | (zero ? 0 : (uintptr_t)from)) % 16) { fprintf(stderr, "emulated: a copy of 16 bytes that is not aligned\n"); abort(); }
+  Copies& own = copies[current];
+  own.waiting.push_back({to, from, zero, own.group});
+}
+void copies_close() { copies[current].group++; }
+void copies_wait(int left) {
+  Copies& own = copies[current];
+  size_t done = 0;
+  for (; done < own.waiting.size() && own.waiting[done].group < own.group - left; done++) {
+    Copy& copy = own.waiting[done];
+    if (copy.zero) memset(copy.to, 0, 16); else memcpy(copy.to, copy.from, 16);
+  }
+  own.waiting.erase(own.waiting.begin(), own.waiting.begin() + done);
+}
+
 void block_meets() { block_arrived++; give_way(BLOCK); }
 
 const unsigned char* warp_gives(const void* value, int size) {
@@ -77,6 +97,7 @@ const unsigned char* warp_gives(const void* value, int size) {
 static void run_block(int threads) {
   fibers.resize(threads);
   warps.assign((threads + 31) / 32, Warp{});
+  copies.assign(threads, Copies{});
   block_live = threads;
   block_arrived = 0;
   for (int i = 0; i < threads; i++) {

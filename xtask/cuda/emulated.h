@@ -32,6 +32,10 @@ void block_meets();
 // Each lane gives `size` bytes; returns those of all 32 lanes.
 const unsigned char* warp_gives(const void* value, int size);
 unsigned char* dynamic_shared();
+// A thread's copies are made when it waits for them, not before.
+void copy_begins(void* to, const void* from, bool zero);
+void copies_close();
+void copies_wait(int left);
 typedef std::vector<std::vector<unsigned char>> Values;
 struct Kernel { void (*call)(void** args); Values (*copy)(void** args); };
 void add_kernel(const char* name, Kernel kernel);
@@ -102,12 +106,22 @@ inline u16 half_of(float v) { _Float16 h = (_Float16)v; u16 bits; memcpy(&bits, 
 inline float float_of_half(u16 bits) { _Float16 h; memcpy(&h, &bits, 2); return (float)h; }
 inline uint4 load_once(const uint4* at) { return *at; }
 
+inline u32 half_pair(float low, float high) { return half_of(low) | (u32)half_of(high) << 16; }
+inline float exp2_fast(float x) { return exp2f(x); }
+// Never made a part of a fused multiplication.
+inline float __fadd_rn(float a, float b) { return a + b; }
+inline float __fsub_rn(float a, float b) { return a - b; }
+inline float __fmul_rn(float a, float b) { return a * b; }
+
+inline void copy_async(void* to, const void* from, bool zero) { emulated::copy_begins(to, from, zero); }
+inline void copies_close() { emulated::copies_close(); }
+template <int left> void copies_wait() { emulated::copies_wait(left); }
+
 // Rows of a and columns of b are given by all lanes, then each adds up its four sums in one fixed order.
-inline void mma(float c[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b1) {
-  u32 mine[6] = {a0, a1, a2, a3, b0, b1};
+template <class Value> void mma_of(float c[4], const u32 (&mine)[6], Value value) {
   const unsigned char* all = emulated::warp_gives(mine, sizeof mine);
   auto word = [&](int lane, int which) { u32 v; memcpy(&v, all + lane * sizeof mine + which * 4, 4); return v; };
-  auto part = [](u32 v, int half) { return bf16_value(half ? v >> 16 : v & 0xffff); };
+  auto part = [&](u32 v, int half) { return value(half ? v >> 16 : v & 0xffff); };
   int g = lane_of_thread() / 4, t = lane_of_thread() % 4;
   for (int i = 0; i < 4; i++) {
     int upper = i >= 2, column = 2 * t + i % 2;
@@ -120,4 +134,32 @@ inline void mma(float c[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b1) {
     }
     c[i] += sum;
   }
+}
+inline void mma(float c[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b1) {
+  mma_of(c, {a0, a1, a2, a3, b0, b1}, [](u32 bits) { return bf16_value(bits); });
+}
+inline void mma_half(float c[4], const u32 a[4], u32 b0, u32 b1) {
+  mma_of(c, {a[0], a[1], a[2], a[3], b0, b1}, [](u32 bits) { return float_of_half((u16)bits); });
+}
+
+// Rows that lanes point to, each of eight numbers, and what of them a lane gets (common.cuh).
+template <class Place> void tiles_of(u32 (&out)[4], const u16* row, Place place) {
+  u16 mine[8];
+  memcpy(mine, row, sizeof mine);
+  const unsigned char* all = emulated::warp_gives(mine, sizeof mine);
+  int g = lane_of_thread() / 4, t = lane_of_thread() % 4;
+  for (int tile = 0; tile < 4; tile++) {
+    u16 two[2];
+    for (int i = 0; i < 2; i++) {
+      auto [from, at] = place(g, 2 * t + i);
+      memcpy(&two[i], all + (8 * tile + from) * sizeof mine + 2 * at, 2);
+    }
+    out[tile] = two[0] | (u32)two[1] << 16;
+  }
+}
+inline void load_tiles(u32 (&out)[4], const u16* row) {
+  tiles_of(out, row, [](int g, int i) { return std::pair(g, i); });
+}
+inline void load_tiles_turned(u32 (&out)[4], const u16* row) {
+  tiles_of(out, row, [](int g, int i) { return std::pair(i, g); });
 }

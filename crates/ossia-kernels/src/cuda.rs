@@ -23,7 +23,7 @@ use crate::{Error, Result};
 pub(crate) use driver::Shape;
 pub use driver::{About, Memory, Slice};
 pub use graph::Size;
-pub(crate) use step::{COLUMNS, SPAN, Tables};
+pub(crate) use step::{COLUMNS, FEW_COLUMNS, SPAN, Tables};
 
 /// Keeps compiled kernels from one start to the next.
 pub trait Cubins: Send + Sync {
@@ -131,7 +131,7 @@ impl Gpu {
         self.scratch().take(len)
     }
 
-    /// Zeros, for keys and values: what was never written must be finite, since it is multiplied with nothing.
+    /// Zeros, for keys and values.
     pub(crate) fn zeros(&self, bytes: usize) -> Result<Memory> {
         let mut memory = Memory::new(&self.context, bytes)?;
         memory.clear()?;
