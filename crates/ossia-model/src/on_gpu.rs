@@ -72,7 +72,7 @@ fn weight_bytes(config: &Config) -> usize {
 fn scratch_bytes(config: &Config, options: &Options, processors: usize) -> usize {
     let (t, r) = (options.batch_tokens(), options.logits_rows);
     let (d, q, row, k) = (config.hidden_size, config.query_size(), heads(config).row(), config.experts_per_token);
-    let tables = Gpu::tables_len(t, r, options.sequences, options.context);
+    let tables = Gpu::tables_len(t, r, options.sequences, options.context) + t * config.head_dim;
     let packed = |tokens: usize, cols: usize| tokens.next_multiple_of(64) * cols / 2;
     let spans = attention::gpu_scratch_len(t, heads(config), options.context, processors);
     let attention = t * (d + row + q) + spans.max(packed(t, d)).max(packed(t, q));

@@ -96,6 +96,21 @@ __device__ inline float exp2_fast(float x) {
   return out;
 }
 
+// Everything that is launched before has been done and is seen after this. A kernel may be started while the one before is
+// still running, so all of its blocks say this before they read what another has written, or end. What they need of weights
+// they ask for before.
+__device__ inline void after_others() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
+// Asks for weights that will be read soon: 128 bytes a lane and turn.
+__device__ inline void ask_for(const void* from, u64 bytes) {
+  for (u64 at = threadIdx.x % 32 * 128; at < bytes; at += 32 * 128) asm volatile("prefetch.global.L2 [%0];" ::"l"((const char*)from + at));
+}
+
 // Weights are read once: past the first cache, and first to leave the second.
 __device__ inline uint4 load_once(const uint4* at) {
   uint4 v;
@@ -115,6 +130,36 @@ __device__ inline float warp_sum(float v) {
 __device__ inline float warp_max(float v) {
   for (int step = 16; step > 0; step >>= 1) v = fmaxf(v, __shfl_xor_sync(ALL, v, step));
   return v;
+}
+
+// Whether this block is the last of `count` to come here; if so, it sees what the others had written, and the counter is
+// zero again for the next kernel.
+__device__ inline bool comes_last(u32* counter, u32 count) {
+  __shared__ u32 before;
+  __threadfence();
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    before = atomicAdd(counter, 1u);
+    if (before == count - 1) *counter = 0;
+  }
+  __syncthreads();
+  __threadfence();
+  return before == count - 1;
+}
+
+// Rows x / sqrt(mean(x^2) + eps) * g, made by blocks of 256 threads: each thread's part of the sum is put to `parts` [8] of
+// the row, and after a barrier all know the scale.
+static const int NORM_PARTS = 8;
+__device__ inline void put_square(float* parts, const float* row, int cols) {
+  float sum = 0;
+  for (int i = threadIdx.x; i < cols; i += 256) sum = fmaf(row[i], row[i], sum);
+  sum = warp_sum(sum);
+  if (threadIdx.x % 32 == 0) parts[threadIdx.x / 32] = sum;
+}
+__device__ inline float norm_scale(const float* parts, int cols, float eps) {
+  float all = 0;
+  for (int i = 0; i < NORM_PARTS; i++) all += parts[i];
+  return 1.0f / sqrtf(all / (float)cols + eps);
 }
 
 // A sum over k is cut into as many parts, each a chain of its own, which are added in order. It depends on k alone, so

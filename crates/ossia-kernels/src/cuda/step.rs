@@ -1,5 +1,7 @@
 //! What a step tells the device before its first kernel: tokens, positions, who owns which row, pages.
 
+use std::sync::OnceLock;
+
 use super::{Argument, Gpu, Size, Slice};
 use crate::kv::{PAGE, PageTable};
 use crate::{Result, Sequence, Step};
@@ -19,6 +21,7 @@ pub(crate) struct Tables {
     offsets: Offsets,
     full: Pages,
     sliding: Pages,
+    turns: OnceLock<Slice>,
     /// Blocks of the attention kernel.
     pub tiles: usize,
     /// Whether there are blocks with few columns among them, and with many.
@@ -79,6 +82,15 @@ impl Tables {
         self.at(self.offsets.tiles)
     }
 
+    /// What the rotations of all layers share, made by `make` when the first asks for it.
+    pub fn turns(&self, make: impl FnOnce() -> Result<Slice>) -> Result<Argument> {
+        if let Some(turns) = self.turns.get() {
+            return Ok(turns.into());
+        }
+        let turns = make()?;
+        Ok(self.turns.get_or_init(|| turns).into())
+    }
+
     /// The pages of layers with or without a window.
     pub fn pages(&self, window: Option<usize>) -> PagesAt {
         let Pages { pages, firsts, width } = if window.is_some() { self.sliding } else { self.full };
@@ -119,7 +131,16 @@ impl Gpu {
         self.set_tables(None);
         let mut memory = self.take(numbers.len())?;
         memory.upload(&numbers.iter().flat_map(|n| n.to_le_bytes()).collect::<Vec<_>>())?;
-        self.set_tables(Some(Tables { memory, offsets, full, sliding, tiles: starts.len() - 1, few_and_many, spans }));
+        self.set_tables(Some(Tables {
+            memory,
+            offsets,
+            full,
+            sliding,
+            turns: OnceLock::new(),
+            tiles: starts.len() - 1,
+            few_and_many,
+            spans,
+        }));
         let size = Size { tokens: tokens.len(), widths: (full.width, sliding.width), spans };
         Ok(decodes.then_some(size))
     }

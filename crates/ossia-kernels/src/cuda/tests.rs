@@ -21,7 +21,7 @@ use crate::testing::{Numbers, close, same_bits};
 use crate::{Matrix, Phase, Precision, Runtime, Sequence, Step, Tensor};
 
 /// A device for one set of weights: copies are found by address, and what is dropped leaves its own to the next.
-fn gpu() -> Option<Runtime> {
+pub(super) fn gpu() -> Option<Runtime> {
     let gpu = match Gpu::open(0, &NoCubins) {
         Ok(gpu) => gpu,
         Err(error) if std::env::var("OSSIA_CUDA_TESTS").is_ok_and(|v| v == "required") => panic!("{error}"),
@@ -35,12 +35,12 @@ fn gpu() -> Option<Runtime> {
     Some(Runtime { pool, arena, isa: Isa::detect(), precision: Precision::F32, device: Device::Cuda(gpu) })
 }
 
-fn cpu() -> Runtime {
+pub(super) fn cpu() -> Runtime {
     Runtime::on_cpu(Pool::new(1), Arena::new(16 << 20), Isa::detect(), Precision::F32)
 }
 
 /// Values on the device, or on the host where `runtime` is there.
-fn tensor(runtime: &Runtime, cols: usize, values: &[f32]) -> Tensor {
+pub(super) fn tensor(runtime: &Runtime, cols: usize, values: &[f32]) -> Tensor {
     let rows = values.len() / cols;
     match &runtime.device {
         Device::Cpu => crate::testing::tensor(runtime, rows, cols, values),
@@ -59,7 +59,7 @@ fn rounded(values: &[f32]) -> Vec<f64> {
     values.iter().map(|&v| f64::from(bf16::from_f32(v).to_f32())).collect()
 }
 
-fn values(tensor: &Tensor) -> Vec<f32> {
+pub(super) fn values(tensor: &Tensor) -> Vec<f32> {
     tensor.values().unwrap().into_owned()
 }
 
@@ -175,7 +175,7 @@ fn the_router_chooses_as_the_processor_does() {
     }
 }
 
-fn some_experts(numbers: &mut Numbers, kind: Kind, (count, units, cols): (usize, usize, usize)) -> Experts {
+pub(super) fn some_experts(numbers: &mut Numbers, kind: Kind, (count, units, cols): (usize, usize, usize)) -> Experts {
     let expert = |_| {
         // Interleaved rows, seen as two views.
         let both = numbers.matrix(kind, 2 * units, cols);
@@ -252,7 +252,7 @@ fn experts_say_what_mxfp4_says() {
     }
 }
 
-const THETA: f64 = 10_000.0;
+pub(super) const THETA: f64 = 10_000.0;
 
 /// Rotations, pages, windows and sinks beside the processor with f16 pages; blocks of few columns and of many, spans split
 /// and whole, chunks: the same bits.

@@ -4,11 +4,11 @@ use super::Shape;
 use crate::cuda::{Argument, COLUMNS, FEW_COLUMNS, Gpu, SPAN, Shape as Launch, Tables};
 use crate::kv::PAGE;
 use crate::ops::rope::Heads;
+use crate::ops::rope::cuda::DIMS;
 use crate::{Error, Result, Step, Tensor};
 
-/// Channels of a head that there are kernels for.
-const DIMS: [usize; 3] = [16, 32, 64];
-
+/// The last block of a tile joins so many spans; more are shared out to blocks of a kernel of their own.
+const MOST_JOINED: usize = 32;
 /// Warps of a block.
 const WARPS: usize = 4;
 
@@ -37,9 +37,14 @@ pub(super) fn forward(gpu: &Gpu, step: &Step, qkv: &Tensor, sinks: &[f32], shape
     let states = gpu.take(qkv.rows() * query * spans * 2)?;
     let said = gpu.take(qkv.rows() * query * spans * dim)?;
     let launch = Launch { grid: (tiles, kv, spans), threads, shared };
-    let arguments = with(&[starts, (&states).into(), (&said).into()]);
-    // SAFETY: (call, starts, states, said).
+    let joins = spans <= MOST_JOINED;
+    let counters = if joins { gpu.counters(tiles * kv) } else { Argument::NULL };
+    let arguments = with(&[starts, (&states).into(), (&said).into(), o.device().into(), counters]);
+    // SAFETY: (call, starts, states, said, out, counters).
     unsafe { gpu.launch("attention", &format!("attention_span_{dim}"), launch, &arguments)? };
+    if joins {
+        return Ok(o);
+    }
     let launch = Launch { grid: (qkv.rows(), query, 1), threads: dim, shared: 0 };
     let arguments = with(&[(&states).into(), (&said).into(), spans.into(), o.device().into()]);
     // SAFETY: (call, states, said, spans, out).

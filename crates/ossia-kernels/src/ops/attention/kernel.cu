@@ -8,7 +8,7 @@
 // The order of sums: a page has a state of its own (maximum, sum, o); those of a span of four pages are joined in order, and
 // spans in order, beginning with the sink. A row of an `mma` depends on no other row, so it does not matter how many rows a
 // block has, whether warps share out its columns (`many`) or its pages (`few`), whether blocks go through all spans or each
-// through one (`span` and `join`), or who else is there: what a column does not see leaves its state as it is.
+// through one, or who else is there: what a column does not see leaves its state as it is.
 #include "../../cuda/common.cuh"
 
 static const int PAGE = 64, SPAN = 4, COLUMNS = 64, WARPS = 4, THREADS = 32 * WARPS, FEW = 16;
@@ -57,10 +57,15 @@ __device__ inline u64 place_of(const Call& call, const Tile& tile, int column) {
   return (u64)(tile.first + column / tile.group) * call.heads + tile.kv_head * tile.group + column % tile.group;
 }
 
+// The first number of a page of the tile's sequence, in keys and in values.
+template <int D> __device__ inline u64 page_at(const Call& call, const Tile& tile, u32 number) {
+  u32 page = call.tables[(u64)tile.sequence * call.width + number - call.firsts[tile.sequence]];
+  return ((u64)page * call.kv_heads + tile.kv_head) * PAGE * D;
+}
+
 // Two groups of copies, keys and values. Slots past the block's last position may hold anything, and come as zeros.
 template <int D> __device__ inline void load_page(Page<D>& to, const Call& call, const Tile& tile, u32 number, int thread, int threads) {
-  u32 page = call.tables[(u64)tile.sequence * call.width + number - call.firsts[tile.sequence]];
-  u64 from = ((u64)page * call.kv_heads + tile.kv_head) * PAGE * D;
+  const u64 from = page_at<D>(call, tile, number);
   const int EIGHTS = D / 8;
   for (int i = thread; i < PAGE * EIGHTS; i += threads)
     copy_async(&to.keys[i / EIGHTS][i % EIGHTS * 8], call.keys + from + 8 * i, number * PAGE + i / EIGHTS > tile.most);
@@ -197,6 +202,7 @@ template <int D> __device__ inline void join(State<D>& state, const State<D>& ne
 struct Out {
   float *states, *said, *out;
   int spans;
+  u32* counters;
 };
 
 // Sixteen columns a warp, pages one after the other, the next one on its way while one is computed.
@@ -333,53 +339,70 @@ template <int D, bool SPLIT> __device__ inline void few(const Call& call, const 
   for (int i = 0; i < PER; i++) to[8 * i] = SPLIT ? o[i] : total[i] / total_sum;
 }
 
-// Grid [tiles, kv heads], all spans; or [tiles, kv heads, spans], one each.
+// One channel of a head's output from the states of the spans.
+template <int D> __device__ inline void join_spans(const Call& call, const Out& out, int row, int head, int channel) {
+  const Sight sight = sight_of(call.positions[row], call.window);
+  float m = call.sinks[head], sum = 1, total = 0;
+  u64 place = (u64)row * call.heads + head;
+  for (u32 s = sight.first / PAGE / SPAN; s <= sight.last / PAGE / SPAN; s++) {
+    u64 at = place * out.spans + s;
+    Shares shares = join(m, sum, out.states[2 * at], out.states[2 * at + 1]);
+    total = joined(total, out.said[at * D + channel], shares);
+  }
+  out.out[place * D + channel] = total / sum;
+}
+
+// Grid [tiles, kv heads], all spans; or [tiles, kv heads, spans], one each, and where there are
+// counters the last of a tile joins them.
 template <int D, bool SPLIT> __device__ inline void attend(const Call& call, const u32* starts, const Out& out) {
   DYNAMIC_SHARED(memory);
+  // Tables come before a step's first kernel.
   Tile tile = tile_of(call, starts);
   if (SPLIT) {
     u32 from = blockIdx.z * SPAN, to = from + SPAN - 1;
     tile.from = tile.from > from ? tile.from : from;
     tile.to = tile.to < to ? tile.to : to;
-    if (tile.from > tile.to) return;
   }
+  const u32 first = tile.from + threadIdx.x / 32;
+  if (first <= tile.to && tile.rows * tile.group <= FEW) {
+    ask_for(call.keys + page_at<D>(call, tile, first), PAGE * D * 2);
+    ask_for(call.values + page_at<D>(call, tile, first), PAGE * D * 2);
+  }
+  after_others();
+  if (tile.from > tile.to) return;
   if (tile.rows * tile.group <= FEW) few<D, SPLIT>(call, tile, memory, out);
   else many<D, SPLIT>(call, tile, memory, out);
-}
-
-// Grid [T, H], d threads.
-template <int D> __device__ inline void join_spans(const Call& call, const float* states, const float* said, int spans, float* out) {
-  const Sight sight = sight_of(call.positions[blockIdx.x], call.window);
-  float m = call.sinks[blockIdx.y], sum = 1, total = 0;
-  u64 column = (u64)blockIdx.x * call.heads + blockIdx.y;
-  for (u32 s = sight.first / PAGE / SPAN; s <= sight.last / PAGE / SPAN; s++) {
-    u64 at = column * spans + s;
-    Shares shares = join(m, sum, states[2 * at], states[2 * at + 1]);
-    total = joined(total, said[at * D + threadIdx.x], shares);
-  }
-  out[column * D + threadIdx.x] = total / sum;
+  if (!SPLIT || !out.counters) return;
+  tile = tile_of(call, starts);
+  if (!comes_last(out.counters + blockIdx.x * gridDim.y + blockIdx.y, tile.to / SPAN - tile.from / SPAN + 1)) return;
+  for (int i = threadIdx.x; i < tile.rows * tile.group * D; i += THREADS)
+    join_spans<D>(call, out, tile.first + i / D / tile.group, tile.kv_head * tile.group + i / D % tile.group, i % D);
 }
 
 #define CALL const float *qkv, const float *sinks, const u16 *keys, const u16 *values, const u32 *positions, const u32 *sequences, const u32 *tables, const u32 *firsts, int width, int heads, int kv_heads, int window
 #define CALLED {qkv, sinks, keys, values, positions, sequences, tables, firsts, width, heads, kv_heads, window}
-#define ATTENTION(D)                                                                                                                     \
-  extern "C" __global__ void __launch_bounds__(128) attention_all_##D(CALL, const u32* starts, float* out) {                              \
+#define ATTENTION(D, BOUNDS)                                                                                                                     \
+  extern "C" __global__ void __launch_bounds__ BOUNDS attention_all_##D(CALL, const u32* starts, float* out) {                              \
     Call call = CALLED;                                                                                                                  \
-    Out to = {nullptr, nullptr, out, 1};                                                                                                 \
+    Out to = {nullptr, nullptr, out, 1, nullptr};                                                                                        \
     attend<D, false>(call, starts, to);                                                                                                  \
   }                                                                                                                                      \
   KERNEL(attention_all_##D)                                                                                                              \
-  extern "C" __global__ void __launch_bounds__(128) attention_span_##D(CALL, const u32* starts, float* states, float* said) {             \
+  extern "C" __global__ void __launch_bounds__ BOUNDS attention_span_##D(CALL, const u32* starts, float* states, float* said, float* out, u32* counters) { \
     Call call = CALLED;                                                                                                                  \
-    Out to = {states, said, nullptr, (int)gridDim.z};                                                                                    \
+    Out to = {states, said, out, (int)gridDim.z, counters};                                                                              \
     attend<D, true>(call, starts, to);                                                                                                   \
   }                                                                                                                                      \
   KERNEL(attention_span_##D)                                                                                                             \
-  extern "C" __global__ void attention_join_##D(CALL, const float* states, const float* said, int spans, float* out) {                    \
+  /* Grid [T, H], d threads. */                                                                                                          \
+  extern "C" __global__ void attention_join_##D(CALL, float* states, float* said, int spans, float* out) {                                \
     Call call = CALLED;                                                                                                                  \
-    join_spans<D>(call, states, said, spans, out);                                                                                       \
+    Out to = {states, said, out, spans, nullptr};                                                                                        \
+    after_others();                                                                                                                      \
+    join_spans<D>(call, to, blockIdx.x, blockIdx.y, threadIdx.x);                                                                        \
   }                                                                                                                                      \
   KERNEL(attention_join_##D)
-ATTENTION(16)
-ATTENTION(32)
-ATTENTION(64)
+// Threads, and blocks at once where the compiler would otherwise keep too little in registers.
+ATTENTION(16, (128, 4))
+ATTENTION(32, (128))
+ATTENTION(64, (128))
