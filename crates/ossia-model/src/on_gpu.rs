@@ -3,7 +3,7 @@
 use ossia_kernels::arena::Arena;
 use ossia_kernels::cuda::Gpu;
 use ossia_kernels::kv::{KvLayer, KvType};
-use ossia_kernels::ops::{attention, experts};
+use ossia_kernels::ops::{attention, experts, sample};
 
 use crate::gpt_oss::config::{Config, LayerKind};
 use crate::gpt_oss::tensors::heads;
@@ -78,7 +78,7 @@ fn scratch_bytes(config: &Config, options: &Options, processors: usize) -> usize
     let attention = t * (d + row + q) + spans.max(packed(t, d)).max(packed(t, q));
     let experts = experts::gpu_scratch_len(t, (config.num_experts, k), d, config.intermediate_size);
     let mlp = t * (d + config.num_experts + 2 * k) + experts;
-    let last = r * (d + config.vocab_size) + packed(r, d);
+    let last = r * (d + config.vocab_size) + packed(r, d) + sample::gpu_scratch_len(r);
     let peak = 4 * (tables + t * d + attention.max(mlp).max(last));
     // First-fit leaves gaps between ranges of different sizes.
     peak + peak / 8 + (1 << 20)

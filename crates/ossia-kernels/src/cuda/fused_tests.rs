@@ -11,7 +11,7 @@ use crate::ops::attention::{self, Shape};
 use crate::ops::linear::{self, Linear, Part};
 use crate::ops::rms_norm::Norm;
 use crate::ops::rope::{self, Heads, Projection, Rope};
-use crate::ops::{experts, router};
+use crate::ops::{experts, router, sample};
 use crate::testing::{Numbers, close, same_bits};
 use crate::{Phase, Runtime, Sequence, Step, Tap, Tensor};
 
@@ -123,6 +123,33 @@ fn routes_are_those_of_normalised_tokens() {
                 same_bits(alone, &whole[..alone.len()], &format!("{count} experts, {tokens} of 70 tokens"));
             }
         }
+    }
+}
+
+/// As the processor finds it: the lowest id of the largest logit, zeros equal, nothing where one is not finite.
+#[test]
+fn the_best_tokens_are_the_processors() {
+    let Some(runtime) = gpu() else { return };
+    let mut numbers = Numbers(13);
+    for (rows, vocab) in [(1, 1), (3, 50), (5, 300), (2, 20_011)] {
+        // Few different values, so that the largest is there more than once.
+        let mut logits: Vec<f32> = numbers.vec(rows * vocab).iter().map(|v| (v * 8.0).round() - 9.0).collect();
+        let best = |logits: &[f32]| {
+            sample::best(&tensor(&runtime, vocab, logits), &runtime.device).unwrap().expect("logits on a device")
+        };
+        let want = |logits: &[f32]| logits.chunks_exact(vocab).map(sample::argmax).collect::<Vec<_>>();
+        assert_eq!(best(&logits), want(&logits), "{rows} x {vocab}");
+        let last = logits.len() - 1;
+        for (at, value) in [(0, f32::MAX), (last, f32::MAX), (last / 2, f32::NAN), (last, f32::INFINITY)] {
+            logits[at] = value;
+            assert_eq!(best(&logits), want(&logits), "{rows} x {vocab}, {value} at {at}");
+        }
+        logits.fill(-1.0);
+        (logits[last], logits[last - vocab / 2]) = (0.0, -0.0);
+        assert_eq!(best(&logits), want(&logits), "{rows} x {vocab}, zeros");
+        // A model's logits are finite: minus infinity, which a sampler passes over, is a fault of a step.
+        logits[0] = f32::NEG_INFINITY;
+        assert_eq!(best(&logits)[0], None);
     }
 }
 
