@@ -2,6 +2,7 @@
 // kernels compiled in (emulated.h). Built as libcuda.so and libnvrtc.so, found like the real ones. x86-64 with gcc or clang.
 typedef unsigned int u32;
 typedef unsigned short u16;
+typedef unsigned long long u64;
 #include "emulated.h"
 #include <cstdio>
 #include <cstdlib>
@@ -39,7 +40,7 @@ switch_stack:
 
 enum Wait { RUNS, WARP, BLOCK, DONE };
 struct Fiber { void* at; Wait wait; Dim3 index; };
-struct Warp { unsigned char given[2][32 * 64]; int arrived, live, turn; };
+struct Warp { unsigned char given[2][32 * 64]; int arrived, live, turn; Product product; };
 static const size_t STACK = 64 << 10;
 static std::vector<Fiber> fibers;
 static std::vector<Warp> warps;
@@ -50,16 +51,41 @@ static void (*kernel)(void**);
 static void** arguments;
 static std::vector<unsigned char> shared_memory;
 
+Product& product_of_warp() { return warps[current / 32].product; }
 unsigned char* dynamic_shared() { return shared_memory.data(); }
 static void give_way(Wait why) { fibers[current].wait = why; switch_stack(&fibers[current].at, scheduler); }
 
+static std::vector<bool> waited;
+void has_waited() { waited[current] = true; }
+
 static void body() {
   kernel(arguments);
+  if (!waited[current]) { fprintf(stderr, "emulated: a thread that ends without having waited for the kernels before\n"); abort(); }
   Warp& warp = warps[current / 32];
   warp.live--;
   block_live--;
   give_way(DONE);
   abort();
+}
+
+struct Copy { void* to; const void* from; bool zero; int group; };
+struct Copies { std::vector<Copy> waiting; int group; };
+static std::vector<Copies> copies;
+
+void copy_begins(void* to, const void* from, bool zero) {
+  if (((uintptr_t)to | (zero ? 0 : (uintptr_t)from)) % 16) { fprintf(stderr, "emulated: a copy of 16 bytes that is not aligned\n"); abort(); }
+  Copies& own = copies[current];
+  own.waiting.push_back({to, from, zero, own.group});
+}
+void copies_close() { copies[current].group++; }
+void copies_wait(int left) {
+  Copies& own = copies[current];
+  size_t done = 0;
+  for (; done < own.waiting.size() && own.waiting[done].group < own.group - left; done++) {
+    Copy& copy = own.waiting[done];
+    if (copy.zero) memset(copy.to, 0, 16); else memcpy(copy.to, copy.from, 16);
+  }
+  own.waiting.erase(own.waiting.begin(), own.waiting.begin() + done);
 }
 
 void block_meets() { block_arrived++; give_way(BLOCK); }
@@ -77,6 +103,8 @@ const unsigned char* warp_gives(const void* value, int size) {
 static void run_block(int threads) {
   fibers.resize(threads);
   warps.assign((threads + 31) / 32, Warp{});
+  copies.assign(threads, Copies{});
+  waited.assign(threads, false);
   block_live = threads;
   block_arrived = 0;
   for (int i = 0; i < threads; i++) {
@@ -102,6 +130,7 @@ static void run_block(int threads) {
         if (warp.live != (threads - i / 32 * 32 < 32 ? threads - i / 32 * 32 : 32)) { fprintf(stderr, "emulated: a collective of a warp whose lanes have partly ended\n"); abort(); }
         warp.arrived = 0;
         warp.turn++;
+        warp.product.is_new = true;
         for (int j = i / 32 * 32; j < threads && j < i / 32 * 32 + 32; j++) if (fibers[j].wait == WARP) fibers[j].wait = RUNS;
       }
       if (block_live > 0 && block_arrived == block_live) {
@@ -188,6 +217,13 @@ Result cuLaunchKernel(void* function, u32 gx, u32 gy, u32 gz, u32 bx, u32 by, u3
   if (recording) recording->push_back({entry.second.call, entry.second.copy(args), {gx, gy, gz}, {bx, by, bz}, shared});
   else launch({entry.second.call, args, {gx, gy, gz}, {bx, by, bz}, shared});
   return OK;
+}
+struct Attribute { int id; char pad[4]; int value; char rest[60]; };
+struct LaunchConfig { u32 gx, gy, gz, bx, by, bz, shared; void* stream; Attribute* attributes; u32 count; };
+Result cuLaunchKernelEx(const LaunchConfig* c, void* function, void** args, void** extra) {
+  // The one that is known: that a kernel may start while the one before runs.
+  if (c->count != 1 || c->attributes->id != 6 || c->attributes->value != 1) return INVALID;
+  return cuLaunchKernel(function, c->gx, c->gy, c->gz, c->bx, c->by, c->bz, c->shared, c->stream, args, extra);
 }
 Result cuStreamBeginCapture_v2(void*, int) { if (recording) return INVALID; recording = new Graph; return OK; }
 Result cuStreamEndCapture(void*, void** graph) { *graph = recording; recording = nullptr; return *graph ? OK : INVALID; }

@@ -32,6 +32,15 @@ void block_meets();
 // Each lane gives `size` bytes; returns those of all 32 lanes.
 const unsigned char* warp_gives(const void* value, int size);
 unsigned char* dynamic_shared();
+// What a warp makes of what its lanes gave last.
+struct Product { bool is_new; float sums[16][8]; };
+Product& product_of_warp();
+// A thread's copies are made when it waits for them, not before.
+void copy_begins(void* to, const void* from, bool zero);
+void copies_close();
+void copies_wait(int left);
+// A thread has waited for the kernels before.
+void has_waited();
 typedef std::vector<std::vector<unsigned char>> Values;
 struct Kernel { void (*call)(void** args); Values (*copy)(void** args); };
 void add_kernel(const char* name, Kernel kernel);
@@ -54,6 +63,8 @@ struct Entry { Entry(const char* name, Kernel kernel) { add_kernel(name, kernel)
 #define KERNEL(name) static emulated::Entry entry_of_##name(#name, {emulated::Call<name>::run, emulated::Call<name>::copy});
 #define DYNAMIC_SHARED(name) unsigned char* name = emulated::dynamic_shared()
 
+// Blocks run one after the other, so what they have written is seen.
+inline void __threadfence() {}
 inline void __syncthreads() { emulated::block_meets(); }
 inline void __syncwarp(u32 = 0) { emulated::warp_gives("", 1); }
 inline int lane_of_thread() { return threadIdx.x % 32; }
@@ -79,6 +90,7 @@ inline u32 __ballot_sync(u32, bool v) {
   for (int lane = 0; lane < 32; lane++) bits |= (u32)(all[lane] != 0) << lane;
   return bits;
 }
+inline int __ffs(u32 v) { return __builtin_ffs((int)v); }
 inline int __popc(u32 v) { return __builtin_popcount(v); }
 inline float __uint_as_float(u32 v) { float f; memcpy(&f, &v, 4); return f; }
 inline float __int_as_float(int v) { float f; memcpy(&f, &v, 4); return f; }
@@ -99,25 +111,81 @@ inline u32 bf16_pair_times(u32 a, u32 b) {
   return bf16_pair(bf16_value(a & 0xffff) * bf16_value(b & 0xffff), bf16_value(a >> 16) * bf16_value(b >> 16));
 }
 inline u16 half_of(float v) { _Float16 h = (_Float16)v; u16 bits; memcpy(&bits, &h, 2); return bits; }
-inline float float_of_half(u16 bits) { _Float16 h; memcpy(&h, &bits, 2); return (float)h; }
+inline float float_of_half(u16 bits) {
+  static const std::vector<float> all = [] {
+    std::vector<float> all(1 << 16);
+    for (u32 i = 0; i < 1 << 16; i++) { u16 half = (u16)i; _Float16 h; memcpy(&h, &half, 2); all[i] = (float)h; }
+    return all;
+  }();
+  return all[bits];
+}
+inline void after_others() { emulated::has_waited(); }
+inline void ask_for(const void*, u64) {}
 inline uint4 load_once(const uint4* at) { return *at; }
 
-// Rows of a and columns of b are given by all lanes, then each adds up its four sums in one fixed order.
-inline void mma(float c[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b1) {
-  u32 mine[6] = {a0, a1, a2, a3, b0, b1};
+inline u32 half_pair(float low, float high) { return half_of(low) | (u32)half_of(high) << 16; }
+inline float exp2_fast(float x) { return exp2f(x); }
+// Never made a part of a fused multiplication.
+inline float __fadd_rn(float a, float b) { return a + b; }
+inline float __fsub_rn(float a, float b) { return a - b; }
+inline float __fmul_rn(float a, float b) { return a * b; }
+
+inline void copy_async(void* to, const void* from, bool zero) { emulated::copy_begins(to, from, zero); }
+inline void copies_close() { emulated::copies_close(); }
+template <int left> void copies_wait() { emulated::copies_wait(left); }
+
+// Rows of a and columns of b are given by all lanes; the first to go on multiplies for all, each sum in one fixed order.
+template <class Value> void mma_of(float c[4], const u32 (&mine)[6], Value value) {
   const unsigned char* all = emulated::warp_gives(mine, sizeof mine);
-  auto word = [&](int lane, int which) { u32 v; memcpy(&v, all + lane * sizeof mine + which * 4, 4); return v; };
-  auto part = [](u32 v, int half) { return bf16_value(half ? v >> 16 : v & 0xffff); };
-  int g = lane_of_thread() / 4, t = lane_of_thread() % 4;
-  for (int i = 0; i < 4; i++) {
-    int upper = i >= 2, column = 2 * t + i % 2;
-    float sum = 0;
-    for (int k = 0; k < 16; k++) {
-      int lane = k % 8 / 2;
-      float a = part(word(4 * g + lane, (k >= 8 ? 2 : 0) + upper), k % 2);
-      float b = part(word(4 * column + lane, k >= 8 ? 5 : 4), k % 2);
-      sum += a * b;
+  emulated::Product& product = emulated::product_of_warp();
+  if (product.is_new) {
+    float a[16][16], b[16][8];
+    for (int lane = 0; lane < 32; lane++) {
+      u32 words[6];
+      memcpy(words, all + lane * sizeof mine, sizeof words);
+      int g = lane / 4, t = lane % 4;
+      for (int i = 0; i < 2; i++) {
+        auto part = [&](int which) { return value(words[which] >> (16 * i) & 0xffff); };
+        for (int which = 0; which < 4; which++) a[g + which % 2 * 8][2 * t + i + which / 2 * 8] = part(which);
+        for (int which = 0; which < 2; which++) b[2 * t + i + which * 8][g] = part(4 + which);
+      }
     }
-    c[i] += sum;
+    for (int row = 0; row < 16; row++) {
+      float sums[8] = {};
+      for (int k = 0; k < 16; k++)
+        for (int column = 0; column < 8; column++) sums[column] += a[row][k] * b[k][column];
+      memcpy(product.sums[row], sums, sizeof sums);
+    }
+    product.is_new = false;
   }
+  int g = lane_of_thread() / 4, t = lane_of_thread() % 4;
+  for (int i = 0; i < 4; i++) c[i] += product.sums[g + i / 2 * 8][2 * t + i % 2];
+}
+inline void mma(float c[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b1) {
+  mma_of(c, {a0, a1, a2, a3, b0, b1}, [](u32 bits) { return bf16_value(bits); });
+}
+inline void mma_half(float c[4], const u32 a[4], u32 b0, u32 b1) {
+  mma_of(c, {a[0], a[1], a[2], a[3], b0, b1}, [](u32 bits) { return float_of_half((u16)bits); });
+}
+
+// Rows that lanes point to, each of eight numbers, and what of them a lane gets (common.cuh).
+template <class Place> void tiles_of(u32 (&out)[4], const u16* row, Place place) {
+  u16 mine[8];
+  memcpy(mine, row, sizeof mine);
+  const unsigned char* all = emulated::warp_gives(mine, sizeof mine);
+  int g = lane_of_thread() / 4, t = lane_of_thread() % 4;
+  for (int tile = 0; tile < 4; tile++) {
+    u16 two[2];
+    for (int i = 0; i < 2; i++) {
+      auto [from, at] = place(g, 2 * t + i);
+      memcpy(&two[i], all + (8 * tile + from) * sizeof mine + 2 * at, 2);
+    }
+    out[tile] = two[0] | (u32)two[1] << 16;
+  }
+}
+inline void load_tiles(u32 (&out)[4], const u16* row) {
+  tiles_of(out, row, [](int g, int i) { return std::pair(g, i); });
+}
+inline void load_tiles_turned(u32 (&out)[4], const u16* row) {
+  tiles_of(out, row, [](int g, int i) { return std::pair(i, g); });
 }

@@ -20,7 +20,7 @@ fn sources(root: &Path) -> Result<Vec<(String, PathBuf)>, String> {
     if found.is_empty() { Err(format!("{}: no kernel.cu", ops.display())) } else { Ok(found) }
 }
 
-/// Compiles every kernel for every architecture; one line for each kernel of the first that is Hopper's.
+/// Compiles every kernel for every architecture; one line for each kernel on Hopper. An error where one spills anywhere.
 pub fn check(root: &Path) -> Result<(), String> {
     let nvcc = std::env::var("NVCC").unwrap_or_else(|_| "nvcc".to_owned());
     let out = root.join("target/cuda");
@@ -40,17 +40,21 @@ pub fn check(root: &Path) -> Result<(), String> {
             if !output.status.success() {
                 return Err(format!("{} for {architecture}:\n{said}", source.display()));
             }
+            let kernels = kernels(&said);
             if *architecture == "sm_90" {
-                kernels(&said).iter().for_each(|line| println!("{line}"));
+                kernels.iter().for_each(|(line, _)| println!("{line}"));
+            }
+            if let Some((line, _)) = kernels.iter().find(|(_, spilled)| *spilled > 0) {
+                return Err(format!("{} for {architecture} spills:\n{line}", source.display()));
             }
         }
     }
-    println!("all kernels compile for {}", ARCHITECTURES.join(", "));
+    println!("all kernels compile for {}, and none spills", ARCHITECTURES.join(", "));
     Ok(())
 }
 
-/// A line for each kernel from what ptxas says.
-fn kernels(said: &str) -> Vec<String> {
+/// A line for each kernel from what ptxas says, and the bytes that it spills.
+fn kernels(said: &str) -> Vec<(String, usize)> {
     let number = |line: &str, before: &str| -> usize {
         let at = line.find(before).map(|at| &line[..at]);
         at.and_then(|line| line.trim_end().rsplit([' ', ',']).next()?.parse().ok()).unwrap_or(0)
@@ -63,7 +67,7 @@ fn kernels(said: &str) -> Vec<String> {
             spilled = number(line, "bytes spill stores");
         } else if line.contains("registers") {
             let (registers, shared) = (number(line, "registers"), number(line, "bytes smem"));
-            lines.push(format!("{name:<24} {registers:>9} {shared:>12} {spilled:>13}"));
+            lines.push((format!("{name:<24} {registers:>9} {shared:>12} {spilled:>13}"), spilled));
         }
     }
     lines

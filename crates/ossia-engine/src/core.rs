@@ -427,14 +427,14 @@ impl<R: Runner> Core<R> {
         if share.logits == Logits::All {
             let first = sequence.len - share.tokens;
             for (i, row) in rows.clone().enumerate() {
-                sequence.score(first + i + 1, logits.row(row))?;
+                sequence.score(first + i + 1, logits.row(row).map_err(Finish::Failed)?)?;
             }
         }
         if sequence.len < sequence.tokens.len() || rows.is_empty() {
             return Ok(());
         }
         let made = sequence.made();
-        let result = sequence.next_token(logits.row(rows.end - 1), &mut self.mask, self.shape.context);
+        let result = sequence.next_token(logits, rows.end - 1, &mut self.mask, self.shape.context);
         let made = (sequence.made() - made) as u64;
         self.stats.generated_tokens += made;
         // Its own computation, one step later, is counted as a token of a prompt is.

@@ -2,11 +2,10 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use ossia_kernels::Tensor;
 use ossia_model::gpt_oss::adapter;
 use ossia_model::gpt_oss::config::LayerKind;
 use ossia_model::kv_cache::PageCounts;
-use ossia_model::{Error, Model, Paged};
+use ossia_model::{Error, Model, Paged, StepLogits};
 
 use crate::adapter::{AttachError, NewAdapter};
 
@@ -33,8 +32,11 @@ pub trait Runner: Send + 'static {
 
 /// Rows of logits.
 pub trait Rows {
-    /// The logits [V] of a row.
-    fn row(&self, row: usize) -> &[f32];
+    /// The logits [V] of a row. An error, for a person, where they could not be had.
+    fn row(&self, row: usize) -> Result<&[f32], String>;
+
+    /// The token that greedy sampling takes of a row, where that is known without the row.
+    fn best(&self, row: usize) -> Option<u32>;
 }
 
 /// What a model can do.
@@ -70,14 +72,18 @@ pub enum StepError {
     Whole(String),
 }
 
-impl Rows for Tensor {
-    fn row(&self, row: usize) -> &[f32] {
-        Tensor::row(self, row)
+impl Rows for StepLogits {
+    fn row(&self, row: usize) -> Result<&[f32], String> {
+        StepLogits::row(self, row).map_err(|error| error.to_string())
+    }
+
+    fn best(&self, row: usize) -> Option<u32> {
+        StepLogits::best(self, row)
     }
 }
 
 impl Runner for Model {
-    type Logits = Tensor;
+    type Logits = StepLogits;
 
     fn shape(&self) -> Shape {
         let options = self.options();
@@ -92,7 +98,7 @@ impl Runner for Model {
         }
     }
 
-    fn step(&mut self, work: &[Paged]) -> Result<Tensor, StepError> {
+    fn step(&mut self, work: &[Paged]) -> Result<StepLogits, StepError> {
         match catch_unwind(AssertUnwindSafe(|| self.step_paged(work))) {
             Ok(Ok(logits)) => Ok(logits),
             Ok(Err(Error::Fault(fault))) => Err(StepError::Row { row: fault.row, message: fault.to_string() }),

@@ -15,6 +15,7 @@ use ossia_kernels::ops::sample::{Sampled, Sampler};
 use crate::adapter::Adapter;
 use crate::pages::Tables;
 use crate::request::{Constraint, Event, Finish, PromptLogprob, Request, Sink, TokenMask};
+use crate::runner::Rows;
 use crate::scheduler::Runnable;
 
 /// A request that waits or runs.
@@ -170,14 +171,25 @@ impl Sequence {
         Ok(())
     }
 
-    /// Chooses the next token from the last position's logits and tells it. An error where the request ends.
-    pub fn next_token(&mut self, logits: &[f32], mask: &mut TokenMask, context: usize) -> Result<(), Finish> {
+    /// Chooses the next token from the last position's logits, `row` of the step's, and tells it. An error where the request
+    /// ends.
+    pub fn next_token(
+        &mut self,
+        logits: &impl Rows,
+        row: usize,
+        mask: &mut TokenMask,
+        context: usize,
+    ) -> Result<(), Finish> {
         if let Some(scores) = self.scores.as_mut().filter(|scores| !scores.told) {
             scores.told = true;
             let known = std::mem::take(&mut scores.known);
             self.tell(Event::PromptLogprobs(known))?;
         }
-        let sampled = self.choose(logits, mask)?;
+        let best = logits.best(row).filter(|_| self.constraint.is_none());
+        let sampled = match best.and_then(|best| self.sampler.take_best(best)) {
+            Some(sampled) => sampled,
+            None => self.choose(logits.row(row).map_err(Finish::Failed)?, mask)?,
+        };
         let token = sampled.token;
         self.tokens.push(token);
         self.tell(Event::Token(sampled))?;

@@ -8,6 +8,8 @@
 
 mod compile;
 mod driver;
+#[cfg(test)]
+mod fused_tests;
 mod graph;
 pub(crate) mod pack;
 mod step;
@@ -20,10 +22,10 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use crate::arena::Arena;
 use crate::{Error, Result};
 
-pub(crate) use driver::Shape;
 pub use driver::{About, Memory, Slice};
+pub(crate) use driver::{MOST_SHARED, Shape};
 pub use graph::Size;
-pub(crate) use step::{COLUMNS, SPAN, Tables};
+pub(crate) use step::{COLUMNS, FEW_COLUMNS, SPAN, Tables};
 
 /// Keeps compiled kernels from one start to the next.
 pub trait Cubins: Send + Sync {
@@ -58,7 +60,14 @@ pub struct Gpu {
     tables: Mutex<Option<Arc<Tables>>>,
     recordings: Mutex<HashMap<Size, graph::Recording>>,
     pinned: OnceLock<driver::Pinned>,
+    counters: Memory,
+    /// Kernels that were started.
+    #[cfg(test)]
+    pub(crate) launches: std::sync::atomic::AtomicUsize,
 }
+
+/// Counters that kernels leave at zero (`comes_last` in `common.cuh`).
+const COUNTERS: usize = 1 << 16;
 
 impl Gpu {
     /// Opens device `ordinal`, counted from 0, and compiles the kernels for it or takes those that are kept.
@@ -79,6 +88,8 @@ impl Gpu {
             let cubin = compile::cubin(source, about.capability, cubins)?;
             modules.push((source.name, Mutex::new(driver::Module::load(&context, &cubin)?)));
         }
+        let mut counters = Memory::new(&context, 4 * COUNTERS)?;
+        counters.clear()?;
         Ok(Arc::new(Self {
             context,
             about,
@@ -89,6 +100,9 @@ impl Gpu {
             tables: Mutex::default(),
             recordings: Mutex::default(),
             pinned: OnceLock::new(),
+            counters,
+            #[cfg(test)]
+            launches: Default::default(),
         }))
     }
 
@@ -123,6 +137,15 @@ impl Gpu {
         self.scratch.get().expect("cuda: scratch is planned before the first step")
     }
 
+    /// `count` counters that are zero between kernels.
+    ///
+    /// # Panics
+    /// Where there are not so many.
+    pub(crate) fn counters(&self, count: usize) -> Argument {
+        assert!(count <= COUNTERS, "cuda: a step has few blocks that wait for each other");
+        Argument::from(&self.counters)
+    }
+
     /// `len` numbers of four bytes.
     ///
     /// # Panics
@@ -131,7 +154,7 @@ impl Gpu {
         self.scratch().take(len)
     }
 
-    /// Zeros, for keys and values: what was never written must be finite, since it is multiplied with nothing.
+    /// Zeros, for keys and values.
     pub(crate) fn zeros(&self, bytes: usize) -> Result<Memory> {
         let mut memory = Memory::new(&self.context, bytes)?;
         memory.clear()?;
@@ -170,6 +193,8 @@ impl Gpu {
         if shape.grid.0 * shape.grid.1 * shape.grid.2 == 0 {
             return Ok(());
         }
+        #[cfg(test)]
+        self.launches.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let known = lock(&self.functions).get(kernel).copied();
         let function = match known {
             Some(function) => function,

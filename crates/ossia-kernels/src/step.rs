@@ -78,6 +78,12 @@ impl Sequence<'_> {
 pub trait Tap {
     /// `op` has made `result`; layers are told apart by counting.
     fn see(&mut self, op: &'static str, result: &Tensor);
+
+    /// Whether it wants to see what a device would not make, because it does several ops at once. Then it does one by one,
+    /// to the same bits.
+    fn wants_all(&self) -> bool {
+        true
+    }
 }
 
 /// One forward pass.
@@ -120,6 +126,11 @@ impl Step<'_> {
         }
         assert_eq!(rows, self.logits_rows.len(), "rows of the batch, or those that want logits");
         self.logits_rows.iter().map(|&row| all[row as usize]).collect()
+    }
+
+    /// Whether ops may be done several at once.
+    pub(crate) fn may_fuse(&self) -> bool {
+        self.tap.as_ref().is_none_or(|tap| !tap.wants_all())
     }
 
     /// Called by each op with what it has made.

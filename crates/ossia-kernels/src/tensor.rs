@@ -99,16 +99,24 @@ impl Tensor {
         }
     }
 
+    /// Whether the values are in this machine's memory.
+    pub fn is_host(&self) -> bool {
+        matches!(self.data, Buffer::Cpu(_))
+    }
+
     /// The same matrix in this machine's memory.
     pub fn into_host(self, arena: &Arena) -> Result<Self> {
+        if self.is_host() { Ok(self) } else { self.copy_to_host(arena) }
+    }
+
+    /// A copy in this machine's memory.
+    pub fn copy_to_host(&self, arena: &Arena) -> Result<Self> {
+        let mut host = Self::scratch(arena, self.rows, self.cols)?;
         match &self.data {
-            Buffer::Cpu(_) => Ok(self),
-            Buffer::Cuda(slice) => {
-                let mut host = Self::scratch(arena, self.rows, self.cols)?;
-                slice.download_to(host.host_mut())?;
-                Ok(host)
-            }
+            Buffer::Cpu(values) => host.host_mut().copy_from_slice(values),
+            Buffer::Cuda(slice) => slice.download_to(host.host_mut())?,
         }
+        Ok(host)
     }
 
     /// The numbers on a device, for a kernel.

@@ -6,9 +6,11 @@
 pub mod checkpoint;
 pub mod gpt_oss;
 pub mod kv_cache;
+mod logits;
 mod model;
 mod on_gpu;
 mod plan;
 
+pub use logits::StepLogits;
 pub use model::{Error, Fault, Logits, Model, Options, Paged, Work};
 pub use plan::{DoesNotFit, Plan};

@@ -16,6 +16,7 @@ use crate::gpt_oss::config::{Config, LayerKind};
 use crate::gpt_oss::forward::Transformer;
 use crate::gpt_oss::tensors::{Dense, Reading};
 use crate::kv_cache::{Full, Held, KvCache};
+use crate::logits::StepLogits;
 use crate::on_gpu;
 use crate::plan::{DoesNotFit, Plan};
 
@@ -298,13 +299,18 @@ impl Model {
 
     /// One step: logits [R, V], rows in the order of the work. A failed step leaves every sequence as it was.
     pub fn step(&mut self, work: &mut [Work]) -> Result<Tensor, Error> {
+        Ok(self.step_made(work)?.into_host()?)
+    }
+
+    /// The same with the logits where they were made.
+    fn step_made(&mut self, work: &mut [Work]) -> Result<StepLogits, Error> {
         let logits = self.look_ahead(work)?;
         work.iter_mut().for_each(|w| self.kv.advance(w.held, w.tokens.len()));
         Ok(logits)
     }
 
     /// A step that is only looked at: no token counts as read until [`Model::keep`]. What is not kept is written over.
-    pub fn look_ahead(&mut self, work: &mut [Work]) -> Result<Tensor, Error> {
+    pub fn look_ahead(&mut self, work: &mut [Work]) -> Result<StepLogits, Error> {
         self.reserve(work)?;
         self.step_paged(&work.iter().map(Work::paged).collect::<Vec<_>>())
     }
@@ -314,15 +320,15 @@ impl Model {
     ///
     /// # Panics
     /// Where a table does not cover what its sequence sees.
-    pub fn step_paged(&mut self, work: &[Paged]) -> Result<Tensor, Error> {
+    pub fn step_paged(&mut self, work: &[Paged]) -> Result<StepLogits, Error> {
         let device = self.runtime.device.clone();
         let mut watch = Watch { left: self.config.num_layers, finite: true, device };
         // Where all rows have logits, these show every fault, and a GPU's step can be replayed.
         let all_seen = work.iter().all(|w| w.logits != Logits::None && w.tokens.len() == 1);
         let on_gpu = matches!(self.runtime.device, Device::Cuda(_));
         let logits = self.forward(work, if all_seen && on_gpu { None } else { Some(&mut watch) })?;
-        let logits = logits.into_host(&self.runtime.arena)?;
-        if !watch.finite || logits.host().iter().any(|v| !v.is_finite()) {
+        let logits = StepLogits::new(logits, &self.runtime.device, &self.runtime.arena)?;
+        if !watch.finite || !logits.is_finite() {
             drop(logits);
             return Err(self.find_fault(work)?.into());
         }
@@ -358,7 +364,7 @@ impl Model {
         held: &mut Held,
         tokens: &[u32],
         chunk_done: &mut dyn FnMut(usize) -> ControlFlow<()>,
-    ) -> Result<Option<Tensor>, Error> {
+    ) -> Result<Option<StepLogits>, Error> {
         if held.len.saturating_add(tokens.len()) > self.options.context {
             return Err(Full { len: held.len, wanted: tokens.len() }.into());
         }
@@ -367,7 +373,7 @@ impl Model {
             let end = (done + self.options.chunk).min(tokens.len());
             let last = end == tokens.len();
             let logits = if last { Logits::Last } else { Logits::None };
-            let result = self.step(&mut [Work { held: &mut *held, tokens: &tokens[done..end], logits }])?;
+            let result = self.step_made(&mut [Work { held: &mut *held, tokens: &tokens[done..end], logits }])?;
             done = end;
             if last {
                 return Ok(Some(result));
@@ -432,6 +438,10 @@ struct Watch {
 }
 
 impl Tap for Watch {
+    fn wants_all(&self) -> bool {
+        false
+    }
+
     fn see(&mut self, op: &'static str, result: &Tensor) {
         // The experts close a block.
         self.left -= usize::from(op == "experts");

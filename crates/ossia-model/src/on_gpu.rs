@@ -3,7 +3,7 @@
 use ossia_kernels::arena::Arena;
 use ossia_kernels::cuda::Gpu;
 use ossia_kernels::kv::{KvLayer, KvType};
-use ossia_kernels::ops::{attention, experts};
+use ossia_kernels::ops::{attention, experts, sample};
 
 use crate::gpt_oss::config::{Config, LayerKind};
 use crate::gpt_oss::tensors::heads;
@@ -72,13 +72,13 @@ fn weight_bytes(config: &Config) -> usize {
 fn scratch_bytes(config: &Config, options: &Options, processors: usize) -> usize {
     let (t, r) = (options.batch_tokens(), options.logits_rows);
     let (d, q, row, k) = (config.hidden_size, config.query_size(), heads(config).row(), config.experts_per_token);
-    let tables = Gpu::tables_len(t, r, options.sequences, options.context);
+    let tables = Gpu::tables_len(t, r, options.sequences, options.context) + t * config.head_dim;
     let packed = |tokens: usize, cols: usize| tokens.next_multiple_of(64) * cols / 2;
     let spans = attention::gpu_scratch_len(t, heads(config), options.context, processors);
     let attention = t * (d + row + q) + spans.max(packed(t, d)).max(packed(t, q));
     let experts = experts::gpu_scratch_len(t, (config.num_experts, k), d, config.intermediate_size);
     let mlp = t * (d + config.num_experts + 2 * k) + experts;
-    let last = r * (d + config.vocab_size) + packed(r, d);
+    let last = r * (d + config.vocab_size) + packed(r, d) + sample::gpu_scratch_len(r);
     let peak = 4 * (tables + t * d + attention.max(mlp).max(last));
     // First-fit leaves gaps between ranges of different sizes.
     peak + peak / 8 + (1 << 20)

@@ -10,10 +10,12 @@ use std::path::Path;
 use common::{bits, data, options, prompt, run};
 use ossia_kernels::Precision;
 use ossia_kernels::cuda::{Device, Gpu, NoCubins};
+use ossia_kernels::kv::PageTable;
+use ossia_kernels::ops::sample::argmax;
 use ossia_model::checkpoint::Checkpoint;
 use ossia_model::gpt_oss::config::Config;
 use ossia_model::gpt_oss::synth;
-use ossia_model::{Model, Options};
+use ossia_model::{Logits, Model, Options, Paged};
 
 /// A device of its own for each model, or nothing where there is none.
 fn device() -> Option<Device> {
@@ -69,6 +71,32 @@ fn logits_are_those_of_the_processor() {
         let (all, median) = (rms(&got[0], &want[0]), median(&got[0], &want[0], model.config().vocab_size));
         println!("{name}: rms of the difference {all:.2e}, median over tokens {median:.2e}");
         assert!(median <= 1e-2, "{name}: median over tokens {median:.2e}");
+    }
+}
+
+/// The best tokens are known before any logits are copied, and are those of the logits, at prompts and in replayed steps.
+#[test]
+fn best_tokens_are_those_of_the_logits() {
+    let nano = Checkpoint::open(&data("nano")).unwrap();
+    let Some(device) = device() else { return };
+    let mut model = load(&nano, device, 64);
+    let tokens = prompt(3, 20);
+    let table = PageTable { first: 0, pages: vec![0] };
+    for (start, count) in [(0, 8), (8, 1), (9, 1), (10, 1), (11, 9)] {
+        let paged = Paged {
+            full: &table,
+            sliding: &table,
+            adapter: None,
+            start,
+            tokens: &tokens[start..start + count],
+            logits: Logits::All,
+        };
+        let logits = model.step_paged(&[paged]).unwrap();
+        let best: Vec<_> = (0..count).map(|row| logits.best(row)).collect();
+        let rows: Vec<Vec<f32>> = (0..count).map(|row| logits.row(row).unwrap().to_vec()).collect();
+        assert!(best.iter().all(Option::is_some));
+        assert_eq!(best, rows.iter().map(|row| argmax(row)).collect::<Vec<_>>(), "from {start} on");
+        assert_eq!(logits.into_host().unwrap().host(), rows.concat(), "from {start} on");
     }
 }
 

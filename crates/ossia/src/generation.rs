@@ -138,7 +138,10 @@ pub fn generate(
     // Of the last step: what was guessed, how many of the guesses came true, and when it began.
     let (mut guesses, mut came, mut began) = (Vec::new(), 0, None);
     for made in 1..=rules.limit {
-        let sampled = sampler.sample(logits.row(came))?;
+        let sampled = match logits.best(came).and_then(|best| sampler.take_best(best)) {
+            Some(sampled) => sampled,
+            None => sampler.sample(logits.row(came).map_err(ossia_model::Error::from)?)?,
+        };
         let token = sampled.token;
         if report(Progress::Token(&sampled)).is_break() {
             return Ok(Ended::Broken);

@@ -52,6 +52,65 @@ __device__ inline void mma(float c[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u
                : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
 }
 
+// The same for f16.
+__device__ inline void mma_half(float c[4], const u32 a[4], u32 b0, u32 b1) {
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+               : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+// Two floats to f16, rounded to the nearest even; `low` goes to the lower half.
+__device__ inline u32 half_pair(float low, float high) {
+  u32 out;
+  asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(out) : "f"(high), "f"(low));
+  return out;
+}
+
+__device__ inline u32 in_shared(const void* at) { return (u32)__cvta_generic_to_shared(at); }
+
+// Four tiles [8, 8] of numbers of 16 bits from shared memory. Lane i points to row i % 8 of tile i / 8, and gets of every
+// tile what mma wants of lane 4 g + t: columns 2t and 2t + 1 of row g.
+__device__ inline void load_tiles(u32 (&out)[4], const u16* row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+               : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3]) : "r"(in_shared(row)) : "memory");
+}
+
+// The same with rows and columns exchanged: rows 2t and 2t + 1 of column g.
+__device__ inline void load_tiles_turned(u32 (&out)[4], const u16* row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
+               : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3]) : "r"(in_shared(row)) : "memory");
+}
+
+// Begins a copy of 16 bytes to shared memory, or of zeros. Copies are closed into groups, and waited for by all but the
+// last `left` groups of the thread; other threads see them after a barrier.
+__device__ inline void copy_async(void* to, const void* from, bool zero) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(in_shared(to)), "l"(from), "r"(zero ? 0 : 16) : "memory");
+}
+__device__ inline void copies_close() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+template <int left> __device__ inline void copies_wait() { asm volatile("cp.async.wait_group %0;" ::"n"(left) : "memory"); }
+
+// 2^x to 2 ulp; of -INF it is 0.
+__device__ inline float exp2_fast(float x) {
+  float out;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(out) : "f"(x));
+  return out;
+}
+
+// Everything that is launched before has been done and is seen after this. A kernel may be started while the one before is
+// still running, so all of its blocks say this before they read what another has written, or end. What they need of weights
+// they ask for before.
+__device__ inline void after_others() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
+// Asks for weights that will be read soon: 128 bytes a lane and turn.
+__device__ inline void ask_for(const void* from, u64 bytes) {
+  for (u64 at = threadIdx.x % 32 * 128; at < bytes; at += 32 * 128) asm volatile("prefetch.global.L2 [%0];" ::"l"((const char*)from + at));
+}
+
 // Weights are read once: past the first cache, and first to leave the second.
 __device__ inline uint4 load_once(const uint4* at) {
   uint4 v;
@@ -71,6 +130,36 @@ __device__ inline float warp_sum(float v) {
 __device__ inline float warp_max(float v) {
   for (int step = 16; step > 0; step >>= 1) v = fmaxf(v, __shfl_xor_sync(ALL, v, step));
   return v;
+}
+
+// Whether this block is the last of `count` to come here; if so, it sees what the others had written, and the counter is
+// zero again for the next kernel.
+__device__ inline bool comes_last(u32* counter, u32 count) {
+  __shared__ u32 before;
+  __threadfence();
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    before = atomicAdd(counter, 1u);
+    if (before == count - 1) *counter = 0;
+  }
+  __syncthreads();
+  __threadfence();
+  return before == count - 1;
+}
+
+// Rows x / sqrt(mean(x^2) + eps) * g, made by blocks of 256 threads: each thread's part of the sum is put to `parts` [8] of
+// the row, and after a barrier all know the scale.
+static const int NORM_PARTS = 8;
+__device__ inline void put_square(float* parts, const float* row, int cols) {
+  float sum = 0;
+  for (int i = threadIdx.x; i < cols; i += 256) sum = fmaf(row[i], row[i], sum);
+  sum = warp_sum(sum);
+  if (threadIdx.x % 32 == 0) parts[threadIdx.x / 32] = sum;
+}
+__device__ inline float norm_scale(const float* parts, int cols, float eps) {
+  float all = 0;
+  for (int i = 0; i < NORM_PARTS; i++) all += parts[i];
+  return 1.0f / sqrtf(all / (float)cols + eps);
 }
 
 // A sum over k is cut into as many parts, each a chain of its own, which are added in order. It depends on k alone, so

@@ -29,6 +29,7 @@ pub(super) const SOURCES: &[Source] = &[
     source!("rms_norm"),
     source!("rope"),
     source!("router"),
+    source!("sample"),
 ];
 
 /// What they include, by the names by which they do.

@@ -27,6 +27,8 @@ pub(super) struct Context {
     stream: sys::CUstream,
     context: sys::CUcontext,
     device: sys::CUdevice,
+    /// Whether a kernel may be started before the one before has ended; it waits itself (`after_others` in `common.cuh`).
+    overlaps: bool,
 }
 
 // SAFETY: the driver's handles may be used from any thread; `bind` makes the context current where it is used.
@@ -63,8 +65,12 @@ impl Context {
             let flags = sys::CUstream_flags::CU_STREAM_NON_BLOCKING as u32;
             checked(sys::cuStreamCreate(&mut stream, flags), "opening a stream")?;
         }
-        let this = Self { stream, context, device };
-        let about = this.about()?;
+        let mut this = Self { stream, context, device, overlaps: false };
+        let (about, mut version) = (this.about()?, 0);
+        // SAFETY: the out parameter is valid for the call.
+        checked(unsafe { sys::cuDriverGetVersion(&mut version) }, "asking for the driver's version")?;
+        // From Hopper on, and from CUDA 12.3 on in recordings too.
+        this.overlaps = about.capability >= (9, 0) && version >= 12_030;
         Ok((Arc::new(this), about))
     }
 
@@ -323,7 +329,7 @@ impl Module {
 }
 
 /// Bytes of shared memory that a block of ours may have: what every GPU from compute capability 8.0 on gives.
-pub(super) const MOST_SHARED: usize = 96 << 10;
+pub(crate) const MOST_SHARED: usize = 96 << 10;
 
 /// Blocks and threads of a launch, and bytes of shared memory.
 #[derive(Clone, Copy, Debug)]
@@ -343,24 +349,32 @@ impl Context {
         assert!(shared <= MOST_SHARED && threads <= 1024 && y <= 65535 && z <= 65535, "cuda: {shape:?}");
         self.bind()?;
         let mut pointers: Vec<*mut c_void> = arguments.iter_mut().map(|a| std::ptr::from_mut(a).cast()).collect();
-        let (x, y, z) = (x as u32, y as u32, z as u32);
-        // SAFETY: promised by the caller; the driver copies the arguments before it returns.
-        let launched = unsafe {
-            sys::cuLaunchKernel(
-                function.0,
-                x,
-                y,
-                z,
-                threads as u32,
-                1,
-                1,
-                shared as u32,
-                self.stream,
-                pointers.as_mut_ptr(),
-                std::ptr::null_mut(),
-            )
+        let (x, y, z, threads, shared) = (x as u32, y as u32, z as u32, threads as u32, shared as u32);
+        let (none, pointers) = (std::ptr::null_mut(), pointers.as_mut_ptr());
+        if !self.overlaps {
+            // SAFETY: promised by the caller; the driver copies the arguments before it returns.
+            let launched =
+                unsafe { sys::cuLaunchKernel(function.0, x, y, z, threads, 1, 1, shared, self.stream, pointers, none) };
+            return checked(launched, "starting a kernel");
+        }
+        let mut value = sys::CUlaunchAttributeValue { pad: [0; 64] };
+        value.programmaticStreamSerializationAllowed = 1;
+        let id = sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION;
+        let mut attribute = sys::CUlaunchAttribute { id, pad: [0; 4], value };
+        let config = sys::CUlaunchConfig {
+            gridDimX: x,
+            gridDimY: y,
+            gridDimZ: z,
+            blockDimX: threads,
+            blockDimY: 1,
+            blockDimZ: 1,
+            sharedMemBytes: shared,
+            hStream: self.stream,
+            attrs: &mut attribute,
+            numAttrs: 1,
         };
-        checked(launched, "starting a kernel")
+        // SAFETY: as above; every kernel waits for those before it, so what it reads has been written.
+        checked(unsafe { sys::cuLaunchKernelEx(&config, function.0, pointers, none) }, "starting a kernel")
     }
 }
 

@@ -18,6 +18,29 @@ template <int NT> struct Rows {
   }
 };
 
+// The same for one tile, of rows that are still to be normalised: each lane has the scale of its token.
+struct Normed {
+  const float *row, *weight;
+  float scale;
+  __device__ inline uint2 fragment(int, int step) const {
+    int k = 16 * step + 2 * (threadIdx.x % 4);
+    if (!row) return make_uint2(0, 0);
+    float2 a = *(const float2*)(row + k), b = *(const float2*)(row + k + 8);
+    float2 g = *(const float2*)(weight + k), h = *(const float2*)(weight + k + 8);
+    return make_uint2(bf16_pair(a.x * scale * g.x, a.y * scale * g.y), bf16_pair(b.x * scale * h.x, b.y * scale * h.y));
+  }
+};
+
+// Eight tokens of x [T, K] from `first` on, for a whole block of 256 threads.
+__device__ inline Normed norm_tokens(const float* x, const float* weight, float eps, int first, int tokens, int cols) {
+  __shared__ float parts[8][NORM_PARTS];
+  for (int i = 0; i < 8 && first + i < tokens; i++) put_square(parts[i], x + (u64)(first + i) * cols, cols);
+  __syncthreads();
+  int g = threadIdx.x % 32 / 4;
+  if (first + g >= tokens) return {nullptr, weight, 0};
+  return {x + (u64)(first + g) * cols, weight, norm_scale(parts[g], cols, eps)};
+}
+
 // [tile, step, lane].
 struct Packed {
   const uint2* at;
@@ -145,4 +168,58 @@ template <int RT, int NT> __device__ inline float sum_parts(const float* parts, 
     sum = part == 0 ? v : sum + v;
   }
   return sum;
+}
+
+// A product for few tokens: one warp for each part of k, for RT tiles of 16 rows and NT of 8 tokens a block, where reading
+// the weights is all that takes time. `out` gets rows g and g + 8 of a tile together.
+template <int RT, int NT, class Tokens, class Out>
+__device__ inline void few(const uint4* w, int rows, int steps, const Tokens& x, int tokens, const Out& out) {
+  DYNAMIC_SHARED(memory);
+  float* parts = (float*)memory;
+  const int part = threadIdx.x / 32, first = blockIdx.x * RT, last = (rows + 15) / 16 - 1;
+  float c[RT][NT][4];
+  clear(c);
+  // A second tile past the last is read as the first again, and not written.
+  u64 stride = first + 1 <= last ? (u64)steps * 32 : 0;
+  add_bf16(c, w + (u64)first * steps * 32, stride, part_start(part, steps), part_start(part + 1, steps), x);
+  put_part<RT, NT>(parts, c);
+  __syncthreads();
+  for (int i = threadIdx.x; i < RT * 8 * NT * 8; i += PARTS * 32) {
+    int g = i % 8, tile = i / 8 % RT, token = i / (8 * RT);
+    if (first + tile > last || blockIdx.y * NT * 8 + token >= tokens) continue;
+    out.two(sum_parts<RT, NT>(parts, tile, g, token), sum_parts<RT, NT>(parts, tile, g + 8, token), first + tile, g, blockIdx.y * NT * 8 + token);
+  }
+}
+
+// What a warp of `few` will read of the weights, asked for.
+__device__ inline void ask_for_few(const uint4* w, int tiles, int rows, int steps) {
+  const int part = threadIdx.x / 32, first = blockIdx.x * tiles, last = (rows + 15) / 16 - 1;
+  int from = part_start(part, steps), count = part_start(part + 1, steps) - from;
+  for (int tile = first; tile < first + tiles && tile <= last; tile++)
+    ask_for(w + ((u64)tile * steps + from) * 32, (u64)count * 512);
+}
+
+// The same for many tokens: a warp adds up all parts of two tiles of rows and eight of tokens. The bits are those of `few`.
+template <class Out> __device__ inline void many(const uint4* w, int rows, int steps, const uint2* x, int tokens, const Out& out) {
+  const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+  const int first = (blockIdx.x * 4 + threadIdx.x / 32) * 2, last = (rows + 15) / 16 - 1;
+  if (first > last) return;
+  Packed tokens_of = {x + (u64)blockIdx.y * 8 * steps * 32, steps};
+  float sum[2][8][4];
+  for (int part = 0; part < PARTS; part++) {
+    float c[2][8][4];
+    clear(c);
+    add_bf16(c, w + (u64)first * steps * 32, first + 1 <= last ? (u64)steps * 32 : 0, part_start(part, steps), part_start(part + 1, steps), tokens_of);
+    if (part == 0) clear(sum);
+    add_to(sum, c);
+  }
+#pragma unroll
+  for (int r = 0; r < 2; r++)
+#pragma unroll
+    for (int n = 0; n < 8; n++)
+#pragma unroll
+      for (int i = 0; i < 2; i++) {
+        int token = (blockIdx.y * 8 + n) * 8 + 2 * t + i;
+        if (first + r <= last && token < tokens) out.two(sum[r][n][i], sum[r][n][i + 2], first + r, g, token);
+      }
 }

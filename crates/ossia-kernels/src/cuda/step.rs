@@ -1,11 +1,15 @@
 //! What a step tells the device before its first kernel: tokens, positions, who owns which row, pages.
 
+use std::sync::OnceLock;
+
 use super::{Argument, Gpu, Size, Slice};
 use crate::kv::{PAGE, PageTable};
 use crate::{Result, Sequence, Step};
 
 /// Columns (rows times query heads of a key/value head) of a block of the attention kernel.
 pub(crate) const COLUMNS: usize = 64;
+/// Blocks with at most so many columns share out pages, others columns: sixteen are what a warp takes at once.
+pub(crate) const FEW_COLUMNS: usize = 16;
 /// Positions of a span of the attention kernel.
 pub(crate) const SPAN: usize = 4 * PAGE;
 /// Widths of tables of steps that decode are multiples of this, so that steps look alike for a while.
@@ -17,8 +21,11 @@ pub(crate) struct Tables {
     offsets: Offsets,
     full: Pages,
     sliding: Pages,
+    turns: OnceLock<Slice>,
     /// Blocks of the attention kernel.
     pub tiles: usize,
+    /// Whether there are blocks with few columns among them, and with many.
+    pub few_and_many: (bool, bool),
     /// Spans of the attention kernel, at least as many as the longest sequence has.
     pub spans: usize,
 }
@@ -75,6 +82,15 @@ impl Tables {
         self.at(self.offsets.tiles)
     }
 
+    /// What the rotations of all layers share, made by `make` when the first asks for it.
+    pub fn turns(&self, make: impl FnOnce() -> Result<Slice>) -> Result<Argument> {
+        if let Some(turns) = self.turns.get() {
+            return Ok(turns.into());
+        }
+        let turns = make()?;
+        Ok(self.turns.get_or_init(|| turns).into())
+    }
+
     /// The pages of layers with or without a window.
     pub fn pages(&self, window: Option<usize>) -> PagesAt {
         let Pages { pages, firsts, width } = if window.is_some() { self.sliding } else { self.full };
@@ -99,11 +115,12 @@ impl Gpu {
         numbers.extend(owners.flat_map(|(i, s)| std::iter::repeat_n(i as u32, s.rows.len())));
         let logits_rows = numbers.len();
         numbers.extend_from_slice(&step.logits_rows);
-        let tiles = numbers.len();
         let firsts = step.sequences.iter().flat_map(|s| s.rows.clone().step_by(COLUMNS / group));
-        numbers.extend(firsts.chain([step.tokens()]).map(|row| row as u32));
-        let offsets = Offsets { positions, sequences, logits_rows, tiles };
-        let tiles = numbers.len() - tiles - 1;
+        let starts: Vec<u32> = firsts.chain([step.tokens()]).map(|row| row as u32).collect();
+        let offsets = Offsets { positions, sequences, logits_rows, tiles: numbers.len() };
+        numbers.extend_from_slice(&starts);
+        let is_few = |tile: &[u32]| (tile[1] - tile[0]) as usize * group <= FEW_COLUMNS;
+        let few_and_many = (starts.windows(2).any(is_few), !starts.windows(2).all(is_few));
         let rounding = if decodes { WIDTHS } else { 1 };
         let full = put_pages(&mut numbers, &step.sequences, rounding, |s| s.full);
         let sliding = put_pages(&mut numbers, &step.sequences, rounding, |s| s.sliding);
@@ -114,7 +131,16 @@ impl Gpu {
         self.set_tables(None);
         let mut memory = self.take(numbers.len())?;
         memory.upload(&numbers.iter().flat_map(|n| n.to_le_bytes()).collect::<Vec<_>>())?;
-        self.set_tables(Some(Tables { memory, offsets, full, sliding, tiles, spans }));
+        self.set_tables(Some(Tables {
+            memory,
+            offsets,
+            full,
+            sliding,
+            turns: OnceLock::new(),
+            tiles: starts.len() - 1,
+            few_and_many,
+            spans,
+        }));
         let size = Size { tokens: tokens.len(), widths: (full.width, sliding.width), spans };
         Ok(decodes.then_some(size))
     }

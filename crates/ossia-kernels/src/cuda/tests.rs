@@ -21,7 +21,7 @@ use crate::testing::{Numbers, close, same_bits};
 use crate::{Matrix, Phase, Precision, Runtime, Sequence, Step, Tensor};
 
 /// A device for one set of weights: copies are found by address, and what is dropped leaves its own to the next.
-fn gpu() -> Option<Runtime> {
+pub(super) fn gpu() -> Option<Runtime> {
     let gpu = match Gpu::open(0, &NoCubins) {
         Ok(gpu) => gpu,
         Err(error) if std::env::var("OSSIA_CUDA_TESTS").is_ok_and(|v| v == "required") => panic!("{error}"),
@@ -35,12 +35,12 @@ fn gpu() -> Option<Runtime> {
     Some(Runtime { pool, arena, isa: Isa::detect(), precision: Precision::F32, device: Device::Cuda(gpu) })
 }
 
-fn cpu() -> Runtime {
+pub(super) fn cpu() -> Runtime {
     Runtime::on_cpu(Pool::new(1), Arena::new(16 << 20), Isa::detect(), Precision::F32)
 }
 
 /// Values on the device, or on the host where `runtime` is there.
-fn tensor(runtime: &Runtime, cols: usize, values: &[f32]) -> Tensor {
+pub(super) fn tensor(runtime: &Runtime, cols: usize, values: &[f32]) -> Tensor {
     let rows = values.len() / cols;
     match &runtime.device {
         Device::Cpu => crate::testing::tensor(runtime, rows, cols, values),
@@ -59,7 +59,7 @@ fn rounded(values: &[f32]) -> Vec<f64> {
     values.iter().map(|&v| f64::from(bf16::from_f32(v).to_f32())).collect()
 }
 
-fn values(tensor: &Tensor) -> Vec<f32> {
+pub(super) fn values(tensor: &Tensor) -> Vec<f32> {
     tensor.values().unwrap().into_owned()
 }
 
@@ -175,7 +175,7 @@ fn the_router_chooses_as_the_processor_does() {
     }
 }
 
-fn some_experts(numbers: &mut Numbers, kind: Kind, (count, units, cols): (usize, usize, usize)) -> Experts {
+pub(super) fn some_experts(numbers: &mut Numbers, kind: Kind, (count, units, cols): (usize, usize, usize)) -> Experts {
     let expert = |_| {
         // Interleaved rows, seen as two views.
         let both = numbers.matrix(kind, 2 * units, cols);
@@ -252,9 +252,10 @@ fn experts_say_what_mxfp4_says() {
     }
 }
 
-const THETA: f64 = 10_000.0;
+pub(super) const THETA: f64 = 10_000.0;
 
-/// Rotations, pages, windows and sinks beside the processor with f16 pages; split, whole, in chunks: the same bits.
+/// Rotations, pages, windows and sinks beside the processor with f16 pages; blocks of few columns and of many, spans split
+/// and whole, chunks: the same bits.
 #[test]
 fn attention_is_the_processors() {
     let small = Heads { query: 4, kv: 2, dim: 16 };
@@ -263,6 +264,9 @@ fn attention_is_the_processors() {
         (small, Some(20), &[300]),
         (Heads { query: 8, kv: 1, dim: 64 }, Some(128), &[200, 3]),
         (Heads { query: 16, kv: 2, dim: 32 }, None, &[600, 9]),
+        // So many blocks that spans are not split, and more heads over one than a block of few has columns.
+        (Heads { query: 64, kv: 8, dim: 16 }, None, &[300]),
+        (Heads { query: 24, kv: 1, dim: 16 }, Some(300), &[330, 1]),
     ] {
         let Some(runtime) = gpu() else { return };
         let mut numbers = Numbers(7);
@@ -281,6 +285,27 @@ fn attention_is_the_processors() {
                 same_bits(got, whole, &format!("{heads:?} {window:?}, chunks of {chunk}"));
             }
         }
+    }
+}
+
+/// What is not a number in one head of one query is in that head's output, and nowhere else.
+#[test]
+fn a_fault_in_a_query_stays_visible_and_alone() {
+    let heads = Heads { query: 4, kv: 2, dim: 16 };
+    let mut numbers = Numbers(8);
+    let (sinks, rope) = (numbers.vec(heads.query), Rope::new(THETA, 4.0, (1.0, 6.0), heads.dim));
+    let rows = numbers.vec(70 * heads.row());
+    for (chunk, row) in [(70, 66), (1, 66), (70, 3)] {
+        let Some(runtime) = gpu() else { return };
+        let (at, len) = (row * heads.row() + 2 * heads.dim, heads.dim);
+        let mut bad = rows.clone();
+        bad[at..at + len].fill(f32::NAN);
+        let of = |rows: &[f32]| attend(&runtime, (heads, &rope, None), &[rows.to_vec()], &sinks, chunk).remove(0);
+        let (good, bad) = (of(&rows), of(&bad));
+        let faulty = (row * heads.query + 2) * heads.dim..(row * heads.query + 3) * heads.dim;
+        assert!(bad[faulty.clone()].iter().all(|v| v.is_nan()), "row {row}, chunks of {chunk}");
+        same_bits(&bad[..faulty.start], &good[..faulty.start], "before");
+        same_bits(&bad[faulty.end..], &good[faulty.end..], "after");
     }
 }
 
@@ -304,6 +329,10 @@ fn attend(
         Device::Cpu => KvLayer::new(crate::kv::KvType::F16, pages, heads.kv, heads.dim),
         Device::Cuda(gpu) => KvLayer::on_gpu(gpu, pages, heads.kv, heads.dim).unwrap(),
     }];
+    if let Device::Cuda(_) = &runtime.device {
+        // Slots that nobody has written hold what others left there.
+        kv[0].fill_for_test(&vec![0xff; 2 * pages * heads.kv * heads.dim * PAGE]);
+    }
     let mut outputs = vec![Vec::new(); sequences.len()];
     for start in (0..*lengths.iter().max().unwrap()).step_by(chunk) {
         let (mut rows, mut members, mut owners) = (Vec::new(), Vec::new(), Vec::new());

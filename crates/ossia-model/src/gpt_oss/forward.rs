@@ -9,7 +9,7 @@ use ossia_kernels::ops::experts::{self, Experts};
 use ossia_kernels::ops::linear::{self, Linear};
 use ossia_kernels::ops::low_rank::Slots;
 use ossia_kernels::ops::rms_norm::{self, Norm};
-use ossia_kernels::ops::rope::{self, Rope};
+use ossia_kernels::ops::rope::{self, Projection, Rope};
 use ossia_kernels::ops::{embed, router};
 use ossia_kernels::{Matrix, Result, Step, Tensor};
 
@@ -85,9 +85,8 @@ impl Block {
 impl AttentionBlock {
     fn forward(&self, step: &mut Step, x: &mut Tensor, rope: &Rope) -> Result<()> {
         let Shape { heads, window, layer } = self.shape;
-        let t = rms_norm::forward(step, x, &self.norm)?; // [T, D]
-        let mut qkv = linear::forward(step, &t, &self.qkv)?; // [T, (H + 2K) d]
-        rope::forward(step, &mut qkv, rope, heads, layer, window)?; // writes k and v to the pages
+        let projection = Projection { norm: &self.norm, linear: &self.qkv, rope, heads, layer, window };
+        let qkv = rope::project(step, x, &projection)?; // [T, (H + 2K) d], k and v also to the pages
         let t = attention::forward(step, &qkv, &self.sinks, &self.shape)?; // [T, H d]
         linear::add_forward(step, &t, &self.out, x) // [T, D]
     }
@@ -95,8 +94,7 @@ impl AttentionBlock {
 
 impl MlpBlock {
     fn forward(&self, step: &mut Step, x: &mut Tensor) -> Result<()> {
-        let t = rms_norm::forward(step, x, &self.norm)?; // [T, D]
-        let routes = router::forward(step, &t, &self.router, self.experts_per_token)?; // [T, k]
+        let (t, routes) = router::norm_forward(step, x, &self.norm, &self.router, self.experts_per_token)?; // [T, D], [T, k]
         experts::add_forward(step, &t, &routes, &self.experts, x) // [T, D]
     }
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use ossia_kernels::kv::{PAGE, PageTable};
-use ossia_kernels::ops::sample::{Params, Sampler};
+use ossia_kernels::ops::sample::{Params, Sampler, argmax};
 use ossia_model::gpt_oss::config::{Config, LayerKind};
 use ossia_model::kv_cache::PageCounts;
 use ossia_model::{Logits, Paged};
@@ -74,8 +74,13 @@ fn truth(tokens: &[u32]) -> Vec<f32> {
 pub struct FakeLogits(Vec<Vec<f32>>);
 
 impl Rows for FakeLogits {
-    fn row(&self, row: usize) -> &[f32] {
-        &self.0[row]
+    fn row(&self, row: usize) -> Result<&[f32], String> {
+        Ok(&self.0[row])
+    }
+
+    /// As a GPU knows it.
+    fn best(&self, row: usize) -> Option<u32> {
+        argmax(&self.0[row])
     }
 }
 

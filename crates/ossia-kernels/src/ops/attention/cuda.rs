@@ -1,13 +1,16 @@
 //! The launchers; the kernels are in `kernel.cu`.
 
 use super::Shape;
-use crate::cuda::{Argument, COLUMNS, Gpu, SPAN, Shape as Launch};
+use crate::cuda::{Argument, COLUMNS, FEW_COLUMNS, Gpu, SPAN, Shape as Launch, Tables};
 use crate::kv::PAGE;
 use crate::ops::rope::Heads;
+use crate::ops::rope::cuda::DIMS;
 use crate::{Error, Result, Step, Tensor};
 
-/// Channels of a head that there are kernels for.
-const DIMS: [usize; 3] = [16, 32, 64];
+/// The last block of a tile joins so many spans; more are shared out to blocks of a kernel of their own.
+const MOST_JOINED: usize = 32;
+/// Warps of a block.
+const WARPS: usize = 4;
 
 pub(super) fn forward(gpu: &Gpu, step: &Step, qkv: &Tensor, sinks: &[f32], shape: &Shape) -> Result<Tensor> {
     let Heads { query, kv, dim } = shape.heads;
@@ -21,9 +24,11 @@ pub(super) fn forward(gpu: &Gpu, step: &Step, qkv: &Tensor, sinks: &[f32], shape
     let call = call(gpu, step, qkv, sinks, shape)?;
     let with = |more: &[Argument]| [&call[..], more].concat();
     let o = Tensor::on_gpu(gpu, qkv.rows(), query * dim)?;
-    let shared = 4 * (COLUMNS * dim + PAGE * (dim + 1) + COLUMNS * (PAGE + 1) + 3 * COLUMNS);
-    if spans == 1 || !is_split(gpu, tiles * kv) {
-        let launch = Launch { grid: (tiles, kv, 1), threads: 256, shared };
+    let (threads, shared) = (32 * WARPS, shared(&tables, dim));
+    // A block goes through four pages at once: a window of a span is not worth two kernels.
+    let is_short = spans == 1 || shape.window.is_some_and(|window| window <= SPAN);
+    if is_short || !is_split(gpu, tiles * kv) {
+        let launch = Launch { grid: (tiles, kv, 1), threads, shared };
         let arguments = with(&[starts, o.device().into()]);
         // SAFETY: (call, starts, out).
         unsafe { gpu.launch("attention", &format!("attention_all_{dim}"), launch, &arguments)? };
@@ -31,15 +36,29 @@ pub(super) fn forward(gpu: &Gpu, step: &Step, qkv: &Tensor, sinks: &[f32], shape
     }
     let states = gpu.take(qkv.rows() * query * spans * 2)?;
     let said = gpu.take(qkv.rows() * query * spans * dim)?;
-    let launch = Launch { grid: (tiles, kv, spans), threads: 256, shared };
-    let arguments = with(&[starts, (&states).into(), (&said).into()]);
-    // SAFETY: (call, starts, states, said).
+    let launch = Launch { grid: (tiles, kv, spans), threads, shared };
+    let joins = spans <= MOST_JOINED;
+    let counters = if joins { gpu.counters(tiles * kv) } else { Argument::NULL };
+    let arguments = with(&[starts, (&states).into(), (&said).into(), o.device().into(), counters]);
+    // SAFETY: (call, starts, states, said, out, counters).
     unsafe { gpu.launch("attention", &format!("attention_span_{dim}"), launch, &arguments)? };
+    if joins {
+        return Ok(o);
+    }
     let launch = Launch { grid: (qkv.rows(), query, 1), threads: dim, shared: 0 };
     let arguments = with(&[(&states).into(), (&said).into(), spans.into(), o.device().into()]);
     // SAFETY: (call, states, said, spans, out).
     unsafe { gpu.launch("attention", &format!("attention_join_{dim}"), launch, &arguments)? };
     Ok(o)
+}
+
+/// Bytes of shared memory: pages of keys and values (one a warp for few columns, two in turn for many), queries as two f16,
+/// every row filled up by eight numbers.
+fn shared(tables: &Tables, dim: usize) -> usize {
+    let rows = |pages: usize, columns: usize| 2 * (dim + 8) * (pages * 2 * PAGE + 2 * columns);
+    let (few, many) = tables.few_and_many;
+    let few = if few { rows(WARPS, FEW_COLUMNS) } else { 0 };
+    few.max(if many { rows(2, COLUMNS) } else { 0 })
 }
 
 /// Whether so few blocks would leave processors idle, so that each span gets one of its own.

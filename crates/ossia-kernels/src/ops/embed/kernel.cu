@@ -3,6 +3,7 @@
 
 // Grid [T].
 extern "C" __global__ void __launch_bounds__(256) embed(const u16* table, const u32* tokens, float* x, int cols) {
+  after_others();
   const u16* row = table + (u64)tokens[blockIdx.x] * cols;
   for (int i = threadIdx.x; i < cols; i += 256) x[(u64)blockIdx.x * cols + i] = float_of_bf16(row[i]);
 }

@@ -24,14 +24,36 @@ struct Packed {
 }
 
 /// The work of a step: pairs by expert, in items.
-struct Items {
-    pairs: Slice,
-    items: Slice,
-    num_items: Slice,
-    /// How many items there can be.
-    most: usize,
-    /// Tiles of pairs of an item.
-    tiles: usize,
+enum Items<'a> {
+    /// So few pairs of at most eight tokens that blocks find their own: the experts of so many pairs.
+    Found(&'a Slice, usize),
+    Made {
+        pairs: Slice,
+        items: Slice,
+        num_items: Slice,
+        /// How many items there can be.
+        most: usize,
+        /// Tiles of pairs of an item.
+        tiles: usize,
+    },
+}
+
+impl Items<'_> {
+    /// (items, num_items, pairs).
+    fn arguments(&self) -> [Argument; 3] {
+        match self {
+            Items::Found(chosen, _) => [Argument::NULL, Argument::NULL, (*chosen).into()],
+            Items::Made { pairs, items, num_items, .. } => [items.into(), num_items.into(), pairs.into()],
+        }
+    }
+
+    /// How many there can be, and tiles of pairs of each.
+    fn sizes(&self) -> (usize, usize) {
+        match *self {
+            Items::Found(_, pairs) => (pairs, 1),
+            Items::Made { most, tiles, .. } => (most, tiles),
+        }
+    }
 }
 
 pub(super) fn add_forward(
@@ -47,17 +69,31 @@ pub(super) fn add_forward(
     let (tokens, k) = (t.rows(), routes.per_token);
     let (units, hidden) = (experts.experts[0].gate.rows(), experts.experts[0].down.rows());
     let (up, down) = (packed_up(gpu, &step.runtime.pool, experts)?, packed_down(gpu, &step.runtime.pool, experts)?);
-    let items = items(gpu, &routed.experts, tokens * k, experts.experts.len())?;
+    let found = tokens <= TOKENS && tokens * k <= 32;
+    let items = if found {
+        Items::Found(&routed.experts, tokens * k)
+    } else {
+        items(gpu, &routed.experts, tokens * k, experts.experts.len())?
+    };
     let act = gpu.take(tokens * k * units)?;
     let [gate_bias, up_bias, down_bias] = biases(gpu, experts)?;
     let mut out = vec![(&gate_bias).into(), (&up_bias).into(), experts.limit.into(), experts.alpha.into()];
     out.extend([Argument::from(&act), units.into()]);
     product(gpu, "up", &up, &items, (t.device(), t.cols(), k), &out)?;
     let said = gpu.take(tokens * k * hidden)?;
-    product(gpu, "down", &down, &items, (&act, units, 1), &[(&down_bias).into(), (&said).into(), hidden.into()])?;
+    let mut out: Vec<Argument> = vec![(&down_bias).into(), (&said).into(), hidden.into()];
+    if items.sizes().1 < MANY {
+        let counters = if found { gpu.counters(down.tiles) } else { Argument::NULL };
+        let combine: [Argument; 5] = [(&routed.weights).into(), x.device().into(), k.into(), tokens.into(), counters];
+        out.extend(combine);
+    }
+    product(gpu, "down", &down, &items, (&act, units, 1), &out)?;
+    if found {
+        return Ok(());
+    }
     let arguments = [(&said).into(), (&routed.weights).into(), x.device().into(), k.into(), hidden.into()];
     let shape = Shape { grid: (tokens, 1, 1), threads: 256, shared: 0 };
-    // SAFETY: (said, weights, x, k, cols).
+    // SAFETY: (said, weights, y, k, cols).
     unsafe { gpu.launch("experts", "experts_combine", shape, &arguments) }
 }
 
@@ -100,23 +136,23 @@ fn most_items(pairs: usize, experts: usize, tiles: usize) -> usize {
     (experts + pairs / (tiles * TOKENS)).min(pairs)
 }
 
-fn items(gpu: &Gpu, chosen: &Slice, pairs: usize, experts: usize) -> Result<Items> {
+fn items(gpu: &Gpu, chosen: &Slice, pairs: usize, experts: usize) -> Result<Items<'static>> {
     let tiles = tiles_of_an_item(pairs, experts);
     let most = most_items(pairs, experts, tiles);
-    let made = Items { pairs: gpu.take(pairs)?, items: gpu.take(4 * most)?, num_items: gpu.take(1)?, most, tiles };
+    let (sorted, items, num_items) = (gpu.take(pairs)?, gpu.take(4 * most)?, gpu.take(1)?);
     let arguments = [
         chosen.into(),
         pairs.into(),
         experts.into(),
         (tiles * TOKENS).into(),
-        (&made.pairs).into(),
-        (&made.items).into(),
-        (&made.num_items).into(),
+        (&sorted).into(),
+        (&items).into(),
+        (&num_items).into(),
     ];
     let shape = Shape { grid: (1, 1, 1), threads: 1024, shared: 0 };
     // SAFETY: (chosen, n, experts, most, pairs, items, num_items).
     unsafe { gpu.launch("experts", "experts_items", shape, &arguments)? };
-    Ok(made)
+    Ok(Items::Made { pairs: sorted, items, num_items, most, tiles })
 }
 
 /// The product `which` ("up" or "down") of rows of `x`, each of them `per_row` pairs', with what its kernel writes to.
@@ -128,31 +164,28 @@ fn product(
     (x, cols, per_row): (&Slice, usize, usize),
     out: &[Argument],
 ) -> Result<()> {
-    let work = [Argument::from(&items.items), (&items.num_items).into(), (&items.pairs).into()];
+    let (work, (most, tiles)) = (items.arguments(), items.sizes());
     let mut arguments: Vec<Argument> =
         vec![(&weights.codes).into(), (&weights.scales).into(), weights.tiles.into(), weights.blocks.into()];
     arguments.extend(work);
-    if items.tiles < MANY {
-        let shape = Shape {
-            grid: (weights.tiles, items.most, 1),
-            threads: PARTS * 32,
-            shared: PARTS * TILE * items.tiles * TOKENS * 4,
-        };
+    if tiles < MANY {
+        let shape =
+            Shape { grid: (weights.tiles, most, 1), threads: PARTS * 32, shared: PARTS * TILE * tiles * TOKENS * 4 };
         let input: [Argument; 3] = [x.into(), cols.into(), per_row.into()];
         arguments.extend(input.iter().chain(out));
         // SAFETY: (weights, work, x, cols, per_row, out).
-        return unsafe { gpu.launch("experts", &format!("experts_{which}_{}", items.tiles), shape, &arguments) };
+        return unsafe { gpu.launch("experts", &format!("experts_{which}_{tiles}"), shape, &arguments) };
     }
     let steps = weights.blocks * 4;
-    let packed = gpu.take(items.most * MANY * steps * 64)?;
+    let packed = gpu.take(most * MANY * steps * 64)?;
     let packing: [Argument; 5] = [x.into(), (&packed).into(), cols.into(), per_row.into(), steps.into()];
     let packing = [&work[..], &packing].concat();
-    let shape = Shape { grid: (steps.div_ceil(8), items.most * MANY, 1), threads: 256, shared: 0 };
+    let shape = Shape { grid: (steps.div_ceil(8), most * MANY, 1), threads: 256, shared: 0 };
     // SAFETY: (work, x, packed, cols, per_row, steps).
     unsafe { gpu.launch("experts", "experts_pack", shape, &packing)? };
     arguments.push((&packed).into());
     arguments.extend(out);
-    let shape = Shape { grid: (weights.tiles.div_ceil(8), items.most, 1), threads: 128, shared: 0 };
+    let shape = Shape { grid: (weights.tiles.div_ceil(8), most, 1), threads: 128, shared: 0 };
     // SAFETY: (weights, work, packed, out).
     unsafe { gpu.launch("experts", &format!("experts_{which}_many"), shape, &arguments) }
 }

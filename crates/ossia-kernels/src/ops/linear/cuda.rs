@@ -8,42 +8,85 @@ use crate::cuda::{Argument, Gpu, Memory, Shape, Slice};
 use crate::pool::Pool;
 use crate::{Error, Result, Step, Tensor};
 
-pub(super) fn apply(gpu: &Gpu, step: &Step, x: &Tensor, linear: &Linear, y: &Tensor, write: Write) -> Result<()> {
-    if !linear.adapters.is_empty() {
-        let found = "one that is attached".to_owned();
-        return Err(Error::CudaUnsupported { what: "adapters are not computed", wanted: "no adapter", found });
+/// How a product is cut, by how many tokens there are.
+#[derive(Clone, Copy)]
+pub(crate) struct Tiling {
+    /// The end of the kernel's name.
+    pub name: &'static str,
+    rows_at_once: usize,
+    tokens_at_once: usize,
+}
+
+impl Tiling {
+    /// The kernel for the floats themselves.
+    const FLOATS: Self = Self { name: "few_8", rows_at_once: 1, tokens_at_once: 1 };
+
+    /// For `tokens`.
+    pub fn of(tokens: usize) -> Self {
+        if tokens <= TOKENS { Self::FLOATS } else { Self::of_packed(tokens) }
     }
-    let weights = packed(gpu, &step.runtime.pool, linear)?;
+
+    /// The same among the kernels that take packed tokens.
+    pub fn of_packed(tokens: usize) -> Self {
+        let (name, rows_at_once, tokens_at_once) = match tokens {
+            0..=16 => ("few_16", 1, 2),
+            17..=32 => ("few_32", 1, 4),
+            33..=64 => ("few_64", 2, 8),
+            _ => ("many", 8, 8),
+        };
+        Self { name, rows_at_once, tokens_at_once }
+    }
+
+    /// Whether tokens come packed.
+    pub fn is_packed(self) -> bool {
+        self.name != Self::FLOATS.name
+    }
+
+    /// Tiles of eight tokens, filled up to what blocks take.
+    pub fn token_tiles(self, tokens: usize) -> usize {
+        tokens.div_ceil(TOKENS * self.tokens_at_once) * self.tokens_at_once
+    }
+
+    /// Blocks for a product with `rows` outputs.
+    pub fn shape(self, rows: usize, tokens: usize) -> Shape {
+        let blocks = rows.div_ceil(TILE).div_ceil(self.rows_at_once);
+        let many = self.name == "many";
+        Shape {
+            grid: (blocks, tokens.div_ceil(TOKENS * self.tokens_at_once), 1),
+            threads: if many { 128 } else { PARTS * 32 },
+            shared: if many { 0 } else { PARTS * self.rows_at_once * TILE * self.tokens_at_once * TOKENS * 4 },
+        }
+    }
+}
+
+pub(super) fn apply(gpu: &Gpu, step: &Step, x: &Tensor, linear: &Linear, y: &Tensor, write: Write) -> Result<()> {
+    check(linear)?;
+    let weights = weights(gpu, &step.runtime.pool, linear, "bf16 tiles", &|row| row)?;
     let bias = biases(gpu, linear)?;
     let (tokens, rows, cols) = (x.rows(), linear.rows(), linear.cols());
-    let tiles = rows.div_ceil(TILE);
-    // Where the tokens lie, how many tiles of rows and of tokens a block takes.
-    let (kernel, at_once) = match tokens {
-        0..=8 => ("linear_few_8", (1, 1)),
-        9..=16 => ("linear_few_16", (1, 2)),
-        17..=32 => ("linear_few_32", (1, 4)),
-        33..=64 => ("linear_few_64", (2, 8)),
-        _ => ("linear_many", (8, 8)),
-    };
-    let groups = tokens.div_ceil(TOKENS * at_once.1);
-    let packed = if tokens > TOKENS { Some(pack_tokens(gpu, x, groups * at_once.1)?) } else { None };
-    let many = kernel == "linear_many";
-    let shape = Shape {
-        grid: (tiles.div_ceil(at_once.0), groups, 1),
-        threads: if many { 128 } else { PARTS * 32 },
-        shared: if many { 0 } else { PARTS * at_once.0 * TILE * at_once.1 * TOKENS * 4 },
-    };
+    let tiling = Tiling::of(tokens);
+    let packed = if tiling.is_packed() { Some(pack_tokens(gpu, x, tiling.token_tiles(tokens))?) } else { None };
     let input: Argument = packed.as_ref().map_or(x.device().into(), Argument::from);
     let add = usize::from(matches!(write, Write::Add));
     let bias = bias.as_ref().map_or(Argument::NULL, Argument::from);
     let arguments =
         [(&weights).into(), bias, input, y.device().into(), rows.into(), cols.into(), tokens.into(), add.into()];
+    let kernel = format!("linear_{}", tiling.name);
     // SAFETY: (w, bias, x, y, rows, cols, tokens, add); packed tokens are as many tiles as the grid has.
-    unsafe { gpu.launch("linear", kernel, shape, &arguments) }
+    unsafe { gpu.launch("linear", &kernel, tiling.shape(rows, tokens), &arguments) }
+}
+
+/// Adapters are not computed here.
+pub(crate) fn check(linear: &Linear) -> Result<()> {
+    if linear.adapters.is_empty() {
+        return Ok(());
+    }
+    let found = "one that is attached".to_owned();
+    Err(Error::CudaUnsupported { what: "adapters are not computed", wanted: "no adapter", found })
 }
 
 /// x as bf16 in the order of the kernels, `tiles` tiles of eight tokens.
-fn pack_tokens(gpu: &Gpu, x: &Tensor, tiles: usize) -> Result<Slice> {
+pub(crate) fn pack_tokens(gpu: &Gpu, x: &Tensor, tiles: usize) -> Result<Slice> {
     let steps = x.cols() / 16;
     let packed = gpu.take(tiles * steps * 64)?;
     let shape = Shape { grid: (steps.div_ceil(8), tiles, 1), threads: 256, shared: 0 };
@@ -53,11 +96,17 @@ fn pack_tokens(gpu: &Gpu, x: &Tensor, tiles: usize) -> Result<Slice> {
     Ok(packed)
 }
 
-/// All parts, one under the other, in tiles.
-fn packed(gpu: &Gpu, pool: &Pool, linear: &Linear) -> Result<Arc<Memory>> {
-    gpu.weight(linear.parts.as_ptr().cast(), "bf16 tiles", || {
-        let row = |row: usize, out: &mut [f32]| {
-            let mut first = 0;
+/// All parts, one under the other, in tiles; `place` says which row lies where. `form` is a name for that order.
+pub(crate) fn weights(
+    gpu: &Gpu,
+    pool: &Pool,
+    linear: &Linear,
+    form: &'static str,
+    place: &(dyn Fn(usize) -> usize + Sync),
+) -> Result<Arc<Memory>> {
+    gpu.weight(linear.parts.as_ptr().cast(), form, || {
+        let row = |at: usize, out: &mut [f32]| {
+            let (row, mut first) = (place(at), 0);
             for part in &linear.parts {
                 let rows = part.weight.rows();
                 if row < first + rows {
@@ -70,7 +119,8 @@ fn packed(gpu: &Gpu, pool: &Pool, linear: &Linear) -> Result<Arc<Memory>> {
     })
 }
 
-fn biases(gpu: &Gpu, linear: &Linear) -> Result<Option<Arc<Memory>>> {
+/// Those of all parts, or nothing where none has any.
+pub(crate) fn biases(gpu: &Gpu, linear: &Linear) -> Result<Option<Arc<Memory>>> {
     if linear.parts.iter().all(|part| part.bias.is_none()) {
         return Ok(None);
     }

@@ -6,7 +6,7 @@
 
 mod backward;
 mod cpu;
-mod cuda;
+pub(crate) mod cuda;
 #[cfg(test)]
 pub(crate) mod reference;
 #[cfg(test)]

@@ -1,9 +1,14 @@
-//! The launcher; the kernel is in `kernel.cu`.
+//! The launchers; the kernels are in `kernel.cu`.
 
-use super::{Heads, Rope};
-use crate::cuda::{Gpu, Shape};
-use crate::{Result, Step, Tensor};
+use super::{Heads, Projection, Rope};
+use crate::cuda::{Argument, Gpu, Shape, Slice};
+use crate::ops::linear::cuda::{self as linear, Tiling};
+use crate::{Error, Result, Step, Tensor};
 
+/// Channels of a head that there are kernels for, here and in attention.
+pub(crate) const DIMS: [usize; 3] = [16, 32, 64];
+
+/// Rotates and writes what was made before.
 pub(super) fn forward(
     gpu: &Gpu,
     step: &Step,
@@ -13,14 +18,96 @@ pub(super) fn forward(
     layer: usize,
     window: Option<usize>,
 ) -> Result<()> {
+    check(heads)?;
+    let out = out(gpu, step, (Argument::NULL, qkv), (turns(gpu, rope, qkv.rows())?, heads), layer, window);
+    let shape = Shape { grid: (qkv.rows(), heads.query + 2 * heads.kv, 1), threads: heads.dim / 2, shared: 0 };
+    // SAFETY: (out); the pages that tables name lie inside the stores.
+    unsafe { gpu.launch("rope", "rope", shape, &out) }
+}
+
+/// Norm, product, rotation and pages.
+pub(super) fn project(gpu: &Gpu, step: &Step, x: &Tensor, projection: &Projection) -> Result<Tensor> {
+    let Projection { norm, rope, .. } = projection;
+    let (tokens, cols) = (x.rows(), x.cols());
+    let weight = gpu.floats(&norm.weight)?;
+    let turns = turns(gpu, rope, tokens)?;
+    let tiling = Tiling::of(tokens);
+    if !tiling.is_packed() {
+        return product(
+            gpu,
+            step,
+            tiling,
+            &[x.device().into(), (&weight).into(), norm.eps.into()],
+            tokens,
+            projection,
+            turns,
+        );
+    }
+    let tiles = tiling.token_tiles(tokens);
+    let packed = gpu.take(tiles * cols * 4)?;
+    let shape = Shape { grid: (tiles, 1, 1), threads: 256, shared: 0 };
+    let arguments =
+        [x.device().into(), (&weight).into(), norm.eps.into(), (&packed).into(), cols.into(), tokens.into()];
+    // SAFETY: (x, norm, eps, packed, cols, tokens).
+    unsafe { gpu.launch("rope", "rope_norm_pack", shape, &arguments)? };
+    product(gpu, step, tiling, &[(&packed).into()], tokens, projection, turns)
+}
+
+/// The product alone, of rows that are normalised.
+pub(super) fn product_of(gpu: &Gpu, step: &Step, t: &Tensor, projection: &Projection) -> Result<Tensor> {
+    let tiling = Tiling::of_packed(t.rows());
+    let packed = linear::pack_tokens(gpu, t, tiling.token_tiles(t.rows()))?;
+    product(gpu, step, tiling, &[(&packed).into()], t.rows(), projection, Argument::NULL)
+}
+
+fn product(
+    gpu: &Gpu,
+    step: &Step,
+    tiling: Tiling,
+    input: &[Argument],
+    tokens: usize,
+    projection: &Projection,
+    turns: Argument,
+) -> Result<Tensor> {
+    let Projection { linear, heads, layer, window, .. } = *projection;
+    linear::check(linear)?;
+    check(heads)?;
+    // Of a tile's sixteen rows the first eight are channels of a head, the others those that turn with them.
+    let place = |row: usize| {
+        let (head, tile, at) = (row / heads.dim, row % heads.dim / 16, row % 16);
+        head * heads.dim + tile * 8 + at % 8 + at / 8 * (heads.dim / 2)
+    };
+    let weights = linear::weights(gpu, &step.runtime.pool, linear, "bf16 tiles of heads", &place)?;
+    let bias = linear::biases(gpu, linear)?;
+    let bias = bias.as_ref().map_or(Argument::NULL, Argument::from);
+    let (rows, cols) = (linear.rows(), linear.cols());
+    let qkv = Tensor::on_gpu(gpu, tokens, rows)?;
+    let mut arguments = vec![Argument::from(&weights)];
+    arguments.extend_from_slice(input);
+    arguments.extend([rows, cols, tokens].map(Argument::from));
+    arguments.extend(out(gpu, step, (bias, &qkv), (turns, heads), layer, window));
+    // SAFETY: (w, input, rows, cols, tokens, out); packed tokens are as many tiles as the grid has, and the pages that tables
+    // name lie inside the stores.
+    unsafe { gpu.launch("rope", &format!("rope_{}", tiling.name), tiling.shape(rows, tokens), &arguments)? };
+    Ok(qkv)
+}
+
+/// Where q, k and v go.
+fn out(
+    gpu: &Gpu,
+    step: &Step,
+    (bias, qkv): (Argument, &Tensor),
+    (turns, heads): (Argument, Heads),
+    layer: usize,
+    window: Option<usize>,
+) -> [Argument; 13] {
     let (keys, values) = step.kv[layer].device();
-    let frequencies = gpu.floats(&rope.inv_freq)?;
     let tables = gpu.tables();
     let pages = tables.pages(window);
-    let arguments = [
+    [
+        bias,
         qkv.device().into(),
-        (&frequencies).into(),
-        rope.concentration.into(),
+        turns,
         tables.positions(),
         tables.sequences(),
         pages.pages,
@@ -31,9 +118,28 @@ pub(super) fn forward(
         heads.query.into(),
         heads.kv.into(),
         heads.dim.into(),
-    ];
-    let shape = Shape { grid: (qkv.rows(), heads.query + 2 * heads.kv, 1), threads: heads.dim / 2, shared: 0 };
-    // SAFETY: (qkv, inv_freq, concentration, positions, sequences, tables, firsts, width, keys, values, heads, kv_heads,
-    // dim); the pages that tables name lie inside the stores.
-    unsafe { gpu.launch("rope", "rope", shape, &arguments) }
+    ]
+}
+
+/// Cosines and sines [T, d / 2] of the step's positions, which are the same for all layers: made by the first.
+fn turns(gpu: &Gpu, rope: &Rope, tokens: usize) -> Result<Argument> {
+    let tables = gpu.tables();
+    tables.turns(|| {
+        let half = rope.inv_freq.len();
+        let turns: Slice = gpu.take(2 * tokens * half)?;
+        let frequencies = gpu.floats(&rope.inv_freq)?;
+        let arguments = [(&frequencies).into(), rope.concentration.into(), tables.positions(), (&turns).into()];
+        let shape = Shape { grid: (tokens, 1, 1), threads: half, shared: 0 };
+        // SAFETY: (inv_freq, concentration, positions, turns).
+        unsafe { gpu.launch("rope", "rope_turns", shape, &arguments)? };
+        Ok(turns)
+    })
+}
+
+fn check(heads: Heads) -> Result<()> {
+    if DIMS.contains(&heads.dim) {
+        return Ok(());
+    }
+    let found = format!("{} channels", heads.dim);
+    Err(Error::CudaUnsupported { what: "heads are computed", wanted: "16, 32 or 64 channels", found })
 }

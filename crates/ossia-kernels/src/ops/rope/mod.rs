@@ -1,4 +1,5 @@
-//! Rotary positions with YaRN on q and k, in place, and the write of k and v to their pages (SPEC 5.1).
+//! Rotary positions with YaRN on q and k, in place, and the write of k and v to their pages (SPEC 5.1); and with the norm and
+//! the product before ([`project`]), which a GPU does in one kernel.
 //!
 //! With a, b the halves of a head: a' = a cos - b sin, b' = b cos + a sin, angles pos * inv_freq. The concentration
 //! multiplies cos and sin, of q and of k. References take the angle as a product of f32, and so do we: an exact table
@@ -7,7 +8,7 @@
 //! Shapes: qkv [T, (H + 2K) d], one head after the other; inv_freq [d / 2].
 
 mod cpu;
-mod cuda;
+pub(crate) mod cuda;
 #[cfg(test)]
 mod reference;
 #[cfg(test)]
@@ -16,6 +17,8 @@ mod tests;
 pub use cpu::rotate;
 
 use crate::cuda::Device;
+use crate::ops::linear::{self, Linear};
+use crate::ops::rms_norm::{self, Norm};
 use crate::{Phase, Result, Step, Tensor};
 
 /// The frequencies, fixed for all positions.
@@ -55,6 +58,45 @@ impl Heads {
     pub fn row(&self) -> usize {
         (self.query + 2 * self.kv) * self.dim
     }
+}
+
+/// What makes q, k and v of a layer.
+#[derive(Clone, Copy)]
+pub struct Projection<'a> {
+    /// g.
+    pub norm: &'a Norm,
+    /// Wq, Wk, Wv with biases.
+    pub linear: &'a Linear,
+    /// The rotation.
+    pub rope: &'a Rope,
+    /// Heads.
+    pub heads: Heads,
+    /// Which of the step's key/value stores.
+    pub layer: usize,
+    /// W of a sliding layer.
+    pub window: Option<usize>,
+}
+
+/// qkv = W rmsnorm(x) + b, then [`forward`].
+pub fn project(step: &mut Step, x: &Tensor, projection: &Projection) -> Result<Tensor> {
+    let Projection { norm, linear, rope, heads, layer, window } = *projection;
+    assert!(x.cols() == linear.cols() && linear.rows() == heads.row(), "rope: shapes");
+    if let (Device::Cuda(gpu), true) = (&step.runtime.device, step.may_fuse()) {
+        let qkv = cuda::project(gpu, step, x, projection)?;
+        step.made("rope", &qkv);
+        return Ok(qkv);
+    }
+    let t = rms_norm::forward(step, x, norm)?;
+    let mut qkv = match &step.runtime.device {
+        Device::Cpu => linear::forward(step, &t, linear)?,
+        Device::Cuda(gpu) => {
+            let qkv = cuda::product_of(gpu, step, &t, projection)?;
+            step.made("linear", &qkv);
+            qkv
+        }
+    };
+    forward(step, &mut qkv, rope, heads, layer, window)?;
+    Ok(qkv)
 }
 
 /// Rotates q and k and writes k and v of `layer` to the pages of their sequences.

@@ -1,7 +1,10 @@
-//! The launchers; the kernels are in `kernel.cu`.
+//! The launcher; the kernels are in `kernel.cu`.
 
-use crate::cuda::{Gpu, Shape, Slice};
+use std::sync::Arc;
+
+use crate::cuda::{Argument, Gpu, MOST_SHARED, Memory, Shape, Slice};
 use crate::ops::linear::Linear;
+use crate::ops::rms_norm::Norm;
 use crate::{Error, Result, Step, Tensor};
 
 /// Which experts each token goes to [T, k], and their weights, on the device.
@@ -13,44 +16,78 @@ pub(crate) struct Routes {
 /// The most experts and experts of a token that the kernels take.
 const MOST: (usize, usize) = (1024, 16);
 
+/// What comes in: tokens as they are, or x to be normalised first.
+#[derive(Clone, Copy)]
+pub(super) enum Input<'a> {
+    Tokens(&'a Tensor),
+    Normalised(&'a Tensor, &'a Norm),
+}
+
+/// Tokens that choose together where many do, so that weights are read once for all of them.
+const TOGETHER: usize = 4;
+/// More than so many are many.
+const FEW_TOKENS: usize = 64;
+
+/// Routes, logits, and the normalised tokens where there is a norm.
 pub(super) fn forward(
     gpu: &Gpu,
     step: &Step,
-    t: &Tensor,
+    input: Input,
     router: &Linear,
     k: usize,
-) -> Result<(super::Routes, Tensor)> {
-    let (tokens, experts, cols) = (t.rows(), router.rows(), router.cols());
-    if experts > MOST.0 || k > MOST.1 {
-        let (wanted, found) = ("at most 1024 experts, 16 of a token", format!("{experts}, {k} of a token"));
+) -> Result<(super::Routes, Tensor, Option<Tensor>)> {
+    let (x, norm) = match input {
+        Input::Tokens(x) => (x, None),
+        Input::Normalised(x, norm) => (x, Some(norm)),
+    };
+    let (tokens, experts, cols) = (x.rows(), router.rows(), router.cols());
+    let bias = router.parts()[0].bias.as_ref().expect("a router has a bias");
+    let (together, kernel) = if tokens > FEW_TOKENS { (TOGETHER, "router_4") } else { (1, "router_1") };
+    let shape =
+        Shape { grid: (experts.div_ceil(8), tokens.div_ceil(together), 1), threads: 256, shared: together * cols * 4 };
+    if experts > MOST.0 || k > MOST.1 || shape.shared > MOST_SHARED {
+        let (wanted, found) =
+            ("at most 1024 experts, 16 of a token", format!("{experts}, {k} of a token, {cols} wide"));
         return Err(Error::CudaUnsupported { what: "routes are chosen", wanted, found });
     }
+    let (weights, bias) = (weights(gpu, router)?, gpu.floats(bias)?);
+    let scale = norm.map(|norm| gpu.floats(&norm.weight)).transpose()?;
+    let t = norm.map(|_| Tensor::on_gpu(gpu, tokens, cols)).transpose()?;
+    let logits = Tensor::on_gpu(gpu, tokens, experts)?;
+    let routes = Routes { experts: gpu.take(tokens * k)?, weights: gpu.take(tokens * k)? };
+    let arguments = [
+        (&weights).into(),
+        (&bias).into(),
+        x.device().into(),
+        scale.as_ref().map_or(Argument::NULL, Argument::from),
+        norm.map_or(0.0, |norm| norm.eps).into(),
+        t.as_ref().map_or(Argument::NULL, |t| t.device().into()),
+        logits.device().into(),
+        (&routes.experts).into(),
+        (&routes.weights).into(),
+        gpu.counters(shape.grid.1),
+        experts.into(),
+        cols.into(),
+        k.into(),
+        tokens.into(),
+    ];
+    // SAFETY: (w, bias, x, norm, eps, t, logits, chosen, weights, counters, experts, cols, k, tokens).
+    unsafe { gpu.launch("router", kernel, shape, &arguments)? };
+    let arena = &step.runtime.arena;
+    let host = super::Routes { per_token: k, experts: arena.take(0)?, weights: arena.take(0)?, device: Some(routes) };
+    Ok((host, logits, t))
+}
+
+/// In f32, row by row.
+fn weights(gpu: &Gpu, router: &Linear) -> Result<Arc<Memory>> {
     let [part] = router.parts() else { unreachable!("a router has one part") };
-    let key = router.parts().as_ptr().cast();
-    let weights = gpu.weight(key, "f32 rows", || {
-        let mut row = vec![0.0; cols];
-        let mut bytes = Vec::with_capacity(experts * cols * 4);
-        for expert in 0..experts {
+    gpu.weight(router.parts().as_ptr().cast(), "f32 rows", || {
+        let mut row = vec![0.0; router.cols()];
+        let mut bytes = Vec::with_capacity(router.rows() * router.cols() * 4);
+        for expert in 0..router.rows() {
             part.weight.row_into(expert, &mut row);
             bytes.extend(row.iter().flat_map(|v| v.to_le_bytes()));
         }
         Ok(bytes)
-    })?;
-    let bias = part.bias.as_ref().expect("a router has a bias");
-    let bias = gpu.floats(bias)?;
-    let logits = Tensor::on_gpu(gpu, tokens, experts)?;
-    let shape = Shape { grid: (experts.div_ceil(8), tokens, 1), threads: 256, shared: 0 };
-    let arguments =
-        [(&weights).into(), (&bias).into(), t.device().into(), logits.device().into(), experts.into(), cols.into()];
-    // SAFETY: (w, bias, t, logits, experts, cols).
-    unsafe { gpu.launch("router", "router_logits", shape, &arguments)? };
-    let routes = Routes { experts: gpu.take(tokens * k)?, weights: gpu.take(tokens * k)? };
-    let arguments =
-        [logits.device().into(), (&routes.experts).into(), (&routes.weights).into(), experts.into(), k.into()];
-    let shape = Shape { grid: (tokens, 1, 1), threads: 32, shared: 0 };
-    // SAFETY: (logits, chosen, weights, experts, k).
-    unsafe { gpu.launch("router", "router_choose", shape, &arguments)? };
-    let arena = &step.runtime.arena;
-    let host = super::Routes { per_token: k, experts: arena.take(0)?, weights: arena.take(0)?, device: Some(routes) };
-    Ok((host, logits))
+    })
 }

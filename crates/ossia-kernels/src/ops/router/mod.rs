@@ -13,6 +13,7 @@ mod tests;
 use crate::arena::{Arena, Slice};
 use crate::cuda::Device;
 use crate::ops::linear::{self, Linear};
+use crate::ops::rms_norm::{self, Norm};
 use crate::{Result, Step, Tensor};
 
 pub use backward::{Balance, backward};
@@ -29,10 +30,22 @@ pub struct Routes {
     pub(crate) device: Option<cuda::Routes>,
 }
 
+/// t = rmsnorm(x), and where its tokens go: one kernel on a GPU.
+pub fn norm_forward(step: &mut Step, x: &Tensor, norm: &Norm, router: &Linear, k: usize) -> Result<(Tensor, Routes)> {
+    if let (Device::Cuda(gpu), true) = (&step.runtime.device, step.may_fuse()) {
+        let (routes, logits, t) = cuda::forward(gpu, step, cuda::Input::Normalised(x, norm), router, k)?;
+        step.made("router", &logits);
+        return Ok((t.expect("made with the routes"), routes));
+    }
+    let t = rms_norm::forward(step, x, norm)?;
+    let routes = forward(step, &t, router, k)?;
+    Ok((t, routes))
+}
+
 /// Routes every token to `k` experts.
 pub fn forward(step: &mut Step, t: &Tensor, router: &Linear, k: usize) -> Result<Routes> {
     if let Device::Cuda(gpu) = &step.runtime.device {
-        let (routes, logits) = cuda::forward(gpu, step, t, router, k)?;
+        let (routes, logits, _) = cuda::forward(gpu, step, cuda::Input::Tokens(t), router, k)?;
         step.made("router", &logits);
         return Ok(routes);
     }

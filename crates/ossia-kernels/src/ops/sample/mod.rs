@@ -18,12 +18,18 @@
 //! order (see `cpu.rs`), one thread does the work, and the n-th draw is a function of the seed and n alone.
 
 mod cpu;
+mod cuda;
 #[cfg(test)]
 mod reference;
 #[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
+
+use crate::Tensor;
+use crate::cuda::Device;
+
+pub use cuda::scratch_len as gpu_scratch_len;
 
 /// How to choose. The default is gpt-oss' own: temperature 1, everything else off.
 #[derive(Debug, Clone, PartialEq)]
@@ -202,6 +208,17 @@ impl Sampler {
         self.sample_allowed(logits, None)
     }
 
+    /// Takes `best`, the lowest id of a row's largest logit, without the row, where nothing else counts: temperature 0, no
+    /// penalty, bias or logprobs, and the id is not forbidden. Else nothing, and nothing has changed.
+    pub fn take_best(&mut self, best: u32) -> Option<Sampled> {
+        let params = &self.params;
+        let plain = params.temperature == 0.0 && params.logit_bias.is_empty() && params.top_logprobs.is_none();
+        if !plain || params.penalizes() || self.forbidden.contains(&best) {
+            return None;
+        }
+        Some(Sampled { token: best, logprob: None, top: Vec::new() })
+    }
+
     /// The same among the ids whose bits are set in `allowed`: 32 ids a word, the lowest id in the lowest bit, at least
     /// V bits.
     pub fn sample_allowed(&mut self, logits: &[f32], allowed: Option<&[u32]>) -> Result<Sampled, NoChoice> {
@@ -335,6 +352,15 @@ fn check_row(logits: &[f32], vocab: usize) -> Result<(), NoChoice> {
     match cpu::first_broken(logits) {
         Some(id) => Err(NoChoice::Broken { id: id as u32, value: logits[id] }),
         None => Ok(()),
+    }
+}
+
+/// The lowest id of the largest logit of each row [R, V] on a device, found there, or nothing for a row in which one is not
+/// finite; nothing at all where the logits are on the host.
+pub fn best(logits: &Tensor, device: &Device) -> crate::Result<Option<Vec<Option<u32>>>> {
+    match device {
+        Device::Cpu => Ok(None),
+        Device::Cuda(gpu) => cuda::best(gpu, logits).map(Some),
     }
 }
 

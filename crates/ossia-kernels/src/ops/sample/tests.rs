@@ -293,6 +293,30 @@ fn the_lowest_id_wins_a_tie() {
     assert_eq!(probabilities(&mut cold, &[1.0, 3.0, 3.0]), [0.0, 0.5, 0.5]);
 }
 
+/// The best token is taken unseen where a row would have said the same, and nowhere else.
+#[test]
+fn the_best_token_is_taken_where_nothing_else_counts() {
+    let greedy = || Params { temperature: 0.0, ..Params::default() };
+    let row = [0.5, 2.0, 2.0, 1.0];
+    let best = argmax(&row).unwrap();
+    let cut = Params { top_p: 0.5, top_k: 2, min_p: 0.5, seed: 3, ..greedy() };
+    for params in [greedy(), cut] {
+        let taken = sampler(&params, &[0, 2], 4).take_best(best).unwrap();
+        assert_eq!(taken, sampler(&params, &[0, 2], 4).sample(&row).unwrap());
+    }
+    assert_eq!(sampler(&greedy(), &[1], 4).take_best(best), None);
+    for params in [
+        Params { temperature: 0.1, ..greedy() },
+        Params { top_logprobs: Some(0), ..greedy() },
+        Params { logit_bias: vec![(3, 5.0)], ..greedy() },
+        Params { repetition_penalty: 1.1, ..greedy() },
+        Params { presence_penalty: 0.1, ..greedy() },
+        Params { frequency_penalty: -0.1, ..greedy() },
+    ] {
+        assert_eq!(sampler(&params, &[], 4).take_best(best), None, "{params:?}");
+    }
+}
+
 #[test]
 fn argmax_is_the_first_largest_or_none() {
     let mut row = vec![-3.0; 100];

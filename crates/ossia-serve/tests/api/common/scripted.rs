@@ -53,8 +53,12 @@ impl Scripted {
 }
 
 impl Rows for Row {
-    fn row(&self, _: usize) -> &[f32] {
-        &self.0
+    fn row(&self, _: usize) -> Result<&[f32], String> {
+        Ok(&self.0)
+    }
+
+    fn best(&self, _: usize) -> Option<u32> {
+        None
     }
 }
 

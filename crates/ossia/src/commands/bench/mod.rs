@@ -198,7 +198,11 @@ fn step(model: &mut Model, work: &mut [Work], watch: Option<&mut Stopwatch>) -> 
             watch.start();
             model.step_tapped(work, watch)?;
         }
-        None => drop(model.step(work)?),
+        // Logits stay where they are made, as where tokens are chosen greedily.
+        None => {
+            model.look_ahead(work)?;
+            work.iter_mut().for_each(|w| model.keep(w.held, w.tokens.len()));
+        }
     }
     Ok(())
 }
