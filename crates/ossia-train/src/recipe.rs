@@ -7,6 +7,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use ossia_model::gpt_oss::config::Config;
+use ossia_text::TRAINED_SIZES;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -259,6 +260,8 @@ const MOST_BYTES: u64 = 1 << 20;
 const MOST_STEPS: u64 = 99_999_999;
 /// Tokens of a batch, at most, and of a micro batch: sizes of memory are computed from them.
 const MOST_TOKENS: [u64; 2] = [1 << 32, 1 << 24];
+/// Bytes of a micro batch, at most: far beyond any machine, and sizes that are computed from them stay numbers.
+const MOST_KEPT_BYTES: u128 = 1 << 56;
 /// Conversations that are generated, at most: indices and positions stay far from their ends.
 const MOST_DOCUMENTS: u64 = 1_000_000_000;
 /// Keys of `[model.rope_scaling]`.
@@ -290,6 +293,14 @@ const MODEL_KEYS: [&str; 15] = [
     "swiglu_limit",
     "vocab_size",
 ];
+
+/// What a token leaves for the way back, roughly.
+fn kept_bytes_of_token(config: &Config) -> u128 {
+    let numbers = |of: [usize; 4]| of.into_iter().map(|n| n as u128).sum::<u128>();
+    let block = numbers([config.hidden_size, config.query_size(), config.kv_size(), config.num_experts]);
+    let expert = numbers([config.hidden_size, 2 * config.intermediate_size, 0, 0]);
+    4 * config.num_layers as u128 * (4 * block + config.experts_per_token as u128 * expert)
+}
 
 impl Recipe {
     /// Reads and checks a recipe.
@@ -436,15 +447,51 @@ impl Recipe {
         if self.data.weights.classes().iter().any(|w| !(w.is_finite() && *w >= 0.0)) {
             return Err(self.wrong("data.weights", "numbers that are not negative", "one that is"));
         }
-        if self.data.source == Source::Generated && self.data.documents == 0 {
-            return Err(self.wrong("data.documents", "how many conversations to generate", 0));
+        if self.data.weights.classes().iter().all(|w| *w == 0.0) {
+            return Err(self.wrong("data.weights", "a class of tokens that counts", "none"));
         }
-        let context = self.config(512)?.max_context;
+        if self.data.source == Source::Generated {
+            self.check_generated()?;
+        }
+        let config = self.config(512)?;
+        let context = config.max_context;
         if max_len > context {
             let wanted = format!("at most model.max_position_embeddings, {context}");
             return Err(self.wrong("data.max_len", &wanted, max_len));
         }
+        let most = MOST_KEPT_BYTES / kept_bytes_of_token(&config);
+        if t.micro_tokens as u128 > most {
+            let wanted = format!("at most {most}, by what this shape keeps of a token");
+            return Err(self.wrong("training.micro_tokens", &wanted, t.micro_tokens));
+        }
         Ok(())
+    }
+
+    fn check_generated(&self) -> Result<()> {
+        let (sizes, size) = (TRAINED_SIZES, self.data.vocabulary);
+        if self.data.documents == 0 {
+            return Err(self.wrong("data.documents", "how many conversations to generate", 0));
+        }
+        if !sizes.contains(&size) {
+            let wanted = format!("{} (bytes and special tokens) to {}", sizes.start(), sizes.end());
+            return Err(self.wrong("data.vocabulary", &wanted, size));
+        }
+        // What is no number is refused with the shape.
+        match self.model.get("vocab_size").and_then(toml::Value::as_integer) {
+            Some(rows) if usize::try_from(rows).is_ok_and(|rows| rows < size) => {
+                Err(self.wrong("model.vocab_size", &format!("none, or at least data.vocabulary, {size}"), rows))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The model's config before there are data, for a plan.
+    pub fn planned_config(&self) -> Result<Config> {
+        if self.data.source != Source::Generated && !self.model.contains_key("vocab_size") {
+            let wanted = "the size of the shards' vocabulary: a plan reads no data";
+            return Err(self.wrong("model.vocab_size", wanted, "none"));
+        }
+        self.config(self.data.vocabulary)
     }
 
     /// The model's config, for a vocabulary of this size where `[model]` names none.
@@ -485,6 +532,11 @@ mod tests {
             ("num_experts_per_tok = 2", "num_experts_per_tok = 9", "wanted"),
             ("warmup = 0.03", "warmup = 1.5", "training.warmup: wanted a share from 0 to 1, found 1.5"),
             ("micro_tokens = ", "micro_tokens = 1 #", "training.micro_tokens: wanted at least data.max_len"),
+            (
+                "vocabulary = ",
+                "vocabulary = 3 #",
+                "data.vocabulary: wanted 265 (bytes and special tokens) to 1048576, found 3",
+            ),
             ("schedule = \"wsd\"", "schedule = \"wds\"", "line"),
         ];
         for (from, to, message) in cases {
