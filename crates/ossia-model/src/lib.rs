@@ -9,6 +9,8 @@ pub mod kv_cache;
 mod model;
 mod on_gpu;
 mod plan;
+mod stop;
 
 pub use model::{Error, Fault, Logits, Model, Options, Paged, Work};
 pub use plan::{DoesNotFit, Plan};
+pub use stop::Stop;

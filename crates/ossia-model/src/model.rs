@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use ossia_kernels::arena::Arena;
 use ossia_kernels::cpu::isa::Isa;
@@ -18,6 +20,7 @@ use crate::gpt_oss::tensors::{Dense, Reading};
 use crate::kv_cache::{Full, Held, KvCache};
 use crate::on_gpu;
 use crate::plan::{DoesNotFit, Plan};
+use crate::stop::Stop;
 
 /// What can go wrong with a model.
 #[derive(Debug, thiserror::Error)]
@@ -181,6 +184,8 @@ pub struct Model {
     plan: Plan,
     /// Bytes of the adapters that are attached, by slot.
     attached: HashMap<usize, u64>,
+    /// Ends a prompt.
+    stop: Stop,
 }
 
 impl Model {
@@ -209,7 +214,8 @@ impl Model {
             Device::Cpu => KvCache::new(&config, options.kv_type(), options.pages(&config)),
             Device::Cuda(gpu) => on_gpu::prepare(gpu, &config, &options)?,
         };
-        let mut model = Self { config, transformer, runtime, kv, options, plan, attached: HashMap::new() };
+        let (attached, stop) = (HashMap::new(), Stop::default());
+        let mut model = Self { config, transformer, runtime, kv, options, plan, attached, stop };
         if let Device::Cuda(_) = model.options.device {
             model.warm_up()?;
         }
@@ -351,8 +357,13 @@ impl Model {
         Ok(logits)
     }
 
+    /// From now on a prompt ends within a layer of this flag's being raised; on a GPU, which runs ahead, with its chunk.
+    pub fn stop_at(&mut self, flag: Arc<AtomicBool>) {
+        self.stop = Stop::at(flag);
+    }
+
     /// A prompt, chunk by chunk: the last token's logits [1, V], or nothing where `chunk_done` (told the tokens done)
-    /// breaks off; the sequence then holds the chunks that were done.
+    /// breaks off or the stop is raised; the sequence then holds the chunks that were done.
     pub fn prefill(
         &mut self,
         held: &mut Held,
@@ -362,12 +373,31 @@ impl Model {
         if held.len.saturating_add(tokens.len()) > self.options.context {
             return Err(Full { len: held.len, wanted: tokens.len() }.into());
         }
+        if matches!(self.options.device, Device::Cpu) {
+            self.transformer.stop = self.stop.clone();
+        }
+        let result = self.prefill_chunks(held, tokens, chunk_done);
+        // No other step may pass over blocks.
+        self.transformer.stop = Stop::default();
+        result
+    }
+
+    fn prefill_chunks(
+        &mut self,
+        held: &mut Held,
+        tokens: &[u32],
+        chunk_done: &mut dyn FnMut(usize) -> ControlFlow<()>,
+    ) -> Result<Option<Tensor>, Error> {
         let mut done = 0;
         loop {
             let end = (done + self.options.chunk).min(tokens.len());
             let last = end == tokens.len();
             let logits = if last { Logits::Last } else { Logits::None };
-            let result = self.step(&mut [Work { held: &mut *held, tokens: &tokens[done..end], logits }])?;
+            let result = self.look_ahead(&mut [Work { held: &mut *held, tokens: &tokens[done..end], logits }])?;
+            if self.transformer.stop.is_raised() {
+                return Ok(None);
+            }
+            self.keep(held, end - done);
             done = end;
             if last {
                 return Ok(Some(result));
