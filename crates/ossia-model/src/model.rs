@@ -184,7 +184,6 @@ pub struct Model {
     plan: Plan,
     /// Bytes of the adapters that are attached, by slot.
     attached: HashMap<usize, u64>,
-    /// Ends a prompt.
     stop: Stop,
 }
 
@@ -214,8 +213,8 @@ impl Model {
             Device::Cpu => KvCache::new(&config, options.kv_type(), options.pages(&config)),
             Device::Cuda(gpu) => on_gpu::prepare(gpu, &config, &options)?,
         };
-        let (attached, stop) = (HashMap::new(), Stop::default());
-        let mut model = Self { config, transformer, runtime, kv, options, plan, attached, stop };
+        let attached = HashMap::new();
+        let mut model = Self { config, transformer, runtime, kv, options, plan, attached, stop: Stop::default() };
         if let Device::Cuda(_) = model.options.device {
             model.warm_up()?;
         }
@@ -373,12 +372,10 @@ impl Model {
         if held.len.saturating_add(tokens.len()) > self.options.context {
             return Err(Full { len: held.len, wanted: tokens.len() }.into());
         }
-        if matches!(self.options.device, Device::Cpu) {
-            self.transformer.stop = self.stop.clone();
-        }
+        let on_cpu = matches!(self.options.device, Device::Cpu);
+        self.transformer.stop = if on_cpu { self.stop.clone() } else { Stop::default() };
         let result = self.prefill_chunks(held, tokens, chunk_done);
-        // No other step may pass over blocks.
-        self.transformer.stop = Stop::default();
+        self.transformer.stop = Stop::default(); // no other step may pass over blocks
         result
     }
 
