@@ -31,7 +31,7 @@ use header::{Headers, Kinds};
 use turn::Plan;
 use vocab::Vocab;
 
-/// Most bytes that kept grammars hold, roughly: some 600 of them, on a machine that has memory for a small model only.
+/// Most bytes that kept grammars hold, roughly: some 300 small ones. It is counted generously.
 const CACHE_BYTES: usize = 64 << 20;
 /// Most tools of a request, and the longest name of one in bytes.
 const MAX_TOOLS: usize = 512;
