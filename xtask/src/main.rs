@@ -32,7 +32,10 @@ const USAGE: &str = "usage: cargo xtask tidy | check | kill | load | fuzz-server
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let root = workspace_root();
+    let root = match workspace_root() {
+        Ok(root) => root,
+        Err(message) => return outcome(Err(message)),
+    };
     match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["tidy"] => outcome(tidy::run(&root)),
         ["check"] => outcome(check::run(&root)),
@@ -64,8 +67,34 @@ fn outcome(result: Result<(), String>) -> ExitCode {
     }
 }
 
-/// The folder above xtask's own: Cargo sets the variable both for `cargo xtask` and for tests.
-fn workspace_root() -> PathBuf {
-    let own = std::env::var_os("CARGO_MANIFEST_DIR").map_or_else(|| PathBuf::from("xtask"), PathBuf::from);
-    own.parent().map_or_else(|| PathBuf::from("."), Path::to_path_buf)
+/// The repository. Cargo says where it is, both for `cargo xtask` and for tests; without Cargo it is here or above.
+fn workspace_root() -> Result<PathBuf, String> {
+    if let Some(own) = std::env::var_os("CARGO_MANIFEST_DIR") {
+        return Ok(Path::new(&own).parent().map_or_else(|| PathBuf::from("."), Path::to_path_buf));
+    }
+    let here = std::env::current_dir().map_err(|error| format!("xtask: the working folder cannot be read: {error}"))?;
+    root_above(&here).map(Path::to_path_buf).ok_or_else(|| {
+        let wanted = "wanted a folder of the repository, which has xtask/Cargo.toml";
+        format!("xtask: {wanted}, found {}: run `cargo xtask` inside the repository", here.display())
+    })
+}
+
+/// The nearest folder that has this program's sources.
+fn root_above(folder: &Path) -> Option<&Path> {
+    folder.ancestors().find(|folder| folder.join("xtask/Cargo.toml").is_file())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::{root_above, workspace_root};
+
+    #[test]
+    fn the_repository_is_found_without_cargo() {
+        let root = workspace_root().unwrap();
+        assert_eq!(root_above(&root.join("xtask/src")), Some(&*root));
+        assert_eq!(root_above(&root), Some(&*root));
+        assert_eq!(root_above(Path::new("/")), None);
+    }
 }

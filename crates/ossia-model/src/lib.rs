@@ -10,7 +10,9 @@ mod logits;
 mod model;
 mod on_gpu;
 mod plan;
+mod stop;
 
 pub use logits::StepLogits;
 pub use model::{Error, Fault, Logits, Model, Options, Paged, Work};
 pub use plan::{DoesNotFit, Plan};
+pub use stop::Stop;

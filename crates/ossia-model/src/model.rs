@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use ossia_kernels::arena::Arena;
 use ossia_kernels::cpu::isa::Isa;
@@ -19,6 +21,7 @@ use crate::kv_cache::{Full, Held, KvCache};
 use crate::logits::StepLogits;
 use crate::on_gpu;
 use crate::plan::{DoesNotFit, Plan};
+use crate::stop::Stop;
 
 /// What can go wrong with a model.
 #[derive(Debug, thiserror::Error)]
@@ -182,6 +185,7 @@ pub struct Model {
     plan: Plan,
     /// Bytes of the adapters that are attached, by slot.
     attached: HashMap<usize, u64>,
+    stop: Stop,
 }
 
 impl Model {
@@ -210,7 +214,8 @@ impl Model {
             Device::Cpu => KvCache::new(&config, options.kv_type(), options.pages(&config)),
             Device::Cuda(gpu) => on_gpu::prepare(gpu, &config, &options)?,
         };
-        let mut model = Self { config, transformer, runtime, kv, options, plan, attached: HashMap::new() };
+        let attached = HashMap::new();
+        let mut model = Self { config, transformer, runtime, kv, options, plan, attached, stop: Stop::default() };
         if let Device::Cuda(_) = model.options.device {
             model.warm_up()?;
         }
@@ -299,14 +304,9 @@ impl Model {
 
     /// One step: logits [R, V], rows in the order of the work. A failed step leaves every sequence as it was.
     pub fn step(&mut self, work: &mut [Work]) -> Result<Tensor, Error> {
-        Ok(self.step_made(work)?.into_host()?)
-    }
-
-    /// The same with the logits where they were made.
-    fn step_made(&mut self, work: &mut [Work]) -> Result<StepLogits, Error> {
         let logits = self.look_ahead(work)?;
         work.iter_mut().for_each(|w| self.kv.advance(w.held, w.tokens.len()));
-        Ok(logits)
+        Ok(logits.into_host()?)
     }
 
     /// A step that is only looked at: no token counts as read until [`Model::keep`]. What is not kept is written over.
@@ -357,8 +357,13 @@ impl Model {
         Ok(logits)
     }
 
+    /// From now on a prompt ends within a layer of this flag's being raised; on a GPU, which runs ahead, with its chunk.
+    pub fn stop_at(&mut self, flag: Arc<AtomicBool>) {
+        self.stop = Stop::at(flag);
+    }
+
     /// A prompt, chunk by chunk: the last token's logits [1, V], or nothing where `chunk_done` (told the tokens done)
-    /// breaks off; the sequence then holds the chunks that were done.
+    /// breaks off or the stop is raised; the sequence then holds the chunks that were done.
     pub fn prefill(
         &mut self,
         held: &mut Held,
@@ -368,12 +373,29 @@ impl Model {
         if held.len.saturating_add(tokens.len()) > self.options.context {
             return Err(Full { len: held.len, wanted: tokens.len() }.into());
         }
+        let on_cpu = matches!(self.options.device, Device::Cpu);
+        self.transformer.stop = if on_cpu { self.stop.clone() } else { Stop::default() };
+        let result = self.prefill_chunks(held, tokens, chunk_done);
+        self.transformer.stop = Stop::default(); // no other step may pass over blocks
+        result
+    }
+
+    fn prefill_chunks(
+        &mut self,
+        held: &mut Held,
+        tokens: &[u32],
+        chunk_done: &mut dyn FnMut(usize) -> ControlFlow<()>,
+    ) -> Result<Option<StepLogits>, Error> {
         let mut done = 0;
         loop {
             let end = (done + self.options.chunk).min(tokens.len());
             let last = end == tokens.len();
             let logits = if last { Logits::Last } else { Logits::None };
-            let result = self.step_made(&mut [Work { held: &mut *held, tokens: &tokens[done..end], logits }])?;
+            let result = self.look_ahead(&mut [Work { held: &mut *held, tokens: &tokens[done..end], logits }])?;
+            if self.transformer.stop.is_raised() {
+                return Ok(None);
+            }
+            self.keep(held, end - done);
             done = end;
             if last {
                 return Ok(Some(result));

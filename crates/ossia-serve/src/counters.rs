@@ -49,10 +49,12 @@ impl Counters {
         inner.reasoning_tokens += usage.reasoning_tokens as u64;
     }
 
-    /// Everything, with the engine's counts.
-    pub fn text(&self, engine: &Stats) -> String {
+    /// Everything, with the engine's counts and the bytes of kept grammars.
+    pub fn text(&self, engine: &Stats, grammar_bytes: usize) -> String {
         let mut text = String::new();
         self.lock().write(&mut text);
+        head(&mut text, "ossia_grammar_cache_bytes", "gauge", "Memory that kept grammars hold, roughly.");
+        line(&mut text, "ossia_grammar_cache_bytes", "", grammar_bytes as f64);
         write_engine(&mut text, engine);
         text
     }
@@ -155,7 +157,7 @@ mod tests {
         counters.request("GET", "/health", 200, Duration::from_secs(500));
         counters.request("BREW", "none", 404, Duration::ZERO);
         counters.generation("stop", &Usage { reasoning_tokens: 7, ..Usage::default() });
-        let text = counters.text(&Stats { running: 2, ..Stats::default() });
+        let text = counters.text(&Stats { running: 2, ..Stats::default() }, 4096);
         for wanted in [
             "ossia_http_requests_total{method=\"GET\",route=\"/health\",status=\"200\"} 2\n",
             "ossia_http_requests_total{method=\"other\",route=\"none\",status=\"404\"} 1\n",
@@ -165,6 +167,7 @@ mod tests {
             "ossia_generations_total{ended=\"stop\"} 1\n",
             "ossia_reasoning_tokens_total 7\n",
             "ossia_requests_running 2\n",
+            "ossia_grammar_cache_bytes 4096\n",
             "ossia_kv_pages{group=\"full\",state=\"free\"} 0\n",
         ] {
             assert!(text.contains(wanted), "{wanted} in\n{text}");

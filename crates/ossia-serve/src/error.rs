@@ -12,7 +12,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
 /// The most bytes of a client's own text that an error repeats.
-const MOST_SHOWN: usize = 200;
+const MOST_SHOWN: usize = 400;
 
 /// Why a request is refused or fails.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -242,6 +242,8 @@ impl IntoResponse for ApiError {
         if self.status() == StatusCode::UNAUTHORIZED {
             set(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
+        // For who tells it in another form.
+        response.extensions_mut().insert(self);
         response
     }
 }
@@ -264,7 +266,7 @@ mod tests {
     #[test]
     fn what_a_client_sent_is_cut_and_cleaned() {
         assert_eq!(Shown::from("a\r\nb\u{1b}[0m").to_string(), "a  b [0m");
-        assert_eq!(Shown::from("ä".repeat(500)).to_string(), format!("{}...", "ä".repeat(200)));
-        assert_eq!(Shown::from("ä".repeat(200)).to_string(), "ä".repeat(200));
+        assert_eq!(Shown::from("ä".repeat(500)).to_string(), format!("{}...", "ä".repeat(400)));
+        assert_eq!(Shown::from("ä".repeat(400)).to_string(), "ä".repeat(400));
     }
 }

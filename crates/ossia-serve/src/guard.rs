@@ -18,6 +18,7 @@ use crate::app::{Access, Refusal, Shared};
 use crate::auth::Identity;
 use crate::error::ApiError;
 use crate::ids;
+use crate::routes::ollama;
 
 /// The number of a request, for its handlers.
 #[derive(Debug, Clone)]
@@ -70,7 +71,7 @@ impl Doors {
 pub async fn outer(State(app): State<Shared>, mut request: Request, next: Next) -> Response {
     let begun = Instant::now();
     let id = ids::new("req").unwrap_or_default();
-    let (method, path) = (request.method().clone(), route_of(&request));
+    let (method, path, asked) = (request.method().clone(), route_of(&request), request.uri().path().to_owned());
     request.extensions_mut().insert(RequestId(id.clone()));
     let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0);
     let mut response = match app.doors.admit(request.headers(), request.uri().authority()) {
@@ -89,6 +90,7 @@ pub async fn outer(State(app): State<Shared>, mut request: Request, next: Next) 
             response
         }
     };
+    response = ollama::told(&asked, response);
     if let Ok(id) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(REQUEST_ID, id);
     }

@@ -32,4 +32,4 @@ pub mod tokenizer;
 pub use error::TextError;
 pub use harmony::{Conversation, Event, Harmony, HarmonyParser, Message, ParsedMessage, RenderOptions, Role};
 
-pub use tokenizer::{GgufVocab, Specials, Tokenizer, Utf8Stream, byte_level_tokenizer_json, train_bpe};
+pub use tokenizer::{GgufVocab, Specials, TRAINED_SIZES, Tokenizer, Utf8Stream, byte_level_tokenizer_json, train_bpe};

@@ -6,6 +6,8 @@
 
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use ossia_kernels::Floats;
@@ -165,6 +167,11 @@ impl Session {
         let adapter = adapter.map(attach).transpose()?;
         let (held, tokens) = (Held { adapter, ..Held::default() }, Vec::new());
         Ok(Self { model, harmony, sampling, conversation: start.conversation, held, adapter, tokens })
+    }
+
+    /// Once this flag is raised, a turn whose prompt is still being read ends within a layer.
+    pub fn stop_at(&mut self, flag: Arc<AtomicBool>) {
+        self.model.stop_at(flag);
     }
 
     /// The model.

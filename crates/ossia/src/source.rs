@@ -109,15 +109,26 @@ pub struct Loaded {
 }
 
 impl ModelArgs {
-    /// Opens the model's files; reads no weights.
+    /// Opens the model's files; reads no weights. Random ones are made.
     pub fn open(&self) -> Result<Source, Failure> {
+        self.open_with(|preset, config, available| {
+            check_synth(preset, config.param_counts().packed_bytes, available)?;
+            Ok(synth::checkpoint(config, 0)?)
+        })
+    }
+
+    /// The same for who only looks at names and shapes: random weights are not made.
+    pub fn open_outline(&self) -> Result<Source, Failure> {
+        self.open_with(|_, config, _| Ok(synth::outline(config)?))
+    }
+
+    fn open_with(
+        &self,
+        synth: impl FnOnce(&str, &Config, Option<u64>) -> Result<Checkpoint, Failure>,
+    ) -> Result<Source, Failure> {
         let (started, available) = (Instant::now(), machine::memory_available());
         let checkpoint = match self.model.strip_prefix("synth:") {
-            Some(preset) => {
-                let config = preset_config(preset, None)?;
-                check_synth(preset, config.param_counts().packed_bytes, available)?;
-                synth::checkpoint(&config, 0)?
-            }
+            Some(preset) => synth(preset, &preset_config(preset, None)?, available)?,
             None if carried::is_meant(&self.model) => carried::checkpoint()?,
             None => Checkpoint::open(&hub::resolve(&self.model, &hub::Settings::from_env()?)?.path)?,
         };
@@ -310,6 +321,17 @@ fn in_file(mut error: TextError, file: &Path) -> TextError {
 }
 
 fn from_gguf(metadata: &GgufMetadata) -> Result<Option<Tokenizer>, Failure> {
+    let Some(vocab) = gguf_vocab(metadata)? else { return Ok(None) };
+    Ok(Some(Tokenizer::from_gguf(vocab).map_err(|error| in_file(error, metadata.file()))?))
+}
+
+/// The tokenizer of a GGUF file as the text of a tokenizer.json; nothing where the file has none.
+pub fn json_from_gguf(metadata: &GgufMetadata) -> Result<Option<String>, Failure> {
+    let Some(vocab) = gguf_vocab(metadata)? else { return Ok(None) };
+    Ok(Some(Tokenizer::json_from_gguf(vocab).map_err(|error| in_file(error, metadata.file()))?))
+}
+
+fn gguf_vocab(metadata: &GgufMetadata) -> Result<Option<GgufVocab>, Failure> {
     let key = |end: &str| format!("tokenizer.ggml.{end}");
     for list in ["tokens", "token_type", "merges"] {
         check_list(metadata, &key(list))?;
@@ -317,14 +339,13 @@ fn from_gguf(metadata: &GgufMetadata) -> Result<Option<Tokenizer>, Failure> {
     let Some(tokens) = metadata.strings(&key("tokens"))? else { return Ok(None) };
     let owned = |v: Vec<&str>| v.into_iter().map(str::to_owned).collect::<Vec<_>>();
     let types = metadata.integers(&key("token_type"))?.unwrap_or_default();
-    let read = Tokenizer::from_gguf(GgufVocab {
+    Ok(Some(GgufVocab {
         model: metadata.str(&key("model"))?.unwrap_or_default().to_owned(),
         pre: metadata.str(&key("pre"))?.unwrap_or_default().to_owned(),
         tokens: owned(tokens),
         types: types.iter().map(|&t| i32::try_from(t).unwrap_or(0)).collect(),
         merges: owned(metadata.strings(&key("merges"))?.unwrap_or_default()),
-    });
-    Ok(Some(read.map_err(|error| in_file(error, metadata.file()))?))
+    }))
 }
 
 /// A tokenizer's list is copied several times while it is read: one far beyond gpt-oss' own (201,088 tokens, 446,189

@@ -55,10 +55,37 @@ fn what_is_exported_answers_as_its_source() {
         assert_eq!(said["rounded"], serde_json::json!([]));
         assert_eq!(answer(text(out)), want, "{format}");
     }
-    // And on from there, the tokenizer included.
+    // And on from there, tokenizer and template included.
     let (packed, again) = (text(&places[0].1), dir.path().join("again.gguf"));
+    let template = |folder: &Path| folder.join("chat_template.jinja");
+    std::fs::write(template(&places[0].1), "{{ messages }}").unwrap();
     stdout(&["export", "-m", packed, "--format", "gguf", "--dense", "f32", "--out", text(&again), "--json"]);
     assert_eq!(answer(text(&again)), want);
+    // And back from a file to a folder.
+    let back = dir.path().join("back");
+    let line = stdout(&["export", "-m", text(&again), "--format", "mxfp4", "--out", text(&back), "--json"]);
+    assert_eq!(serde_json::from_str::<Value>(&line).unwrap()["tokenizer"], true);
+    assert_eq!(answer(text(&back)), want);
+    assert_eq!(std::fs::read_to_string(template(&back)).unwrap(), "{{ messages }}");
+}
+
+/// Many programs know more ways of cutting words: the weights are exported, and what is missing is said.
+#[test]
+fn a_gguf_whose_tokenizer_is_not_known_is_exported_without_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (file, out) = (dir.path().join("model.gguf"), dir.path().join("folder"));
+    stdout(&["export", "-m", "synth:tiny", "--format", "gguf", "--out", text(&file), "--json"]);
+    let mut bytes = std::fs::read(&file).unwrap();
+    let pre = b"tokenizer.ggml.pre";
+    let at = bytes.windows(pre.len()).position(|window| window == pre).unwrap() + pre.len() + 12;
+    assert_eq!(&bytes[at..at + 6], b"gpt-4o");
+    bytes[at..at + 6].copy_from_slice(b"gpt-5o");
+    std::fs::write(&file, bytes).unwrap();
+    let output = ossia(&["export", "-m", text(&file), "--format", "bf16", "--out", text(&out)]);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success() && said.contains("no tokenizer was written: "), "{said}");
+    assert!(said.contains("model.gguf") && said.contains("tokenizer.ggml.pre is \"gpt-5o\""), "{said}");
+    assert!(out.join("config.json").is_file() && !out.join("tokenizer.json").exists());
 }
 
 #[test]

@@ -13,6 +13,8 @@ use ossia_kernels::ops::rope::{self, Projection, Rope};
 use ossia_kernels::ops::{embed, router};
 use ossia_kernels::{Matrix, Result, Step, Tensor};
 
+use crate::stop::Stop;
+
 /// The weights of a gpt-oss model.
 pub struct Transformer {
     /// E [V, D].
@@ -27,6 +29,8 @@ pub struct Transformer {
     pub rope: Rope,
     /// Which slots hold an adapter; its numbers hang on the weights (see `adapter`), never in the way of this file.
     pub adapters: Slots<()>,
+    /// Once it is raised, the blocks that are left are passed over, and what comes out means nothing.
+    pub stop: Stop,
 }
 
 /// Attention, then experts.
@@ -67,7 +71,7 @@ impl Transformer {
     /// Tokens [T] in, logits [R, V] of `step.logits_rows` out.
     pub fn forward(&self, step: &mut Step, tokens: &[u32]) -> Result<Tensor> {
         let mut x = embed::forward(step, tokens, &self.embedding)?; // [T, D]
-        for block in &self.blocks {
+        for block in self.blocks.iter().take_while(|_| !self.stop.is_raised()) {
             block.forward(step, &mut x, &self.rope)?;
         }
         let t = rms_norm::forward_logits_rows(step, &x, &self.norm)?; // [R, D]

@@ -46,6 +46,22 @@ pub fn checkpoint(config: &Config, seed: u64) -> Result<Checkpoint> {
     Checkpoint::from_parts(source, metadata, tensors)
 }
 
+/// The random model of this config by names, types and shapes alone, for who asks only what it would take. All tensors
+/// have the same zeros for bytes, which the system does not make before they are read.
+pub fn outline(config: &Config) -> Result<Checkpoint> {
+    let file: Arc<Path> = Path::new("synth").into();
+    let specs = tensors(config);
+    let largest = specs.iter().map(size).try_fold(0, |most, size| Ok(most.max(size?)))?;
+    let zeros = Bytes::new(vec![0; largest]);
+    let shown = |spec: TensorSpec| {
+        let bytes = zeros.slice(0..size(&spec)?).unwrap_or_else(|| zeros.clone());
+        Ok(RawTensor { name: spec.name, dtype: spec.dtype, shape: spec.shape, bytes, file: file.clone() })
+    };
+    let tensors = specs.into_iter().map(shown).collect::<Result<Vec<_>>>()?;
+    let metadata = Metadata::Json { value: config.to_hf_json(), file: file.to_path_buf() };
+    Checkpoint::from_parts("synth (shapes alone)".to_owned(), metadata, tensors)
+}
+
 /// Writes the random model of this config and seed into folder `dir`: config.json, generation_config.json, and one
 /// safetensors file or shards with an index; fails where another checkpoint's files lie there. `progress` is told the
 /// bytes of tensor data done and in all.

@@ -23,6 +23,7 @@ use ossia_kernels::{DType, Matrix};
 use super::config::{Config, LayerKind};
 use super::forward::{AttentionBlock, Block, MlpBlock, Transformer};
 use crate::checkpoint::{Checkpoint, Error, Layout, RawTensor, Result};
+use crate::stop::Stop;
 pub(super) use experts::transpose;
 use names::Names;
 
@@ -84,6 +85,7 @@ impl Transformer {
             unembedding: Linear::new(vec![Part { weight: unembedding, bias: None }]),
             rope: Rope::new(rope.theta, rope.factor, rope.ramp(config.head_dim), config.head_dim),
             adapters: Slots::default(),
+            stop: Stop::default(),
         })
     }
 }

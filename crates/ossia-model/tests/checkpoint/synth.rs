@@ -30,6 +30,18 @@ fn memory_and_disk_hold_the_same_bytes() {
 }
 
 #[test]
+fn an_outline_is_the_model_without_its_numbers() {
+    let config = Config::preset("tiny", None).unwrap();
+    let (whole, outline) = (synth::checkpoint(&config, 0).unwrap(), synth::outline(&config).unwrap());
+    let shape = |checkpoint: &Checkpoint| -> Vec<_> {
+        checkpoint.tensors().map(|t| (t.name.clone(), t.dtype, t.shape.clone(), t.bytes.len())).collect()
+    };
+    assert_eq!(shape(&outline), shape(&whole));
+    assert_eq!(Config::from_checkpoint(&outline).unwrap(), Config::from_checkpoint(&whole).unwrap());
+    assert!(outline.tensors().all(|t| t.bytes.iter().all(|&byte| byte == 0)));
+}
+
+#[test]
 fn a_seed_a_name_or_a_shape_makes_other_weights_and_layers_do_not() {
     let make = |name, layers, seed| synth::checkpoint(&Config::preset(name, layers).unwrap(), seed).unwrap();
     let (base, same, fewer) = (make("tiny", None, 0), make("tiny", None, 0), make("tiny", Some(1), 0));

@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 pub use work::{Jobs, resume};
 
 use super::files;
-use super::lists::{ListQuery, list};
+use super::lists::{ListQuery, known, list};
 use super::responses::{check_metadata, kept_json, lost};
 use crate::app::{Access, Route, Shared};
 use crate::auth::{Identity, Scope};
@@ -123,8 +123,11 @@ async fn list_batches(
     Query(query): Query<ListQuery>,
 ) -> Result<Json<Value>, ApiError> {
     let page = query.page(100)?;
-    let mut batches = Vec::new();
-    for batch in app.keeping.store.list_batches(&identity.key_id, &page).await.map_err(lost)? {
+    let (store, owner, after) = (&app.keeping.store, &*identity.key_id, page.after.as_deref().unwrap_or_default());
+    let found = store.list_batches(owner, &page).await.map_err(lost)?;
+    let found = known(found, &page, async { Ok(store.batch(owner, after).await?.is_some()) }).await?;
+    let mut batches = Vec::with_capacity(found.len());
+    for batch in found {
         batches.push(shown(&app, &batch).await?);
     }
     Ok(Json(list(batches, page.limit)))

@@ -48,6 +48,9 @@ async fn create(
     JsonBody(request): JsonBody<CompletionRequest>,
 ) -> Result<Response, ApiError> {
     let is_stream = request.stream.unwrap_or(false);
+    if request.stream_options.is_some() && request.stream != Some(true) {
+        return Err(ApiError::invalid("stream_options", "stream_options: only with stream: true"));
+    }
     let wants_usage = request.stream_options.as_ref().and_then(|options| options.include_usage).unwrap_or(false);
     let Chosen { name: model, adapter } = app.chosen(&identity, request.model.as_deref()).await?;
     let head = Completion {

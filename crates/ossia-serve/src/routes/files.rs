@@ -10,7 +10,7 @@ use axum::{Extension, Json};
 use futures_util::stream;
 use serde_json::{Value, json};
 
-use super::lists::{ListQuery, list};
+use super::lists::{ListQuery, known, list};
 use super::responses::lost;
 use crate::app::{Access, Route, Shared};
 use crate::auth::{Identity, Scope};
@@ -180,7 +180,9 @@ async fn list_files(
 ) -> Result<Json<Value>, ApiError> {
     let page = query.page(10_000)?;
     let purpose = query.purpose.as_deref();
-    let files = app.keeping.store.list_files(&identity.key_id, purpose, &page).await.map_err(lost)?;
+    let (store, owner, after) = (&app.keeping.store, &*identity.key_id, page.after.as_deref().unwrap_or_default());
+    let files = store.list_files(owner, purpose, &page).await.map_err(lost)?;
+    let files = known(files, &page, async { Ok(store.file(owner, after).await?.is_some()) }).await?;
     Ok(Json(list(files.iter().map(shown).collect(), page.limit)))
 }
 

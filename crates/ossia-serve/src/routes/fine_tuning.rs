@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 pub use request::{CreateJob, KEPT_CHECKPOINTS, VALIDATION_FILE};
 
-use super::lists::{ListQuery, list};
+use super::lists::{ListQuery, known, list};
 use super::responses::{check_metadata, kept_json, lost};
 use crate::app::{Access, Route, Shared};
 use crate::auth::{Identity, Scope};
@@ -172,7 +172,9 @@ async fn list_jobs(
     Query(query): Query<ListQuery>,
 ) -> Result<Json<Value>, ApiError> {
     let page = query.page(100)?;
-    let jobs = app.keeping.store.list_jobs(&identity.key_id, &page).await.map_err(lost)?;
+    let (store, owner, after) = (&app.keeping.store, &*identity.key_id, page.after.as_deref().unwrap_or_default());
+    let jobs = store.list_jobs(owner, &page).await.map_err(lost)?;
+    let jobs = known(jobs, &page, async { Ok(store.job(owner, after).await?.is_some()) }).await?;
     let jobs = jobs.iter().map(shown).collect::<Result<_, _>>()?;
     Ok(Json(list(jobs, page.limit)))
 }
@@ -249,7 +251,9 @@ async fn list_of(
 ) -> Result<Json<Value>, ApiError> {
     let job = found(&app, &identity.key_id, &id).await?;
     let page = query.page(1000)?;
-    let entries = app.keeping.store.list_of_job(&job.id, which, &page).await.map_err(lost)?;
+    let (store, after) = (&app.keeping.store, page.after.as_deref().unwrap_or_default());
+    let entries = store.list_of_job(&job.id, which, &page).await.map_err(lost)?;
+    let entries = known(entries, &page, store.is_of_job(&job.id, which, after)).await?;
     let entries = entries.iter().map(|entry| kept_json(&entry.body)).collect::<Result<_, _>>()?;
     Ok(Json(list(entries, page.limit)))
 }

@@ -3,9 +3,10 @@
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::responses::lost;
 use crate::error::ApiError;
 use crate::ids;
-use crate::store::Page;
+use crate::store::{Page, StoreError};
 use crate::types::params::integer;
 
 /// How much of a list, and from where.
@@ -41,6 +42,23 @@ impl ListQuery {
             }
         }
         Ok(Page { after: self.after.clone().filter(|after| !after.is_empty()), ascending, limit })
+    }
+}
+
+/// A list that begins after an object that is not in it: an empty page would say that the list has ended.
+pub fn unknown(after: &str) -> ApiError {
+    ApiError::invalid("after", format!("after: no object with id {after:?} is in this list"))
+}
+
+/// What was found of a page. If that is nothing, the object that it begins after is looked for.
+pub async fn known<T>(
+    found: Vec<T>,
+    page: &Page,
+    cursor: impl Future<Output = Result<bool, StoreError>>,
+) -> Result<Vec<T>, ApiError> {
+    match &page.after {
+        Some(after) if found.is_empty() && !cursor.await.map_err(lost)? => Err(unknown(after)),
+        _ => Ok(found),
     }
 }
 

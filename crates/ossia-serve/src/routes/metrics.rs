@@ -14,7 +14,7 @@ pub fn routes() -> Vec<Route> {
 }
 
 async fn metrics(State(app): State<Shared>) -> Response {
-    let mut text = app.counters.text(&app.turns.engine().stats());
+    let mut text = app.counters.text(&app.turns.engine().stats(), app.turns.grammar_bytes());
     if let Some(audit) = &app.audit {
         audit.write_metrics(&mut text);
     }

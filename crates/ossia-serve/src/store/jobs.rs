@@ -71,6 +71,16 @@ pub enum JobList {
     Checkpoints,
 }
 
+impl JobList {
+    /// Where it is kept, and what it is ordered by.
+    fn table_and_number(self) -> (&'static str, &'static str) {
+        match self {
+            JobList::Events => ("job_events", "number"),
+            JobList::Checkpoints => ("job_checkpoints", "step"),
+        }
+    }
+}
+
 const COLUMNS: &str = "id, owner, status, finished_at, last_step, settings, body";
 
 impl Store {
@@ -118,10 +128,7 @@ impl Store {
     /// A page of what belongs to a job that [`Store::job`] gave, and one more where there are more.
     pub async fn list_of_job(&self, job_id: &str, list: JobList, page: &Page) -> Result<Vec<JobEntry>, StoreError> {
         let (order, after) = page.order();
-        let (table, number) = match list {
-            JobList::Events => ("job_events", "number"),
-            JobList::Checkpoints => ("job_checkpoints", "step"),
-        };
+        let (table, number) = list.table_and_number();
         let query = format!(
             "SELECT id, body FROM {table} WHERE job_id = $1
                 AND ($2 = '' OR {number} {after} (SELECT {number} FROM {table} WHERE job_id = $1 AND id = $2))
@@ -133,6 +140,14 @@ impl Store {
             .bind(page.limit + 1)
             .fetch_all(&self.pool)
             .await?)
+    }
+
+    /// Whether an object with this id belongs to a job that [`Store::job`] gave.
+    pub async fn is_of_job(&self, job_id: &str, list: JobList, id: &str) -> Result<bool, StoreError> {
+        let query = format!("SELECT id FROM {} WHERE job_id = $1 AND id = $2", list.table_and_number().0);
+        let query = sqlx::query_as(sqlx::AssertSqlSafe(query)).bind(job_id.to_owned()).bind(id.to_owned());
+        let row: Option<(String,)> = query.fetch_optional(&self.pool).await?;
+        Ok(row.is_some())
     }
 
     /// The job of this owner that has made a model.

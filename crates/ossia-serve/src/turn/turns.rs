@@ -64,6 +64,11 @@ impl Turns {
         &self.harmony
     }
 
+    /// Memory that kept grammars hold, in bytes, roughly.
+    pub fn grammar_bytes(&self) -> usize {
+        self.constrainer.cached_bytes()
+    }
+
     /// Positions that prompt and answer share.
     pub fn context(&self) -> usize {
         self.engine.limits().context

@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 
+use super::strict::Strict;
 use crate::error::ApiError;
 
 /// The longest body, in bytes.
@@ -85,7 +86,7 @@ pub fn read_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
         return Err(ApiError::Invalid { param: None, problem: problem.into() });
     }
     let mut json = serde_json::Deserializer::from_slice(bytes);
-    let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
+    let value = serde_path_to_error::deserialize(Strict(&mut json)).map_err(|error| {
         let path = error.path().to_string();
         let inner = error.into_inner();
         match inner.classify() {
@@ -205,6 +206,9 @@ mod tests {
             (r#"{"list":[{}]}"#, Some("list[0].number"), "missing"),
             ("{}", Some("list"), "missing"),
             (r#"{"list":7}"#, Some("list"), "an array"),
+            // The fields' values in order are no object.
+            (r#"{"list":[[1]]}"#, Some("list[0]"), "sequence"),
+            ("[[],null]", None, "sequence"),
             (r#"{"list":[],"list":[]}"#, None, "duplicate"),
             ("", None, "not valid JSON"),
             ("{", None, "not valid JSON"),

@@ -39,6 +39,39 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for TextOr<T> {
     }
 }
 
+/// A whole number, also written as 40.0: what Ollama reads, and so what some of its clients write.
+pub fn whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<i64>, D::Error> {
+    struct Reader;
+    impl Visitor<'_> for Reader {
+        type Value = Option<i64>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an integer")
+        }
+
+        fn visit_unit<E: de::Error>(self) -> Result<Option<i64>, E> {
+            Ok(None)
+        }
+
+        fn visit_i64<E: de::Error>(self, number: i64) -> Result<Option<i64>, E> {
+            Ok(Some(number))
+        }
+
+        fn visit_u64<E: de::Error>(self, number: u64) -> Result<Option<i64>, E> {
+            i64::try_from(number).map(Some).map_err(|_| E::invalid_value(de::Unexpected::Unsigned(number), &self))
+        }
+
+        fn visit_f64<E: de::Error>(self, number: f64) -> Result<Option<i64>, E> {
+            // Below 2^53 every whole number is exact.
+            match number.fract() == 0.0 && number.abs() < 9_007_199_254_740_992.0 {
+                true => Ok(Some(number as i64)),
+                false => Err(E::invalid_type(de::Unexpected::Float(number), &self)),
+            }
+        }
+    }
+    deserializer.deserialize_any(Reader)
+}
+
 /// A word, or an object.
 #[derive(Debug, Clone, PartialEq)]
 pub enum WordOr<T> {
@@ -184,6 +217,18 @@ mod tests {
         assert_eq!(read("[[1],[2,3]]").unwrap(), Prompts::Tokens(vec![vec![1], vec![2, 3]]));
         for wrong in ["[]", r#"["a",1]"#, "[1,[2]]", "[-1]", "[4294967296]", "[1.5]", "{}", "1", "[[[1]]]"] {
             assert!(read(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn whole_numbers_as_floats() {
+        let read = |text: &str| super::whole(&mut serde_json::Deserializer::from_str(text));
+        for (text, number) in [("40", Some(40)), ("40.0", Some(40)), ("-2e0", Some(-2)), ("null", None)] {
+            assert_eq!(read(text).unwrap(), number, "{text}");
+        }
+        for wrong in ["1.5", "1e300", "-1e16", "18446744073709551615", "\"1\"", "true", "[1]"] {
+            let error = read(wrong).unwrap_err().to_string();
+            assert!(error.contains("an integer"), "{wrong}: {error}");
         }
     }
 

@@ -11,3 +11,4 @@ pub mod ollama;
 pub mod params;
 pub mod responses;
 pub mod sampling;
+mod strict;

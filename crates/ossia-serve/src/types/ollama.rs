@@ -5,7 +5,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::chat::Tool;
-use super::fields::TextOr;
+use super::fields::{TextOr, whole};
 
 /// POST /api/chat
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -14,8 +14,7 @@ pub struct OllamaChat {
     /// A model's name.
     pub model: Option<String>,
     /// What has been said.
-    #[serde(default)]
-    pub messages: Vec<OllamaMessage>,
+    pub messages: Option<Vec<OllamaMessage>>,
     /// What may be called.
     pub tools: Option<Vec<Tool>>,
     /// Lines as they come, which is the default; false: one object.
@@ -35,8 +34,7 @@ pub struct OllamaGenerate {
     /// A model's name.
     pub model: Option<String>,
     /// What the user says.
-    #[serde(default)]
-    pub prompt: String,
+    pub prompt: Option<String>,
     /// Instructions.
     pub system: Option<String>,
     /// Text after the answer; not supported.
@@ -107,6 +105,7 @@ pub struct OllamaOptions {
     /// 0 to 1.
     pub top_p: Option<f64>,
     /// 0: all.
+    #[serde(default, deserialize_with = "whole")]
     pub top_k: Option<i64>,
     /// 0 to 1.
     pub min_p: Option<f64>,
@@ -117,8 +116,10 @@ pub struct OllamaOptions {
     /// 1 is off.
     pub repeat_penalty: Option<f64>,
     /// Any.
+    #[serde(default, deserialize_with = "whole")]
     pub seed: Option<i64>,
-    /// New tokens at most; -1 and -2: as many as there is room for.
+    /// New tokens at most; 0 and less: as many as there is room for.
+    #[serde(default, deserialize_with = "whole")]
     pub num_predict: Option<i64>,
     /// A text or several.
     pub stop: Option<TextOr<String>>,

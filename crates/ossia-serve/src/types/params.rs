@@ -6,6 +6,7 @@ use axum::http::request::Parts;
 use serde::de::DeserializeOwned;
 
 use crate::error::ApiError;
+use crate::types::responses::check_includes;
 
 /// What stands in the path in the places of a route's names: one text, or a pair. A path with bytes that are no text, or
 /// control characters, which no database need be asked for, leads nowhere.
@@ -50,6 +51,23 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
         let query = axum::extract::Query::<T>::from_request_parts(parts, state).await;
         let problem = "The URL's query has a parameter that is there more than once.";
         query.map(|query| Self(query.0)).map_err(|_| ApiError::Invalid { param: None, problem: problem.into() })
+    }
+}
+
+/// The query's `include`, which clients write as a list in several ways, with each word checked.
+pub struct Includes;
+
+impl<S: Send + Sync> FromRequestParts<S> for Includes {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let Query(pairs) = Query::<Vec<(String, String)>>::from_request_parts(parts, state).await?;
+        let is_one = |name: &str| {
+            name.strip_prefix("include")
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('[') && rest.ends_with(']'))
+        };
+        check_includes(pairs.iter().filter(|(name, _)| is_one(name)).map(|(_, word)| word.as_str()))?;
+        Ok(Self)
     }
 }
 

@@ -56,6 +56,8 @@ async fn a_file_comes_back_as_it_was() {
     let listed = get(&server, "/v1/files?purpose=batch").await.json();
     assert_eq!(listed["data"], json!([other]));
     assert_eq!(get(&server, "/v1/files?limit=1").await.json()["has_more"], true);
+    let last = get(&server, &format!("/v1/files?after={}", file["id"].as_str().unwrap())).await;
+    assert_eq!((last.status, &last.json()["data"]), (200, &json!([])));
 
     let stranger = server.key(NewKey { name: "other".into(), scopes: vec![Scope::Files], ..NewKey::default() });
     for (method, path) in [("GET", path.clone()), ("GET", format!("{path}/content")), ("DELETE", path.clone())] {

@@ -199,6 +199,13 @@ async fn a_job_from_a_file_to_a_model() {
     assert_eq!((&newest["data"][0]["message"], &newest["has_more"]), (&json!(messages.last().unwrap()), &json!(true)));
     let after = format!("/events?limit=1&after={}", newest["data"][1]["id"].as_str().unwrap());
     assert_eq!(school.ask(key, "GET", id, &after).await.json()["data"][0]["message"], messages[messages.len() - 3]);
+    for list in ["events", "checkpoints"] {
+        let unknown = school.ask(key, "GET", id, &format!("/{list}?after=ftevent-1")).await;
+        assert_eq!((unknown.status, &unknown.json()["error"]["param"]), (400, &json!("after")), "{list}");
+        let all = school.ask(key, "GET", id, &format!("/{list}?limit=1000")).await.json();
+        let last = school.ask(key, "GET", id, &format!("/{list}?after={}", all["last_id"].as_str().unwrap())).await;
+        assert_eq!((last.status, &last.json()["data"]), (200, &json!([])), "{list}");
+    }
     let checkpoints = school.ask(key, "GET", id, "/checkpoints").await.json();
     let checkpoints = checkpoints["data"].as_array().unwrap();
     let steps: Vec<&Value> = checkpoints.iter().map(|checkpoint| &checkpoint["step_number"]).collect();

@@ -48,16 +48,34 @@ async fn odd_paths_and_queries_are_refused_in_the_apis_form() {
         ("after=%00", Some("after")),
         ("purpose=%ff", Some("purpose")),
         ("limit=1&limit=2", None),
+        ("after=file-1", Some("after")),
     ] {
-        let error =
-            refused(&server, &format!("{}\r\n", head(&server, &format!("GET /v1/files?{query}"))), &[400]).await;
-        assert_eq!(error["param"], json!(param), "{query}");
+        for list in ["files", "batches", "fine_tuning/jobs"] {
+            if list != "files" && query.starts_with("purpose") {
+                continue;
+            }
+            let first = head(&server, &format!("GET /v1/{list}?{query}"));
+            let error = refused(&server, &format!("{first}\r\n"), &[400]).await;
+            assert_eq!(error["param"], json!(param), "{list}?{query}");
+        }
     }
     let kept = json!({ "model": "nano", "input": "x", "max_output_tokens": 1, "background": true });
     let id = server.send("POST", "/v1/responses", Some(&kept)).await.json()["id"].as_str().unwrap().to_owned();
     for (query, param) in [("stream=yes", "stream"), ("stream=true&starting_after=-1", "starting_after")] {
         let first = head(&server, &format!("GET /v1/responses/{id}?{query}"));
         assert_eq!(refused(&server, &format!("{first}\r\n"), &[400]).await["param"], param);
+    }
+    for (path, query, param) in [
+        ("", "include=x", "include[0]"),
+        ("", "include[]=reasoning.encrypted_content&include[]=reasoning", "include[1]"),
+        ("/input_items", "include%5B0%5D=", "include[0]"),
+        ("/input_items", "after=msg_1", "after"),
+    ] {
+        let first = head(&server, &format!("GET /v1/responses/{id}{path}?{query}"));
+        assert_eq!(refused(&server, &format!("{first}\r\n"), &[400]).await["param"], param, "{query}");
+    }
+    for query in ["include=message.output_text.logprobs", "include[]=code_interpreter_call.outputs&includes=x"] {
+        assert_eq!(server.send("GET", &format!("/v1/responses/{id}?{query}"), None).await.status, 200, "{query}");
     }
 }
 

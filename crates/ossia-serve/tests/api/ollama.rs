@@ -21,8 +21,15 @@ async fn what_programs_ask_before_they_begin() {
     let missing = server.send("POST", "/api/pull", Some(&json!({ "model": "llama3" }))).await;
     assert_eq!(missing.status, 404);
     assert!(missing.json()["error"].as_str().unwrap().contains("llama3"));
-    let wrong = server.send("POST", "/api/chat", Some(&json!({ "messages": 7 }))).await;
-    assert!(wrong.status == 400 && wrong.json()["error"].is_string(), "{}", wrong.text);
+    for (status, method, path) in [(400, "POST", "/api/chat"), (404, "POST", "/api/embed"), (405, "GET", "/api/chat")] {
+        let wrong = server.send(method, path, Some(&json!({ "messages": 7 }))).await;
+        assert!(wrong.status == status && wrong.json()["error"].is_string(), "{path}: {}", wrong.text);
+    }
+    let stranger = server.send_as(None, "GET", "/api/tags", None).await;
+    assert!(stranger.status == 401 && stranger.json()["error"].is_string(), "{}", stranger.text);
+    assert_eq!(stranger.headers["www-authenticate"], "Bearer");
+    let running = server.send("GET", "/api/ps", None).await.json();
+    assert_eq!((&running["models"][0]["name"], &running["models"][1]), (&json!("nano"), &Value::Null));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -47,8 +54,14 @@ async fn chat_and_generate() {
     let whole = server.send("POST", "/api/generate", Some(&body)).await.json();
     assert_eq!((&whole["response"], &whole["thinking"]), (&message["content"], &message["reasoning"]));
     assert_eq!((&whole["done"], &whole["eval_count"]), (&json!(true), &openai["usage"]["completion_tokens"]));
-    let loaded = server.send("POST", "/api/generate", Some(&json!({ "model": "nano" }))).await.json();
-    assert_eq!(loaded["done_reason"], "load");
+    for (path, body) in [
+        ("/api/generate", json!({ "model": "nano" })),
+        ("/api/generate", json!({ "prompt": null, "keep_alive": 0 })),
+        ("/api/chat", json!({ "messages": null })),
+    ] {
+        let loaded = server.send("POST", path, Some(&body)).await.json();
+        assert_eq!(loaded["done_reason"], "load", "{path} {body}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

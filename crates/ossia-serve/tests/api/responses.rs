@@ -358,6 +358,10 @@ async fn wrong_requests_name_the_field() {
         (json!({ "input": "Hi", "metadata": { "a": 1 } }), "metadata"),
         (json!({ "input": "Hi", "reasoning": { "effort": "maximal" } }), "reasoning.effort"),
         (json!({ "input": "Hi", "truncation": "middle" }), "truncation"),
+        (json!({ "input": "Hi", "include": ["reasoning.encrypted_content", "reasoning"] }), "include[1]"),
+        (json!({ "input": "Hi", "reasoning": { "summary": "long" } }), "reasoning.summary"),
+        (json!({ "input": "Hi", "text": { "verbosity": "chatty" } }), "text.verbosity"),
+        (json!({ "input": "Hi", "reasoning": ["low", null, null] }), "reasoning"),
         (json!({ "input": "Hi", "tools": {} }), "tools"),
         (json!({ "input": [{ "role": "user", "content": [{ "type": "input_image" }] }] }), "input[0].content[0]"),
         (
@@ -375,6 +379,11 @@ async fn wrong_requests_name_the_field() {
             "{fields}: {}",
             answer.text
         );
+    }
+    let include = json!({ "model": "nano", "input": "Hi", "include": ["all"] });
+    let told = post(&server, include).await.text;
+    for word in ["file_search_call.results", "reasoning.encrypted_content", "message.output_text.logprobs", "all"] {
+        assert!(told.contains(word), "{told}");
     }
     assert_eq!(post(&server, json!({ "input": "Hi" })).await.status, 400);
     assert_eq!(post(&server, json!({ "model": "gpt-9", "input": "Hi" })).await.status, 404);

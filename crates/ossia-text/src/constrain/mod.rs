@@ -31,8 +31,8 @@ use header::{Headers, Kinds};
 use turn::Plan;
 use vocab::Vocab;
 
-/// Most bytes that kept grammars hold, roughly.
-const CACHE_BYTES: usize = 256 << 20;
+/// Most bytes that kept grammars hold, roughly: some 300 small ones. It is counted generously.
+const CACHE_BYTES: usize = 64 << 20;
 /// Most tools of a request, and the longest name of one in bytes.
 const MAX_TOOLS: usize = 512;
 const MAX_NAME: usize = 256;
@@ -63,7 +63,7 @@ impl Constrainer {
         Self::with_cache_bytes(harmony, CACHE_BYTES)
     }
 
-    /// As [`Constrainer::new`], with a cache of so many bytes instead of 256 MiB.
+    /// As [`Constrainer::new`], with a cache of so many bytes instead of 64 MiB.
     pub fn with_cache_bytes(harmony: &Harmony, max_bytes: usize) -> Result<Self, TextError> {
         let vocab = Arc::new(Vocab::new(harmony)?);
         let unusable = |problem| TextError::Tokenizer { origin: "constrained answers".to_owned(), problem };

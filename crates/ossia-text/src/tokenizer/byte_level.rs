@@ -42,19 +42,20 @@ pub fn byte_level_tokenizer_json(vocab_size: usize) -> Result<String, TextError>
     let vocab: Map<String, Value> =
         bytes.iter().enumerate().map(|(id, &byte)| (alphabet::byte_to_char(byte).to_string(), id.into())).collect();
     let first_special = vocab_size - SPECIAL.len();
-    let reserved = (bytes.len()..first_special).map(|id| added_token(id, &format!("<|reserved_{id}|>")));
+    let reserved = (bytes.len()..first_special).map(|id| added_token(id, &format!("<|reserved_{id}|>"), true));
     let added: Vec<Value> = reserved.chain(special_tokens(first_special)).collect();
     Ok(tokenizer_json(vocab, &[], byte_level(), added).to_string())
 }
 
 /// harmony's special tokens as entries of `added_tokens`, with ids from `first` on.
 pub(super) fn special_tokens(first: usize) -> impl Iterator<Item = Value> {
-    (first..).zip(SPECIAL).map(|(id, name)| added_token(id, name))
+    (first..).zip(SPECIAL).map(|(id, name)| added_token(id, name, true))
 }
 
-fn added_token(id: usize, content: &str) -> Value {
+/// An entry of `added_tokens`.
+pub(super) fn added_token(id: usize, content: &str, special: bool) -> Value {
     json!({"id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false,
-           "special": true})
+           "special": special})
 }
 
 /// The step that turns bytes into the byte alphabet; it cuts nothing.

@@ -15,6 +15,7 @@ mod split;
 mod stream;
 mod train;
 mod vocabulary;
+mod written;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -22,7 +23,7 @@ use std::path::Path;
 pub use byte_level::byte_level_tokenizer_json;
 pub use gguf::GgufVocab;
 pub use stream::Utf8Stream;
-pub use train::train_bpe;
+pub use train::{TRAINED_SIZES, train_bpe};
 
 use crate::TextError;
 use bpe::Bpe;
@@ -99,6 +100,12 @@ impl Tokenizer {
     /// Builds the tokenizer described by a GGUF's metadata (SPEC 2.3): model "gpt2", pre "gpt-4o" or "gpt-2".
     pub fn from_gguf(vocab: GgufVocab) -> Result<Self, TextError> {
         gguf::read(vocab).and_then(Self::from_vocabulary)
+    }
+
+    /// The same vocabulary as the text of a `tokenizer.json`, which [`Tokenizer::from_json`] and other programs read.
+    /// Rows without a token are left out.
+    pub fn json_from_gguf(vocab: GgufVocab) -> Result<String, TextError> {
+        gguf::read(vocab).and_then(|vocabulary| written::write(&vocabulary))
     }
 
     fn from_vocabulary(vocabulary: Vocabulary) -> Result<Self, TextError> {

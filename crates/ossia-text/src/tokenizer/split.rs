@@ -65,6 +65,11 @@ impl Split {
         }
     }
 
+    /// The pattern as it was written.
+    pub fn pattern(&self) -> &str {
+        &self.pattern
+    }
+
     /// True for the o200k pattern, byte for byte.
     pub fn is_o200k(&self) -> bool {
         &*self.pattern == O200K

@@ -7,6 +7,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap, HashSet};
+use std::ops::RangeInclusive;
 
 use serde_json::{Map, Value, json};
 
@@ -15,6 +16,8 @@ use super::split::{SMALL, Split};
 use super::{MAX_TOKENS, alphabet};
 use crate::TextError;
 
+/// How many tokens a trained vocabulary may have: one for each byte and harmony's own at least.
+pub const TRAINED_SIZES: RangeInclusive<usize> = ALL_BYTES..=MAX_TOKENS;
 /// A pair seen only once says nothing about other text.
 const LEAST_COUNT: u64 = 2;
 
@@ -34,7 +37,7 @@ where
     I: IntoIterator,
     I::Item: AsRef<str>,
 {
-    if !(ALL_BYTES..=MAX_TOKENS).contains(&vocab_size) {
+    if !TRAINED_SIZES.contains(&vocab_size) {
         return Err(TextError::VocabSize { found: vocab_size, least: ALL_BYTES, most: MAX_TOKENS });
     }
     let split = Split::from_pattern(SMALL).map_err(error)?;

@@ -166,7 +166,7 @@ fn hostile_rules_give_a_matcher_or_one_clear_error_on_a_small_stack() {
         }
     };
     std::thread::Builder::new().stack_size(256 << 10).spawn(work).unwrap().join().unwrap();
-    assert!(constrainer().cached_bytes() <= 256 << 20);
+    assert!(constrainer().cached_bytes() <= 64 << 20);
 }
 
 #[test]

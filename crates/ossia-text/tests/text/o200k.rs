@@ -165,6 +165,20 @@ fn a_whole_o200k_in_a_gguf_is_recognised() {
 }
 
 #[test]
+fn a_whole_o200k_in_a_gguf_becomes_a_tokenizer_json_of_it() {
+    let mut vocab = gguf_o200k();
+    for id in 200_019..201_088 {
+        (vocab.tokens[id], vocab.types[id]) = (format!("[PAD{id}]"), 5);
+    }
+    let text = Tokenizer::json_from_gguf(vocab).unwrap();
+    assert!(Tokenizer::from_json(&text).unwrap().is_o200k_harmony());
+    let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let (vocab, added) = (json["model"]["vocab"].as_object().unwrap(), json["added_tokens"].as_array().unwrap());
+    assert_eq!((vocab.len(), added.len()), (199_998, 21), "as in the published file");
+    assert_eq!(added[14]["content"], "<|call|>");
+}
+
+#[test]
 fn o200k_in_a_gguf_encodes_the_same_through_our_own_merging() {
     let mut vocab = gguf_o200k();
     vocab.tokens[200_012] = "<|renamed|>".into();

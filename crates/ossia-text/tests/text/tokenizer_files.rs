@@ -256,6 +256,33 @@ fn a_gguf_without_types_knows_special_tokens_by_their_form() {
 }
 
 #[test]
+fn a_gguf_vocabulary_as_a_tokenizer_json() {
+    let tokens = ["a", "b", "ab", "<|end|>", "<|reserved_4|>", "[PAD5]", "a b", "", "[PAD8]"];
+    let vocab = gguf(&tokens, &[1, 1, 1, 3, 3, 5, 4, 3, 5], &["z q", "a b", "nonsense", "", "a b", "b a"]);
+    for pre in ["gpt-4o", "gpt-2"] {
+        let vocab = GgufVocab { pre: pre.into(), ..vocab.clone() };
+        let text = Tokenizer::json_from_gguf(vocab.clone()).unwrap();
+        let (wanted, found) = (Tokenizer::from_gguf(vocab).unwrap(), Tokenizer::from_json(&text).unwrap());
+        for said in ["abba", "aa bb", "a bab", "aaa's", "<|end|>"] {
+            assert_eq!(found.encode_text(said).ok(), wanted.encode_text(said).ok(), "{said}");
+        }
+        assert_eq!((found.specials(), found.vocab_size()), (wanted.specials(), 8), "rows without a token are none");
+        let json: Value = serde_json::from_str(&text).unwrap();
+        let added: Vec<_> =
+            json["added_tokens"].as_array().unwrap().iter().map(|t| (&t["id"], &t["special"])).collect();
+        let wanted = [(3, true), (4, true), (6, false), (7, true)].map(|(id, special)| (json!(id), json!(special)));
+        assert_eq!(added, wanted.iter().map(|(id, special)| (id, special)).collect::<Vec<_>>());
+        // There is a hole before them: others would count them on from 3.
+        assert_eq!((&json["model"]["vocab"]["a b"], &json["model"]["vocab"]["<|end|>"]), (&json!(6), &json!(3)));
+        let is_gpt2 = json["pre_tokenizer"]["type"] == "ByteLevel";
+        assert_eq!(is_gpt2, pre == "gpt-2", "{}", json["pre_tokenizer"]);
+    }
+    let error = Tokenizer::json_from_gguf(gguf(&["a", "a"], &[], &[])).unwrap_err().to_string();
+    assert!(error.contains("token 1 has the bytes of another"), "{error}");
+    assert!(Tokenizer::json_from_gguf(gguf(&["中"], &[], &[])).is_err());
+}
+
+#[test]
 fn bad_gguf_vocabularies_are_one_line() {
     let bad = |change: fn(&mut GgufVocab)| {
         let mut vocab = gguf(&["a", "b"], &[1, 1], &[]);

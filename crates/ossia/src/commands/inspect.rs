@@ -29,7 +29,7 @@ pub fn run(mut args: InspectArgs) -> Result<(), Failure> {
     if let Some(name) = args.name.take() {
         args.model.model = name;
     }
-    let source = args.model.open()?;
+    let source = args.model.open_outline()?;
     let need = Need { context: 8192, logits_rows: 1, sequences: 1, quiet: true };
     let options = args.model.options(&source, need)?;
     let plan = Plan::new(&source.checkpoint, &source.config, &options);

@@ -1,5 +1,7 @@
 //! The memory plan with little memory: what is refused, and whether what it advises would really fit.
 
+use std::process::Command;
+
 use ossia_model::checkpoint::Checkpoint;
 use ossia_model::gpt_oss::config::Config;
 use ossia_model::gpt_oss::synth;
@@ -105,4 +107,25 @@ fn a_context_beyond_every_machine_is_refused_by_the_program() {
     model_fails(&folder, &["model.safetensors", "tensor", "wanted shape", "found shape"]);
     let output = ossia(&["inspect", text(&folder), "--ctx", "131072", "--json"]);
     assert!(String::from_utf8(output.stdout).unwrap().contains("\"fits\":false"));
+}
+
+#[test]
+fn a_model_of_random_weights_is_inspected_without_making_them() {
+    for (name, bytes) in [("synth:20b", 13_761_264_768_u64), ("synth:120b", 65_248_815_744)] {
+        // Addresses for the largest tensor and the tokenizer, far fewer than for the model.
+        let mut command = Command::new("sh");
+        command.args([
+            "-c",
+            "ulimit -v 2000000 && exec \"$0\" inspect \"$1\" --json",
+            env!("CARGO_BIN_EXE_ossia"),
+            name,
+        ]);
+        let output = command.env_remove("OSSIA_ISA").output().unwrap();
+        let said = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let plan: serde_json::Value = serde_json::from_str(&said).unwrap();
+        let weights = plan["memory"]["mapped"].as_u64().unwrap() + plan["memory"]["owned"].as_u64().unwrap();
+        assert!(weights > bytes / 2 && weights < 2 * bytes, "{plan}");
+        assert_eq!(plan["fits"] == true, plan["memory"]["total"].as_u64() <= plan["memory"]["available"].as_u64());
+    }
 }

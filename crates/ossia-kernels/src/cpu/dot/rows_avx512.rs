@@ -170,16 +170,13 @@ pub fn with_whole_tile(m: &Matrix, row: usize, out: &mut [[f32; TILE]], whole: i
 /// The same address, of which the compiler knows nothing: else it keeps one for each row of a loop, which do not fit into
 /// registers, and moves them all on in memory.
 #[inline(always)]
-pub fn unknown(p: *const u8) -> *const u8 {
-    let mut p = p;
-    // SAFETY: does nothing.
-    unsafe { std::arch::asm!("/* {0} */", inout(reg) p, options(pure, nomem, nostack, preserves_flags)) };
-    p
+fn unknown(p: *const u8) -> *const u8 {
+    std::ptr::with_exposed_provenance(unknown_distance(p.expose_provenance()))
 }
 
 /// The same distance, of which the compiler knows nothing.
 #[inline(always)]
-pub fn unknown_distance(d: usize) -> usize {
+fn unknown_distance(d: usize) -> usize {
     let mut d = d;
     // SAFETY: does nothing.
     unsafe { std::arch::asm!("/* {0} */", inout(reg) d, options(pure, nomem, nostack, preserves_flags)) };

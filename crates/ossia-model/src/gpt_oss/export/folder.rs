@@ -52,6 +52,12 @@ pub(super) fn write_text(
             write_file(&out.join(name), &bytes)?;
         }
     }
+    // One that is no text is of no use to anybody.
+    if let Metadata::Gguf(metadata) = from.metadata()
+        && let Ok(Some(template)) = metadata.str("tokenizer.chat_template")
+    {
+        write_file(&out.join(COMPANIONS[0]), template.as_bytes())?;
+    }
     write_json(&out.join("generation_config.json"), &generation_config(from, config)?)?;
     write_json(&out.join("config.json"), &config_json(from, config, format))
 }

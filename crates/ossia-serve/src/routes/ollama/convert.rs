@@ -13,7 +13,7 @@ use crate::types::ollama::{OllamaChat, OllamaGenerate, OllamaMessage, OllamaOpti
 /// Reads /api/chat's body.
 pub fn chat(request: OllamaChat) -> Result<ChatRequest, ApiError> {
     let mut calls = VecDeque::new();
-    let messages = request.messages.into_iter().enumerate();
+    let messages = request.messages.into_iter().flatten().enumerate();
     let messages = messages.map(|(index, message)| self::message(message, index, &mut calls));
     let base = ChatRequest {
         model: request.model,
@@ -43,7 +43,7 @@ pub fn generate(request: OllamaGenerate) -> Result<ChatRequest, ApiError> {
     let system = request.system.filter(|system| !system.is_empty()).map(|system| say("system", system));
     let base = ChatRequest {
         model: request.model,
-        messages: system.into_iter().chain([say("user", request.prompt)]).collect(),
+        messages: system.into_iter().chain([say("user", request.prompt.unwrap_or_default())]).collect(),
         response_format: format(request.format)?,
         reasoning_effort: effort(request.think)?,
         ..ChatRequest::default()
@@ -124,7 +124,7 @@ fn with_options(request: ChatRequest, options: Option<OllamaOptions>) -> ChatReq
         frequency_penalty: options.frequency_penalty,
         repetition_penalty: options.repeat_penalty,
         seed: options.seed,
-        max_tokens: options.num_predict.filter(|&limit| limit >= 0),
+        max_tokens: options.num_predict.filter(|&limit| limit > 0),
         stop: options.stop,
         ..request
     }
@@ -152,6 +152,10 @@ mod tests {
 
     #[test]
     fn options_and_words() {
+        for (limit, wanted) in [(json!(0), None), (json!(-2), None), (json!(7.0), Some(7)), (json!(null), None)] {
+            let body = json!({ "messages": null, "options": { "num_predict": limit, "top_k": 40.0 } });
+            assert_eq!(chat(serde_json::from_value(body).unwrap()).unwrap().max_tokens, wanted, "{limit}");
+        }
         let body = json!({ "messages": [], "think": "high", "format": "json", "options": {
             "num_predict": -1, "num_ctx": 8192, "temperature": 0.5, "stop": ["x"] } });
         let request = chat(serde_json::from_value(body).unwrap()).unwrap();

@@ -22,12 +22,16 @@ use crate::types::ollama::{OllamaChat, OllamaGenerate, OllamaModel};
 /// The version whose API this is: programs ask it before they use newer parts.
 const VERSION: &str = "0.20.0";
 
+/// When the model is given up.
+const FOR_EVER: &str = "9999-12-31T23:59:59Z";
+
 /// This file's part of the table.
 pub fn routes() -> Vec<Route> {
     let key = Access::Key(Scope::Infer);
     vec![
         Route::new("GET", "/api/version", key, get(version)),
         Route::new("GET", "/api/tags", key, get(tags)),
+        Route::new("GET", "/api/ps", key, get(running)),
         Route::new("POST", "/api/show", key, post(show)).takes::<OllamaModel>(),
         Route::new("POST", "/api/pull", key, post(pull)).takes::<OllamaModel>(),
         Route::new("POST", "/api/chat", key, post(chat)).takes::<OllamaChat>().generates(busy),
@@ -46,11 +50,23 @@ impl From<ApiError> for OllamaError {
 
 impl IntoResponse for OllamaError {
     fn into_response(self) -> Response {
-        let text = self.0.to_string();
-        let mut response = self.0.into_response();
-        *response.body_mut() = json!({ "error": text }).to_string().into();
-        response.headers_mut().remove("content-length");
-        response
+        let error = self.0.clone();
+        in_its_form(self.0.into_response(), &error)
+    }
+}
+
+/// The response that tells of `error`, in Ollama's form.
+fn in_its_form(mut response: Response, error: &ApiError) -> Response {
+    *response.body_mut() = json!({ "error": error.to_string() }).to_string().into();
+    response.headers_mut().remove("content-length");
+    response
+}
+
+/// What is refused under /api before a handler is reached (no key, no such route) is told in Ollama's form too.
+pub fn told(path: &str, mut response: Response) -> Response {
+    match response.extensions_mut().remove::<ApiError>() {
+        Some(error) if path.starts_with("/api/") => in_its_form(response, &error),
+        _ => response,
     }
 }
 
@@ -74,6 +90,15 @@ async fn tags(State(app): State<Shared>) -> Json<Value> {
         })
     };
     Json(json!({ "models": model.names().map(entry).collect::<Vec<_>>() }))
+}
+
+/// What is loaded: the one model, for as long as the server runs.
+async fn running(State(app): State<Shared>) -> Json<Value> {
+    let model = &app.model;
+    Json(json!({ "models": [{
+        "name": model.id, "model": model.id, "size": model.num_bytes, "digest": digest(model),
+        "details": details(model), "expires_at": FOR_EVER, "size_vram": 0, "context_length": model.context,
+    }] }))
 }
 
 async fn show(
@@ -111,7 +136,7 @@ async fn chat(
     body: Body<OllamaChat>,
 ) -> Result<Response, OllamaError> {
     let JsonBody(request) = body?;
-    if request.messages.is_empty() {
+    if request.messages.as_ref().is_none_or(Vec::is_empty) {
         return Ok(loaded(&app, &identity, answer::Form::Chat, request.model.as_deref()).await?);
     }
     let is_stream = request.stream.unwrap_or(true);
@@ -125,7 +150,7 @@ async fn generate(
     body: Body<OllamaGenerate>,
 ) -> Result<Response, OllamaError> {
     let JsonBody(request) = body?;
-    if request.prompt.is_empty() {
+    if request.prompt.as_ref().is_none_or(String::is_empty) {
         return Ok(loaded(&app, &identity, answer::Form::Generate, request.model.as_deref()).await?);
     }
     let is_stream = request.stream.unwrap_or(true);

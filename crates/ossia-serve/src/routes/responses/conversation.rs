@@ -135,8 +135,7 @@ impl<'a> Teller<'a> {
                     let opened = self.open(encrypted, &item.id)?;
                     self.messages.push(compact::told(&opened.text));
                 }
-                // A call that was cut off was never made.
-                Item::Call { .. } if item.json["status"] == "incomplete" => {}
+                Item::Call { .. } if item.made_call().is_none() => {}
                 Item::Call { call_id, name, namespace, input, custom } => {
                     self.end_step(std::mem::take(&mut step), Some(call_id));
                     let model_name = self.declared.model_name(name, namespace.as_deref());

@@ -18,7 +18,7 @@ use crate::error::ApiError;
 use crate::store::{StoreError, Turn};
 use crate::turn::TurnRequest;
 use crate::types::responses::items::read_input;
-use crate::types::responses::{CreateResponse, InputItem, Item};
+use crate::types::responses::{CreateResponse, InputItem, Item, check_includes};
 use crate::types::sampling::{self, Thinking};
 
 /// The client's own words about an object: how many, and how long.
@@ -120,7 +120,25 @@ fn check(request: &CreateResponse) -> Result<(), ApiError> {
     if let Some(word) = request.truncation.as_deref().filter(|word| !["auto", "disabled"].contains(word)) {
         return Err(ApiError::invalid("truncation", format!("truncation: wanted \"disabled\", found {word:?}")));
     }
+    let reasoning = request.reasoning.as_ref();
+    let summary = reasoning.and_then(|reasoning| reasoning.summary.as_deref());
+    let generate_summary = reasoning.and_then(|reasoning| reasoning.generate_summary.as_deref());
+    let verbosity = request.text.as_ref().and_then(|text| text.verbosity.as_deref());
+    check_word("reasoning.summary", summary, &["auto", "concise", "detailed"])?;
+    check_word("reasoning.generate_summary", generate_summary, &["auto", "concise", "detailed"])?;
+    check_word("text.verbosity", verbosity, &["low", "medium", "high"])?;
+    check_includes(request.include.iter().flatten().map(String::as_str))?;
     check_metadata(request.metadata.as_ref())
+}
+
+/// A field that has one of these words, if it has any.
+fn check_word(name: &str, found: Option<&str>, words: &[&str]) -> Result<(), ApiError> {
+    match found {
+        Some(word) if !words.contains(&word) => {
+            Err(ApiError::invalid(name, format!("{name}: wanted one of {}, found {word:?}", words.join(", "))))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The client's own words about an object: texts, not too many and not too long.

@@ -17,9 +17,9 @@ use super::whole;
 use crate::app::Shared;
 use crate::auth::Identity;
 use crate::error::ApiError;
-use crate::routes::lists::{ListQuery, list};
+use crate::routes::lists::{ListQuery, list, unknown};
 use crate::store::StoredResponse;
-use crate::types::params::{Path, Query, flag, integer};
+use crate::types::params::{Includes, Path, Query, flag, integer};
 
 /// After so long without an event a comment is sent, so that nobody on the way takes the connection for dead.
 const KEEP_ALIVE: std::time::Duration = std::time::Duration::from_secs(15);
@@ -38,6 +38,7 @@ pub async fn retrieve(
     State(app): State<Shared>,
     Extension(identity): Extension<Identity>,
     Path(id): Path<String>,
+    _: Includes,
     Query(query): Query<Retrieve>,
 ) -> Result<HttpResponse, ApiError> {
     let after: Option<u64> = integer(query.starting_after.as_deref(), "starting_after")?;
@@ -147,6 +148,7 @@ pub async fn input_items(
     State(app): State<Shared>,
     Extension(identity): Extension<Identity>,
     Path(id): Path<String>,
+    _: Includes,
     Query(query): Query<ListQuery>,
 ) -> Result<Json<Value>, ApiError> {
     let page = query.page(100)?;
@@ -157,8 +159,8 @@ pub async fn input_items(
         items.reverse();
     }
     if let Some(after) = &page.after {
-        let at = items.iter().position(|item| item["id"] == after.as_str()).map_or(items.len(), |at| at + 1);
-        items.drain(..at);
+        let at = items.iter().position(|item| item["id"] == after.as_str()).ok_or_else(|| unknown(after))?;
+        items.drain(..=at);
     }
     Ok(Json(list(items, page.limit)))
 }

@@ -167,6 +167,14 @@ impl InputItem {
         fields.insert("type".to_owned(), Value::from(kind));
         Ok(Self { id, json: Value::Object(fields), item })
     }
+
+    /// The id of the call that this item is; one that was cut off was never made.
+    pub fn made_call(&self) -> Option<&str> {
+        match &self.item {
+            Item::Call { call_id, .. } if self.json["status"] != "incomplete" => Some(call_id),
+            _ => None,
+        }
+    }
 }
 
 /// The first word of a new item's id.

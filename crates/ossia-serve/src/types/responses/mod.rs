@@ -11,5 +11,5 @@ pub mod response;
 
 pub use events::{Event, NumberedEvent};
 pub use items::{InputItem, Item, Phase, Speaker};
-pub use request::CreateResponse;
+pub use request::{CreateResponse, check_includes};
 pub use response::{OutputItem, Response, Status};

@@ -3,8 +3,33 @@
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use crate::error::ApiError;
 use crate::types::fields::{TextOr, WordOr};
 use crate::types::sampling::Controls;
+
+/// The words of `include`. Most belong to tools that only OpenAI has.
+const INCLUDES: [&str; 8] = [
+    "file_search_call.results",
+    "web_search_call.results",
+    "web_search_call.action.sources",
+    "message.input_image.image_url",
+    "computer_call_output.output.image_url",
+    "code_interpreter_call.outputs",
+    "reasoning.encrypted_content",
+    "message.output_text.logprobs",
+];
+
+/// Checks words of `include`, each at its place in the list.
+pub fn check_includes<'w>(words: impl IntoIterator<Item = &'w str>) -> Result<(), ApiError> {
+    match words.into_iter().enumerate().find(|(_, word)| !INCLUDES.contains(word)) {
+        None => Ok(()),
+        Some((index, word)) => {
+            let at = format!("include[{index}]");
+            let problem = format!("{at}: wanted one of {}, found {word:?}", INCLUDES.join(", "));
+            Err(ApiError::invalid(at, problem))
+        }
+    }
+}
 
 /// The body. Every field but `model` is optional; what is not listed here is passed over, such as `client_metadata`.
 #[derive(Debug, Clone, Deserialize)]
@@ -26,7 +51,8 @@ pub struct CreateResponse {
     pub text: Option<TextConfig>,
     /// How long to think.
     pub reasoning: Option<ReasoningConfig>,
-    /// `reasoning.encrypted_content`, `message.output_text.logprobs`; others are passed over.
+    /// Words of [`INCLUDES`]: `reasoning.encrypted_content` and `message.output_text.logprobs` say something here, the
+    /// others are passed over.
     pub include: Option<Vec<String>>,
     /// False: nothing is kept. The default is true.
     pub store: Option<bool>,

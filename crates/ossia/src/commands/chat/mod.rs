@@ -61,10 +61,11 @@ pub fn run(args: ChatArgs) -> Result<(), Failure> {
     let limit = args.max_tokens.map(|n| n as usize);
     let conversation = session::beginning(args.effort.into(), args.system.clone());
     let start = Start { conversation, prompt: "", max_tokens: limit, adapter: args.adapter.as_deref(), quiet: false };
-    let session = Session::open(&args.model, &args.sampling, start)?;
+    let mut session = Session::open(&args.model, &args.sampling, start)?;
     let mut input = Input::new(!args.no_history)?;
     let stop = Arc::new(AtomicBool::new(false));
     if input.is_terminal() {
+        session.stop_at(Arc::clone(&stop));
         let flag = Arc::clone(&stop);
         ctrlc::set_handler(move || flag.store(true, Ordering::Relaxed))
             .map_err(|error| Failure::Message(format!("Ctrl-C cannot be caught: {error}")))?;

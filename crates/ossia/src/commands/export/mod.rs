@@ -16,7 +16,7 @@ use serde_json::json;
 
 use crate::error::Failure;
 use crate::gpu::DeviceArg;
-use crate::source::{ModelArgs, PrecisionArg, Source};
+use crate::source::{ModelArgs, PrecisionArg, Source, json_from_gguf};
 use crate::{carried, output};
 use merging::{Adapter, Comparison};
 
@@ -96,7 +96,12 @@ pub fn run(args: ExportArgs) -> Result<(), Failure> {
     if !matches!(format, Format::Gguf(_)) && !is_own {
         output::no_model_in(&args.out, args.force)?;
     }
-    let tokenizer = tokenizer_json(&source)?;
+    let (tokenizer, lacking) = match tokenizer_json(&source, format) {
+        Ok(tokenizer) => (tokenizer, None),
+        // Weights are of use without it.
+        Err(failure) if is_gguf(&source) => (None, Some(failure.to_string())),
+        Err(failure) => return Err(failure),
+    };
     let adapter = args.adapter.as_deref().map(|path| Adapter::read(path, &source)).transpose()?;
     let tokens = adapter.as_ref().map(|_| merging::tokens(&source, args.check.as_ref())).transpose()?;
     let bar = Bar::new(args.json);
@@ -122,7 +127,7 @@ pub fn run(args: ExportArgs) -> Result<(), Failure> {
         }
         return output::line(object);
     }
-    report(&args.out, &source, &summary, comparison.is_some());
+    report(&args.out, &source, &summary, comparison.is_some(), lacking);
     comparison.iter().for_each(|comparison| eprintln!("{}", comparison.lines(format)));
     Ok(())
 }
@@ -168,10 +173,17 @@ fn format(args: &ExportArgs) -> Result<Format, Failure> {
     }
 }
 
-/// The text of the model's tokenizer.json, where it has one that is right.
-fn tokenizer_json(source: &Source) -> Result<Option<String>, Failure> {
-    if let Metadata::Gguf(_) = source.checkpoint.metadata() {
-        return Ok(None);
+fn is_gguf(source: &Source) -> bool {
+    matches!(source.checkpoint.metadata(), Metadata::Gguf(_))
+}
+
+/// The text of the model's tokenizer.json, where it has one that is right. From a GGUF file to another its lists go as
+/// they are.
+fn tokenizer_json(source: &Source, format: Format) -> Result<Option<String>, Failure> {
+    match (source.checkpoint.metadata(), format) {
+        (Metadata::Gguf(_), Format::Gguf(_)) => return Ok(None),
+        (Metadata::Gguf(metadata), _) => return json_from_gguf(metadata),
+        (Metadata::Json { .. }, _) => {}
     }
     if carried::is(&source.checkpoint) {
         return Ok(Some(carried::TOKENIZER.to_owned()));
@@ -224,7 +236,7 @@ fn object(out: &Path, format: FormatArg, summary: &Summary) -> serde_json::Value
     })
 }
 
-fn report(out: &Path, source: &Source, summary: &Summary, is_merged: bool) {
+fn report(out: &Path, source: &Source, summary: &Summary, is_merged: bool, lacking: Option<String>) {
     let (tensors, size, files) = (summary.num_tensors, BinaryBytes(summary.bytes), summary.num_files);
     let plural = if files == 1 { "file" } else { "files" };
     eprintln!("{}: {tensors} tensors, {size} in {files} {plural}", out.display());
@@ -238,7 +250,9 @@ fn report(out: &Path, source: &Source, summary: &Summary, is_merged: bool) {
         let of = if is_merged { "the merged model's" } else { "the source's" };
         eprintln!("every value is exactly {of}");
     }
-    if !summary.has_tokenizer {
+    if let Some(problem) = lacking {
+        eprintln!("no tokenizer was written: {problem}");
+    } else if !summary.has_tokenizer {
         let vocab = source.config.vocab_size;
         let why = if vocab == 201_088 { "other programs need" } else { "a vocabulary of its own needs" };
         eprintln!("no tokenizer was written: the source has none in this form, and {why} a tokenizer.json");

@@ -13,8 +13,7 @@ const REACHED: f64 = 0.35;
 
 /// Prints the plan.
 pub fn run(recipe: &Recipe, threads: usize, json: bool) -> Result<(), Failure> {
-    // The vocabulary that the recipe asks for; where it names shards, [model] says it.
-    let config = recipe.config(recipe.data.vocabulary)?;
+    let config = recipe.planned_config()?;
     let counts = config.param_counts();
     let parameters = counts.total as f64;
     let training = &recipe.training;
