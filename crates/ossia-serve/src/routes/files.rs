@@ -178,7 +178,8 @@ async fn list_files(
     Extension(identity): Extension<Identity>,
     Query(query): Query<ListQuery>,
 ) -> Result<Json<Value>, ApiError> {
-    let page = query.page(10_000)?;
+    // As at OpenAI: clients delete all files while they list them.
+    let page = query.page_or(10_000, 10_000)?;
     let purpose = query.purpose.as_deref();
     let (store, owner, after) = (&app.keeping.store, &*identity.key_id, page.after.as_deref().unwrap_or_default());
     let files = store.list_files(owner, purpose, &page).await.map_err(lost)?;

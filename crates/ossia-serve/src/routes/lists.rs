@@ -12,7 +12,7 @@ use crate::types::params::integer;
 /// How much of a list, and from where.
 #[derive(Debug, Default, Deserialize)]
 pub struct ListQuery {
-    /// So many at most; 20 where nothing is said.
+    /// So many at most; 20 where nothing is said, of files all that a page may have.
     pub limit: Option<String>,
     /// After the object with this id.
     pub after: Option<String>,
@@ -25,7 +25,12 @@ pub struct ListQuery {
 impl ListQuery {
     /// The page, of at most `most` objects.
     pub fn page(&self, most: i64) -> Result<Page, ApiError> {
-        let limit = integer(self.limit.as_deref(), "limit")?.unwrap_or(20);
+        self.page_or(20, most)
+    }
+
+    /// The same, of `usual` objects where nothing is said.
+    pub fn page_or(&self, usual: i64, most: i64) -> Result<Page, ApiError> {
+        let limit = integer(self.limit.as_deref(), "limit")?.unwrap_or(usual);
         if !(1..=most).contains(&limit) {
             return Err(ApiError::invalid("limit", format!("limit: wanted 1 to {most}, found {limit}")));
         }

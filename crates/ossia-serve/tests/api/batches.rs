@@ -56,6 +56,11 @@ async fn a_file_comes_back_as_it_was() {
     let listed = get(&server, "/v1/files?purpose=batch").await.json();
     assert_eq!(listed["data"], json!([other]));
     assert_eq!(get(&server, "/v1/files?limit=1").await.json()["has_more"], true);
+    for _ in 0..20 {
+        upload(&server, &[("file", b"x"), ("purpose", b"vision")]).await;
+    }
+    let all = get(&server, "/v1/files").await.json();
+    assert_eq!((all["data"].as_array().unwrap().len(), &all["has_more"]), (22, &json!(false)), "in one page");
     let last = get(&server, &format!("/v1/files?after={}", file["id"].as_str().unwrap())).await;
     assert_eq!((last.status, &last.json()["data"]), (200, &json!([])));
 
