@@ -4,6 +4,7 @@
 #![deny(unsafe_code)]
 
 pub mod checkpoint;
+mod fault;
 pub mod gpt_oss;
 pub mod kv_cache;
 mod logits;
@@ -12,7 +13,8 @@ mod on_gpu;
 mod plan;
 mod stop;
 
+pub use fault::Fault;
 pub use logits::StepLogits;
-pub use model::{Error, Fault, Logits, Model, Options, Paged, Work};
+pub use model::{Error, Logits, Model, Options, Paged, Work};
 pub use plan::{DoesNotFit, Plan};
 pub use stop::Stop;

@@ -13,6 +13,7 @@ use ossia_kernels::pool::Pool;
 use ossia_kernels::{Floats, Phase, Precision, Runtime, Sequence, Step, Tap, Tensor};
 
 use crate::checkpoint::{self, Checkpoint};
+use crate::fault::{Fault, FaultFinder, Watch};
 use crate::gpt_oss::adapter::{self, AdapterParameters};
 use crate::gpt_oss::config::{Config, LayerKind};
 use crate::gpt_oss::forward::Transformer;
@@ -44,34 +45,6 @@ pub enum Error {
     /// The numbers went wrong.
     #[error(transparent)]
     Fault(#[from] Fault),
-}
-
-/// Where not-a-number or an infinity first appeared.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error(
-    "the model's numbers broke: {} gave a value that is not finite, first at batch row {row}; its weights are damaged or overflow (try `ossia verify`, or --precision f32)",
-    self.place()
-)]
-pub struct Fault {
-    /// The layer, counted from 0; the number of layers means after the last.
-    pub layer: usize,
-    /// The op, or one of [`OUTSIDE`].
-    pub op: &'static str,
-    /// The token's row in the step.
-    pub row: usize,
-}
-
-/// The ops before the first layer and after the last.
-const OUTSIDE: [&str; 3] = ["embedding", "final norm", "unembedding"];
-
-impl Fault {
-    fn place(&self) -> String {
-        if OUTSIDE.contains(&self.op) {
-            format!("the {}", self.op)
-        } else {
-            format!("{} of layer {}", self.op, self.layer)
-        }
-    }
 }
 
 /// How a model is to be run.
@@ -322,7 +295,7 @@ impl Model {
     /// Where a table does not cover what its sequence sees.
     pub fn step_paged(&mut self, work: &[Paged]) -> Result<StepLogits, Error> {
         let device = self.runtime.device.clone();
-        let mut watch = Watch { left: self.config.num_layers, finite: true, device };
+        let mut watch = Watch::new(self.config.num_layers, device);
         // Where all rows have logits, these show every fault, and a GPU's step can be replayed.
         let all_seen = work.iter().all(|w| w.logits != Logits::None && w.tokens.len() == 1);
         let on_gpu = matches!(self.runtime.device, Device::Cuda(_));
@@ -427,11 +400,9 @@ impl Model {
 
     /// Runs a broken step again and looks at every op's result.
     fn find_fault(&mut self, work: &[Paged]) -> Result<Fault, Error> {
-        let mut finder =
-            FaultFinder { layer: 0, num_layers: self.config.num_layers, logits_rows: logits_rows(work), found: None };
+        let mut finder = FaultFinder::new(self.config.num_layers, logits_rows(work));
         self.forward(work, Some(&mut finder))?;
-        let unembedding = Fault { layer: self.config.num_layers, op: "unembedding", row: 0 };
-        Ok(finder.found.unwrap_or(unembedding))
+        Ok(finder.fault())
     }
 }
 
@@ -448,57 +419,4 @@ fn logits_rows(work: &[Paged]) -> Vec<u32> {
         });
     }
     rows
-}
-
-/// Looks at what the last layer makes of every token: most rows of a prompt have no logits that would show a fault, and
-/// by the next chunk only its keys and values would be left of it.
-struct Watch {
-    /// Layers to come.
-    left: usize,
-    finite: bool,
-    device: Device,
-}
-
-impl Tap for Watch {
-    fn wants_all(&self) -> bool {
-        false
-    }
-
-    fn see(&mut self, op: &'static str, result: &Tensor) {
-        // The experts close a block.
-        self.left -= usize::from(op == "experts");
-        if op == "experts" && self.left == 0 {
-            // A device that does not answer is told by the next call that waits for it.
-            self.finite = result.is_finite(&self.device).unwrap_or(true);
-        }
-    }
-}
-
-struct FaultFinder {
-    layer: usize,
-    num_layers: usize,
-    /// What is made after the last layer has only these rows.
-    logits_rows: Vec<u32>,
-    found: Option<Fault>,
-}
-
-impl Tap for FaultFinder {
-    fn see(&mut self, op: &'static str, result: &Tensor) {
-        if self.found.is_none() {
-            let bad = result.values().ok().and_then(|values| values.iter().position(|v| !v.is_finite()));
-            let op = match op {
-                "embed" => OUTSIDE[0],
-                "linear" if self.layer == self.num_layers => OUTSIDE[2],
-                _ if self.layer == self.num_layers => OUTSIDE[1],
-                _ => op,
-            };
-            let row = |at: usize| match self.layer == self.num_layers {
-                true => self.logits_rows.get(at / result.cols()).map_or(0, |&row| row as usize),
-                false => at / result.cols(),
-            };
-            self.found = bad.map(|at| Fault { layer: self.layer, op, row: row(at) });
-        }
-        // The experts close a block.
-        self.layer += usize::from(op == "experts");
-    }
 }
