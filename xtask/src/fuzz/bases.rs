@@ -128,7 +128,7 @@ pub const BASES: &[Base] = &[
     base("GET", "/v1/responses/{resp}?stream=true&starting_after=1", ""),
     base("GET", "/v1/responses/{resp}", ""),
     base("POST", "/v1/responses/{resp}/cancel", ""),
-    base("GET", "/v1/responses/{resp}/input_items?limit=3&order=asc&after=msg_1", ""),
+    base("GET", "/v1/responses/{resp}/input_items?limit=3&order=asc", ""),
     base("DELETE", "/v1/responses/resp_000000000000000000000000000000000000000000000000", ""),
     base(
         "POST",
@@ -180,7 +180,7 @@ pub const BASES: &[Base] = &[
         "suffix":"s","seed":1,"metadata":{"a":"b"},"integrations":null,"method":{"type":"supervised","supervised":{"hyperparameters":
         {"batch_size":4,"learning_rate_multiplier":0.5,"n_epochs":1,"beta":"auto"}}},"hyperparameters":null}"#,
     ),
-    base("GET", "/v1/fine_tuning/jobs?limit=3&after=ftjob-1", ""),
+    base("GET", "/v1/fine_tuning/jobs?limit=3", ""),
     base("GET", "/v1/fine_tuning/jobs/ftjob-000000000000000000000000", ""),
     base("POST", "/v1/fine_tuning/jobs/ftjob-000000000000000000000000/cancel", ""),
     base("POST", "/v1/fine_tuning/jobs/ftjob-000000000000000000000000/pause", ""),
@@ -210,6 +210,7 @@ pub const BASES: &[Base] = &[
     base("GET", "/openapi.json", ""),
     base("GET", "/api/version", ""),
     base("GET", "/api/tags", ""),
+    base("GET", "/api/ps", ""),
     base("POST", "/api/show", r#"{"model":"nano","name":"nano","stream":false,"verbose":true}"#),
     base("POST", "/api/pull", r#"{"model":"nano","name":"nano","stream":true,"insecure":false}"#),
     base(
