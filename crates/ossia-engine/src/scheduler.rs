@@ -198,8 +198,8 @@ pub struct Share {
 
 /// What a step's shares come to: tokens of those who decode, and of prompts.
 pub fn tokens_of(shares: &[Share]) -> (usize, usize) {
-    let (decoding, prompts): (Vec<&Share>, Vec<_>) = shares.iter().partition(|share| share.decodes);
-    (decoding.len(), prompts.iter().map(|share| share.tokens).sum())
+    let decoding = shares.iter().filter(|share| share.decodes).count();
+    (decoding, shares.iter().map(|share| share.tokens).sum::<usize>() - decoding)
 }
 
 /// Keeps of the crowd the half that has waited longest, and everybody else.
@@ -218,18 +218,20 @@ pub fn plan(sequences: Vec<Runnable>, mut room: Room) -> Vec<Share> {
     prompts.sort_by_key(|s| (s.served, s.id));
     let mut shares = Vec::new();
     add(&mut shares, &decoding, &mut room);
+    let mut rest = &prompts[..];
     if shares.is_empty() {
-        side_by_side(&mut shares, &prompts, &mut room);
+        let few;
+        (few, rest) = prompts.split_at(prompts.len().min(room.tokens / WORTH_IT));
+        side_by_side(&mut shares, few, &mut room);
     } else {
         room.tokens = room.tokens.min(room.prompt_tokens);
     }
-    add(&mut shares, &prompts, &mut room);
+    add(&mut shares, rest, &mut room);
     shares
 }
 
-/// The room is split evenly between the clients of the first few prompts, and a client's part between his.
-fn side_by_side(shares: &mut Vec<Share>, prompts: &[Runnable], room: &mut Room) {
-    let few = &prompts[..prompts.len().min(room.tokens / WORTH_IT)];
+/// The room is split evenly between the clients of a few prompts, and a client's part between his.
+fn side_by_side(shares: &mut Vec<Share>, few: &[Runnable], room: &mut Room) {
     let mut clients: BTreeMap<(u64, u64), Vec<Runnable>> = BTreeMap::new();
     few.iter().for_each(|prompt| clients.entry((prompt.served, prompt.client)).or_default().push(*prompt));
     let wants: Vec<usize> = clients.values().map(|own| own.iter().map(|p| p.pending).sum()).collect();
@@ -255,12 +257,8 @@ fn evenly(wants: &[usize], mut room: usize) -> Vec<usize> {
     given
 }
 
-/// Adds what there is room for; nothing of sequences that have a share.
 fn add(shares: &mut Vec<Share>, sequences: &[Runnable], room: &mut Room) {
     for sequence in sequences {
-        if shares.iter().any(|share| share.id == sequence.id) {
-            continue;
-        }
         let share = share(sequence, *room);
         if share.tokens > 0 {
             room.tokens -= share.tokens;

@@ -117,13 +117,12 @@ pub unsafe fn pack_int8(x: &Int8Rows, tokens: &[u32], planes: &mut [u8], scales:
 pub unsafe fn pack_int16(x: &Int16Rows, tokens: &[u32], planes: &mut [u8], scales: &mut [f32]) {
     let lanes = lanes(tokens.len());
     for (lane, &token) in tokens.iter().enumerate() {
-        let (values, scale) = (x.values(token as usize).as_chunks::<GROUP>().0, x.scales(token as usize));
+        let (values, scale) = (x.planes(token as usize).as_chunks::<{ 2 * GROUP }>().0, x.scales(token as usize));
         for (g, (values, d)) in values.iter().zip(scale).enumerate() {
             let both = &mut planes[2 * g * lanes * GROUP..][..2 * lanes * GROUP];
             let (low, high) = both.split_at_mut(lanes * GROUP);
-            let (low, high) = (&mut low[lane * GROUP..][..GROUP], &mut high[lane * GROUP..][..GROUP]);
-            low.iter_mut().zip(values).for_each(|(out, v)| *out = *v as u8);
-            high.iter_mut().zip(values).for_each(|(out, v)| *out = (*v >> 8) as u8);
+            low[lane * GROUP..][..GROUP].copy_from_slice(&values[..GROUP]);
+            high[lane * GROUP..][..GROUP].copy_from_slice(&values[GROUP..]);
             scales[g * lanes + lane] = *d;
         }
     }
@@ -141,7 +140,7 @@ pub unsafe fn tile_int8(m: &Matrix, row: usize, tokens: (&[u8], &[f32]), panel: 
         // SAFETY: a Matrix holds all its groups; the panel is unpacked before it is used.
         unsafe {
             at_once::<u8, 1>(&rows, groups, tokens, panel, out, |rows, g, scales, codes, out| {
-                rows.prefetch_next(g, true);
+                rows.prefetch_next(g);
                 unpack_group_of_codes(rows, g, scales, codes, out)
             });
         }

@@ -10,26 +10,15 @@
 use std::arch::x86_64::*;
 
 use super::TILE;
-use super::int8_avx512::{code_table, scales};
+use super::int8_avx512::{code_table, codes_of, scales};
 use super::int16_avx512::widened;
-use super::quantize::{Int8Rows, Int16Rows, OFFSET};
+use super::quantize::{Int8Rows, Int16Rows};
 use super::rows_avx512::{Scales, Span, words_of_sixteen};
 use crate::matrix::Matrix;
-use crate::mxfp4::{DOUBLED, GROUP};
+use crate::mxfp4::GROUP;
 
 /// Up to so many tokens.
 pub const MOST: usize = 8;
-
-/// Values + 12 of E2M1 codes, for bytes whose two highest bits say nothing: sixteen values four times over.
-static CODES: [u8; 64] = {
-    let mut table = [0; 64];
-    let mut i = 0;
-    while i < 64 {
-        table[i] = (DOUBLED[i % 16] as i32 + OFFSET) as u8;
-        i += 1;
-    }
-    table
-};
 
 /// Calls a kernel for as many tokens as there are.
 macro_rules! by_number {
@@ -107,8 +96,8 @@ unsafe fn codes_wide<const N: usize>(
     out: &mut [[f32; TILE]],
     tokens: [u32; N],
 ) {
-    // SAFETY: 64 bytes.
-    let table = unsafe { _mm512_loadu_si512(CODES.as_ptr().cast()) };
+    // Sixteen values four times over: a byte's two highest bits say nothing, the next two choose among equals.
+    let table = code_table();
     let look_up = move |word| _mm512_permutexvar_epi8(word, table);
     // SAFETY: promised by the caller.
     unsafe { codes_by(rows, groups, x, out, tokens, look_up) }
@@ -137,10 +126,7 @@ unsafe fn codes_by<const N: usize>(
         for g in 0..groups {
             rows.prefetch_near::<5>(g);
             let exponents = exponents.of(rows, groups, g);
-            // Rows are brought side by side while two codes are still in a byte, which is half of the work.
-            let words = words_of_sixteen(rows.elements.add(g * rows.group), rows.row);
-            let codes: [__m512i; 8] =
-                std::array::from_fn(|i| look_up(if i < 4 { words[i] } else { _mm512_srli_epi16::<4>(words[i - 4]) }));
+            let codes = codes_of(rows, g, &look_up);
             // Codes are doubled values. Scales are powers of two, so halving here or later is the same.
             let scale = _mm512_mul_ps(scales(_mm_loadu_si128(exponents.as_ptr().cast())), _mm512_set1_ps(0.5));
             for n in 0..N {

@@ -5,7 +5,7 @@ use std::cell::Cell;
 
 use super::quantize::Int16Rows;
 use super::rows_avx2::{HALF, store_transposed};
-use super::rows_avx512::{FEW, Span, each_group, in_eights, with_whole_tile};
+use super::rows_avx512::{Span, each_group, in_eights, with_whole_tile};
 use super::{Panel, TILE};
 use crate::matrix::Matrix;
 use crate::mxfp4::GROUP;
@@ -25,9 +25,9 @@ pub unsafe fn tile(m: &Matrix, row: usize, x: &Int16Rows, tokens: &[u32], panel:
         // SAFETY: a Matrix holds all its groups, the token's rows hold `groups` entries each, the panel is unpacked
         // before it is used.
         unsafe {
-            unpack(&rows, groups, tokens.len() <= FEW, panel);
+            unpack(&rows, groups, panel);
             // The first tokens ask for the next tile, which then comes while they are computed.
-            let ahead = Cell::new(Some((&rows, tokens.len() > FEW)));
+            let ahead = Cell::new(Some(&rows));
             in_eights(
                 tokens,
                 out,
@@ -44,7 +44,7 @@ pub unsafe fn tile(m: &Matrix, row: usize, x: &Int16Rows, tokens: &[u32], panel:
 /// # Safety
 /// `groups` groups lie at every row.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-unsafe fn unpack(rows: &Span, groups: usize, few: bool, panel: &mut Panel) {
+unsafe fn unpack(rows: &Span, groups: usize, panel: &mut Panel) {
     assert!(panel.codes.len() >= PANEL_GROUP * groups && panel.scales.len() >= TILE * groups);
     let unpack_one = |g: usize, halves: &[[u8; 2]; TILE]| {
         // SAFETY: group g of every row; the panel holds 1024 bytes and sixteen scales for each group.
@@ -61,7 +61,7 @@ unsafe fn unpack(rows: &Span, groups: usize, few: bool, panel: &mut Panel) {
         }
     };
     // SAFETY: promised by the caller; two bytes are a scale.
-    unsafe { each_group::<_, 9>(rows, groups, few, unpack_one) };
+    unsafe { each_group(rows, groups, unpack_one) };
 }
 
 /// Scales to f32.
@@ -81,7 +81,7 @@ pub fn widened(halves: &[[u8; 2]; TILE]) -> __m512 {
 unsafe fn panel_tokens<const N: usize>(
     groups: usize,
     panel: &Panel,
-    ahead: Option<(&Span, bool)>,
+    ahead: Option<&Span>,
     x: &Int16Rows,
     tokens: [u32; N],
     out: &mut [[f32; TILE]],
@@ -90,8 +90,8 @@ unsafe fn panel_tokens<const N: usize>(
     let d = tokens.map(|t| x.scales(t as usize).as_ptr());
     let mut acc = [_mm512_setzero_ps(); N];
     for g in 0..groups {
-        if let Some((rows, all)) = ahead {
-            rows.prefetch_next(g, all);
+        if let Some(rows) = ahead {
+            rows.prefetch_next(g);
         }
         // SAFETY: group g of the panel and of every token.
         unsafe {

@@ -7,7 +7,7 @@ use std::arch::x86_64::*;
 use std::cell::Cell;
 
 use super::quantize::{Int8Rows, OFFSET};
-use super::rows_avx512::{FEW, Span, each_group, in_eights, with_whole_tile, words_of_sixteen};
+use super::rows_avx512::{Span, each_group, in_eights, with_whole_tile, words_of_sixteen};
 use super::{Panel, TILE};
 use crate::matrix::Matrix;
 use crate::mxfp4::{DOUBLED, GROUP};
@@ -27,9 +27,9 @@ pub unsafe fn tile(m: &Matrix, row: usize, x: &Int8Rows, tokens: &[u32], panel: 
         // SAFETY: a Matrix holds all its groups, the token's rows hold `groups` entries each, the panel is unpacked
         // before it is used.
         unsafe {
-            unpack(&rows, groups, tokens.len() <= FEW, panel);
+            unpack(&rows, groups, panel);
             // The first tokens ask for the next tile, which then comes while they are computed.
-            let ahead = Cell::new(Some((&rows, tokens.len() > FEW)));
+            let ahead = Cell::new(Some(&rows));
             in_eights(
                 tokens,
                 out,
@@ -58,21 +58,19 @@ pub fn scales(exponents: __m128i) -> __m512 {
     _mm512_castsi512_ps(_mm512_max_epi32(bits, _mm512_set1_epi32(0x0040_0000)))
 }
 
-/// Codes of sixteen rows in a group, looked up as value * 2 + 12: four elements of each row side by side, eight times.
+/// Codes of sixteen rows in a group, looked up in the low halves of bytes: four elements of each row side by side, eight
+/// times.
 ///
 /// # Safety
-/// Group g lies at every row.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-unsafe fn codes_of(rows: &Span, g: usize) -> [__m512i; 8] {
-    let (table, mask) = (code_table(), _mm512_set1_epi8(15));
+/// Group g lies at every row; AVX-512 (F, BW, DQ) is present.
+#[inline(always)]
+pub unsafe fn codes_of(rows: &Span, g: usize, look_up: impl Fn(__m512i) -> __m512i) -> [__m512i; 8] {
     // Rows are brought side by side while two codes are still in a byte, which is half of the work.
     // SAFETY: promised by the caller.
-    let words = unsafe { words_of_sixteen(rows.elements.add(g * rows.group), rows.row) };
-    std::array::from_fn(|i| {
-        let word = if i < 4 { words[i] } else { _mm512_srli_epi16::<4>(words[i - 4]) };
-        _mm512_shuffle_epi8(table, _mm512_and_si512(word, mask))
-    })
+    unsafe {
+        let words = words_of_sixteen(rows.elements.add(g * rows.group), rows.row);
+        std::array::from_fn(|i| look_up(if i < 4 { words[i] } else { _mm512_srli_epi16::<4>(words[i - 4]) }))
+    }
 }
 
 /// Scales to f32, and the rows' codes looked up, as value * 2 + 12, four elements of each row side by side.
@@ -80,12 +78,12 @@ unsafe fn codes_of(rows: &Span, g: usize) -> [__m512i; 8] {
 /// # Safety
 /// `groups` groups lie at every row.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-pub unsafe fn unpack(rows: &Span, groups: usize, few: bool, panel: &mut Panel) {
+unsafe fn unpack(rows: &Span, groups: usize, panel: &mut Panel) {
     assert!(panel.codes.len() >= PANEL_GROUP * groups && panel.scales.len() >= TILE * groups);
     let (codes, scales) = (panel.codes.as_mut_ptr(), panel.scales.as_mut_ptr());
     // SAFETY: promised by the caller; a byte is a scale; the panel holds 512 bytes and sixteen scales for each group.
     unsafe {
-        each_group::<_, 5>(rows, groups, few, |g, exponents| {
+        each_group(rows, groups, |g, exponents| {
             unpack_group(rows, g, exponents, codes.add(g * PANEL_GROUP), scales.add(g * TILE))
         });
     }
@@ -101,7 +99,9 @@ unsafe fn unpack_group(rows: &Span, g: usize, exponents: &[u8; TILE], out: *mut 
     // SAFETY: promised by the caller.
     unsafe {
         _mm512_storeu_ps(scales_out, scales(_mm_loadu_si128(exponents.as_ptr().cast())));
-        for (quad, codes) in codes_of(rows, g).into_iter().enumerate() {
+        let (table, mask) = (code_table(), _mm512_set1_epi8(15));
+        let look_up = move |word| _mm512_shuffle_epi8(table, _mm512_and_si512(word, mask));
+        for (quad, codes) in codes_of(rows, g, look_up).into_iter().enumerate() {
             _mm512_storeu_si512(out.add(64 * quad).cast(), codes);
         }
     }
@@ -116,7 +116,7 @@ unsafe fn unpack_group(rows: &Span, g: usize, exponents: &[u8; TILE], out: *mut 
 unsafe fn panel_tokens<const N: usize>(
     groups: usize,
     panel: &Panel,
-    ahead: Option<(&Span, bool)>,
+    ahead: Option<&Span>,
     x: &Int8Rows,
     tokens: [u32; N],
     out: &mut [[f32; TILE]],
@@ -126,8 +126,8 @@ unsafe fn panel_tokens<const N: usize>(
     let s = tokens.map(|t| x.offsets(t as usize).as_ptr());
     let mut acc = [_mm512_setzero_ps(); N];
     for g in 0..groups {
-        if let Some((rows, all)) = ahead {
-            rows.prefetch_next(g, all);
+        if let Some(rows) = ahead {
+            rows.prefetch_next(g);
         }
         // SAFETY: group g of the panel and of every token.
         unsafe {

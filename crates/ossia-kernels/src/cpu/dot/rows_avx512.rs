@@ -32,9 +32,6 @@ pub struct Span {
 /// Groups between the gathering of their scales and their use: time for small writes to become one read.
 const SCALES_AHEAD: usize = 4;
 
-/// Up to so many tokens, memory is slower than the products of a tile, so it must be busy while the tile is unpacked too.
-pub const FEW: usize = 8;
-
 /// How far ahead of each row memory is asked for.
 const NEAR: usize = 512;
 
@@ -55,14 +52,12 @@ impl Span {
         }
     }
 
-    /// Asks for group `g`'s share of the next tile, into the second cache: all of it, or, where there is little time, the
-    /// first half of its rows. Row after row, as memory likes it best.
+    /// Asks for group `g`'s share of the next tile, into the second cache. Row after row, as memory likes it best.
     #[inline(always)]
-    pub fn prefetch_next(&self, g: usize, all: bool) {
-        let (lines, rows) = if all { (self.lines, TILE) } else { (self.lines.div_ceil(2), TILE / 2) };
-        let (row, group) = (g * rows / self.groups, g * rows % self.groups);
+    pub fn prefetch_next(&self, g: usize) {
+        let (row, group) = (g * TILE / self.groups, g * TILE % self.groups);
         let from = self.elements.wrapping_add((TILE + row) * self.row + group * self.group);
-        for i in 0..lines {
+        for i in 0..self.lines {
             // SAFETY: a prefetch touches no memory and may point anywhere.
             unsafe { _mm_prefetch::<_MM_HINT_T1>(from.wrapping_add(64 * i).cast()) };
         }
@@ -133,24 +128,15 @@ impl<T: Copy + Default> Scales<T> {
     }
 }
 
-/// Unpacks a tile: calls `work` with the scales of each group, while memory brings what comes next where `few` tokens are
-/// waiting.
+/// Calls `work` with the scales of each group.
 ///
 /// # Safety
 /// As for [`Scales::new`].
 #[inline(always)]
-pub unsafe fn each_group<T: Copy + Default, const LINES: usize>(
-    rows: &Span,
-    groups: usize,
-    few: bool,
-    mut work: impl FnMut(usize, &[T; TILE]),
-) {
+pub unsafe fn each_group<T: Copy + Default>(rows: &Span, groups: usize, mut work: impl FnMut(usize, &[T; TILE])) {
     // SAFETY: promised by the caller.
     let mut scales = unsafe { Scales::<T>::new(rows, groups) };
     for g in 0..groups {
-        if few {
-            rows.prefetch_near::<LINES>(g);
-        }
         // SAFETY: promised by the caller.
         work(g, unsafe { scales.of(rows, groups, g) });
     }
