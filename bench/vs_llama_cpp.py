@@ -105,7 +105,10 @@ def peer(a):
         "load_s": it.load_s, "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}))
 
 
-def run(command):
+def run(command, gguf):
+    with open(gguf, "rb") as file:        # in the page cache, from which the program before may have driven parts of it
+        while file.read(1 << 26):
+            pass
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"{command[0]} failed: {done.stderr[-800:]}")
@@ -130,12 +133,9 @@ def main():
     mine += ["--dense", a.dense] if a.dense else []
     theirs = [sys.executable, __file__, a.gguf, "--child", *shape, "-t", str(a.threads)]
     theirs += ["--state", a.state] if a.state else []
-    with open(a.gguf, "rb") as file:                  # both start with the file in the page cache
-        while file.read(1 << 26):
-            pass
     pairs = []
     for i in range(a.rounds):
-        pairs.append((run(mine), run(theirs)))
+        pairs.append((run(mine, a.gguf), run(theirs, a.gguf)))
         each = (f"{name} prefill {r['prefill_tok_s']:.1f} decode {r['decode_tok_s']:.2f} tok/s load {r['load_s']:.1f} s "
                 f"{r['peak_rss_bytes'] / 1e9:.1f} GB" for name, r in zip(("ossia", "llama.cpp"), pairs[-1]))
         print(f"round {i}:", "   ".join(each), flush=True)

@@ -60,6 +60,18 @@ impl Isa {
     }
 }
 
+/// Whether memory is best read in the order of its addresses, one run of bytes after the other: so it is on AMD's Zen 5, where
+/// that is up to 1.4 times as fast as asking a little ahead in each of sixteen rows. Intel's Sapphire Rapids likes it the
+/// other way round, by a tenth.
+#[cfg(target_arch = "x86_64")]
+pub fn reads_in_order() -> bool {
+    static IN_ORDER: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
+    *IN_ORDER.get_or_init(|| {
+        let maker = std::arch::x86_64::__cpuid(0);
+        [maker.ebx, maker.edx, maker.ecx].map(u32::to_le_bytes).concat() == b"AuthenticAMD"
+    })
+}
+
 /// Whether the machine has AMX for bytes and the system grants its registers, which it does on request, for all threads.
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 fn has_amx() -> bool {

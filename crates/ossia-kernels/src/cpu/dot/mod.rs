@@ -10,6 +10,8 @@
 //!   pairwise (0+4 1+5 2+6 3+7, then +2, then +1). The scalar version rounds products too (no fma).
 
 #[cfg(target_arch = "x86_64")]
+mod along_avx512;
+#[cfg(target_arch = "x86_64")]
 mod amx;
 #[cfg(target_arch = "x86_64")]
 mod few_avx512;
@@ -38,6 +40,8 @@ pub use scalar::add_lanes;
 
 use crate::arena::{Arena, Slice};
 use crate::cpu::isa::Isa;
+#[cfg(target_arch = "x86_64")]
+use crate::cpu::isa::reads_in_order;
 use crate::matrix::{Kind, Matrix};
 use crate::mxfp4::GROUP;
 use crate::{Precision, Result};
@@ -146,9 +150,19 @@ fn tile(isa: Isa, m: &Matrix, row: usize, x: &Input, tokens: &[u32], panel: &mut
 /// The same for a few tokens with AVX-512, which the caller has made sure of.
 #[cfg(target_arch = "x86_64")]
 fn few_tile(m: &Matrix, row: usize, x: &Input, tokens: &[u32], out: &mut [[f32; TILE]]) {
+    let vbmi = is_x86_feature_detected!("avx512vbmi");
+    let in_order = vbmi && reads_in_order();
     rows_avx512::with_whole_tile(m, row, out, |row, out| match x {
         // SAFETY: the features were detected.
-        Input::Int8(x) if is_x86_feature_detected!("avx512vbmi") => unsafe {
+        Input::Int8(x) if in_order && tokens.len() <= along_avx512::MOST => unsafe {
+            along_avx512::codes(m, row, x, tokens, out);
+        },
+        // SAFETY: the features were detected.
+        Input::Int16(x) if in_order && tokens.len() <= along_avx512::MOST => unsafe {
+            along_avx512::bytes(m, row, x, tokens, out);
+        },
+        // SAFETY: the features were detected.
+        Input::Int8(x) if vbmi => unsafe {
             few_avx512::codes_vbmi(m, row, x, tokens, out);
         },
         // SAFETY: the features were detected.

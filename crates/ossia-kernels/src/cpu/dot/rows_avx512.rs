@@ -6,6 +6,7 @@
 use std::arch::x86_64::*;
 
 use super::{TILE, padded};
+use crate::cpu::isa::reads_in_order;
 use crate::matrix::Matrix;
 
 /// Tokens that share the loads of a panel.
@@ -25,6 +26,8 @@ pub struct Span {
     scale_group: usize,
     /// Lines of the next tile that are asked for in each group.
     lines: usize,
+    /// Whether to ask for memory in the order of its addresses.
+    in_order: bool,
     /// Where each row begins, twice over.
     starts: [usize; 2 * TILE],
 }
@@ -48,6 +51,7 @@ impl Span {
             scale_row: m.scales().row_stride(),
             scale_group: m.scales().group_stride(),
             lines: (TILE * m.elements().group_stride()).div_ceil(64),
+            in_order: reads_in_order(),
             starts: std::array::from_fn(|r| r % TILE * m.elements().row_stride()),
         }
     }
@@ -63,10 +67,41 @@ impl Span {
         }
     }
 
+    /// Whether scales lie between the groups of elements.
+    pub fn scales_between(&self) -> bool {
+        self.scale_group == self.group
+    }
+
+    /// Whether rows follow each other without a gap.
+    #[inline(always)]
+    pub fn is_dense(&self) -> bool {
+        self.groups * self.group == self.row
+    }
+
+    /// Scales of N groups from `g` on of four rows from `row` on: that of group k of row r at 4 k + r.
+    ///
+    /// # Safety
+    /// The rows hold the groups; AVX-512 is present.
+    #[inline(always)]
+    pub unsafe fn four_scales<T: Copy + Default, const N: usize>(&self, row: usize, g: usize) -> [[T; 4]; 4] {
+        let mut out = [[T::default(); 4]; 4];
+        for r in 0..4 {
+            let p = self.scales.wrapping_add((row + r) * self.scale_row + g * self.scale_group);
+            for (k, out) in out.iter_mut().enumerate().take(N) {
+                // SAFETY: promised by the caller.
+                out[r] = unsafe { p.wrapping_add(k * self.scale_group).cast::<T>().read_unaligned() };
+            }
+        }
+        out
+    }
+
     /// Asks for what LINES of the same rows, the others in the next groups' turns, and past their end those of the next tile,
     /// hold `NEAR` bytes further on, and for a share of the next tile's scales where they lie elsewhere.
     #[inline(always)]
     pub fn prefetch_near<const LINES: usize>(&self, g: usize) {
+        if self.in_order {
+            return self.prefetch_next(g);
+        }
         let mut ahead = g * self.group + NEAR;
         if ahead >= self.groups * self.group {
             ahead += TILE * self.row - self.groups * self.group;
@@ -162,7 +197,7 @@ fn unknown(p: *const u8) -> *const u8 {
 
 /// The same distance, of which the compiler knows nothing.
 #[inline(always)]
-fn unknown_distance(d: usize) -> usize {
+pub fn unknown_distance(d: usize) -> usize {
     let mut d = d;
     // SAFETY: does nothing.
     unsafe { std::arch::asm!("/* {0} */", inout(reg) d, options(pure, nomem, nostack, preserves_flags)) };

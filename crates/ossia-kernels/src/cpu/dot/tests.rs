@@ -116,6 +116,38 @@ fn codes_are_looked_up_alike_with_and_without_vbmi() {
     }
 }
 
+/// Machines that do not read in the order of addresses never take this way, which they may well have.
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn rows_are_multiplied_along_themselves_to_the_same_bits() {
+    if !Isa::all().contains(&Isa::Avx512) || !is_x86_feature_detected!("avx512vbmi") {
+        return;
+    }
+    let mut numbers = Numbers(16);
+    for kind in KINDS.into_iter().filter(|k| k.is_quantized()) {
+        for cols in [32, 64, 96, 128, 160, 224, 2880] {
+            let whole = numbers.matrix(kind, 4 * TILE + 2, cols);
+            for (m, row) in [(whole.every_other(1), TILE + 1), (whole, 3 * TILE + 2)] {
+                for num in 1..=along_avx512::MOST {
+                    let x = numbers.vec(num * cols);
+                    let runtime = runtime(Isa::Avx512, 1, Precision::Fast);
+                    let tokens: Vec<u32> = (0..num as u32).rev().collect();
+                    let mut out = vec![[f32::NAN; TILE]; num];
+                    match Input::new(&runtime, &x, cols, kind).unwrap() {
+                        // SAFETY: the features were detected; sixteen rows, one or two tokens.
+                        Input::Int8(x) => unsafe { along_avx512::codes(&m, row, &x, &tokens, &mut out) },
+                        // SAFETY: as above.
+                        Input::Int16(x) => unsafe { along_avx512::bytes(&m, row, &x, &tokens, &mut out) },
+                        Input::Float(_) => panic!("integers"),
+                    }
+                    let want = all_tiles(Isa::Scalar, &m.rows_of(row..row + TILE), &x, &tokens);
+                    same_bits(out.as_flattened(), &want, &format!("{kind:?}, {cols} columns, {num} tokens"));
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn the_largest_sums_do_not_saturate() {
     let x = vec![1.0f32; 64 * 9];
