@@ -129,14 +129,19 @@ unsafe fn codes_by<const N: usize>(
             let codes = codes_of(rows, g, &look_up);
             // Codes are doubled values. Scales are powers of two, so halving here or later is the same.
             let scale = _mm512_mul_ps(scales(_mm_loadu_si128(exponents.as_ptr().cast())), _mm512_set1_ps(0.5));
+            let mut sums = [_mm512_setzero_si512(); N];
             for n in 0..N {
-                let mut sums = [_mm512_set1_epi32(*s[n].add(g)), _mm512_setzero_si512()];
-                for (quad, codes) in codes.iter().enumerate() {
+                sums[n] = _mm512_set1_epi32(*s[n].add(g));
+            }
+            for quad in 0..8 {
+                for n in 0..N {
                     let x = _mm512_set1_epi32(q[n].add(8 * g + quad).read_unaligned());
-                    sums[quad % 2] = _mm512_dpbusd_epi32(sums[quad % 2], *codes, x);
+                    sums[n] = _mm512_dpbusd_epi32(sums[n], codes[quad], x);
                 }
-                let sum = _mm512_cvtepi32_ps(_mm512_add_epi32(sums[0], sums[1]));
-                acc[n] = _mm512_fmadd_ps(sum, _mm512_mul_ps(scale, _mm512_set1_ps(*d[n].add(g))), acc[n]);
+            }
+            for n in 0..N {
+                let scale = _mm512_mul_ps(scale, _mm512_set1_ps(*d[n].add(g)));
+                acc[n] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums[n]), scale, acc[n]);
             }
         }
         acc.iter().zip(out).for_each(|(acc, out)| _mm512_storeu_ps(out.as_mut_ptr(), *acc));
