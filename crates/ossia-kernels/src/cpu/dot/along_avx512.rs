@@ -11,7 +11,7 @@
 use std::arch::x86_64::*;
 
 use super::TILE;
-use super::int8_avx512::code_table;
+use super::int8_avx512::{code_table, power_of_two};
 use super::quantize::{Int8Rows, Int16Rows};
 use super::rows_avx512::{Span, unknown_distance};
 use crate::matrix::Matrix;
@@ -241,6 +241,54 @@ unsafe fn codes_between<const N: usize>(p: *const u8) -> (__m512i, __m512i) {
     }
 }
 
+/// The exponents of row r too, which are the first of each 17 of `bytes`.
+///
+/// # Safety
+/// As for [`codes`].
+#[inline(always)]
+unsafe fn with_exponents_between(exponents: __m512i, r: usize, bytes: __m512i) -> __m512i {
+    // SAFETY: promised by the caller.
+    unsafe {
+        let at = _mm512_setr_epi32(0, 0, 0, 0, 17, 17, 17, 17, 34, 34, 34, 34, 51, 51, 51, 51);
+        _mm512_mask_permutexvar_epi8(exponents, 0x0001_0001_0001_0001 << (4 * r), at, bytes)
+    }
+}
+
+/// MXFP4's exponents of the sixteen rows, in lanes: those of groups `g` to `g` + 3, as far as there are `groups`.
+///
+/// # Safety
+/// As for [`codes`]; the rows hold `groups` groups, more than `g`.
+#[inline(always)]
+pub unsafe fn exponents_of_four(rows: &Span, g: usize, groups: usize) -> [__m512i; QUAD] {
+    let num = QUAD.min(groups - g);
+    // SAFETY: promised by the caller.
+    unsafe {
+        let mut four = [_mm512_setzero_si512(); QUAD];
+        for b in 0..QUAD {
+            if rows.scales_between() {
+                let wanted = if num == QUAD { u64::MAX } else { ones(17 * num) };
+                for r in 0..QUAD {
+                    let p = rows.elements.add((QUAD * b + r) * rows.row + g * rows.group).sub(1);
+                    four[b] = with_exponents_between(four[b], r, _mm512_maskz_loadu_epi8(wanted, p.cast()));
+                }
+            } else {
+                let bytes = rows.four_scales::<u8>(QUAD * b, g, num);
+                four[b] = _mm512_cvtepu8_epi32(_mm_loadu_si128(bytes.as_ptr().cast()));
+            }
+        }
+        // Lane k of each holds four rows of group g + k.
+        let [a, b, c, d] = four;
+        let (ab, cd) = (_mm512_shuffle_i32x4::<0b10_00_10_00>(a, b), _mm512_shuffle_i32x4::<0b10_00_10_00>(c, d));
+        let (ef, gh) = (_mm512_shuffle_i32x4::<0b11_01_11_01>(a, b), _mm512_shuffle_i32x4::<0b11_01_11_01>(c, d));
+        [
+            _mm512_shuffle_i32x4::<0b10_00_10_00>(ab, cd),
+            _mm512_shuffle_i32x4::<0b10_00_10_00>(ef, gh),
+            _mm512_shuffle_i32x4::<0b11_01_11_01>(ab, cd),
+            _mm512_shuffle_i32x4::<0b11_01_11_01>(ef, gh),
+        ]
+    }
+}
+
 impl<const T: usize, const BETWEEN: bool> Products<T> for Codes<T, BETWEEN> {
     const LINES: usize = 5;
     const AHEAD: usize = 8;
@@ -262,8 +310,7 @@ impl<const T: usize, const BETWEEN: bool> Products<T> for Codes<T, BETWEEN> {
                 if BETWEEN {
                     let bytes;
                     (codes, bytes) = codes_between::<N>(p.sub(1));
-                    let at = _mm512_setr_epi32(0, 0, 0, 0, 17, 17, 17, 17, 34, 34, 34, 34, 51, 51, 51, 51);
-                    exponents = _mm512_mask_permutexvar_epi8(exponents, 0x0001_0001_0001_0001 << (4 * r), at, bytes);
+                    exponents = with_exponents_between(exponents, r, bytes);
                 } else {
                     codes = _mm512_maskz_loadu_epi8(ones(16 * N), p.cast());
                 }
@@ -275,11 +322,10 @@ impl<const T: usize, const BETWEEN: bool> Products<T> for Codes<T, BETWEEN> {
                 }
             }
             if !BETWEEN {
-                exponents = _mm512_cvtepu8_epi32(_mm_loadu_si128(rows.four_scales::<u8, N>(row, g).as_ptr().cast()));
+                exponents = _mm512_cvtepu8_epi32(_mm_loadu_si128(rows.four_scales::<u8>(row, g, N).as_ptr().cast()));
             }
-            let bits = _mm512_max_epi32(_mm512_slli_epi32::<23>(exponents), _mm512_set1_epi32(0x0040_0000));
             // Codes are doubled values.
-            let scales = _mm512_mul_ps(_mm512_castsi512_ps(bits), _mm512_set1_ps(0.5));
+            let scales = _mm512_mul_ps(power_of_two(exponents), _mm512_set1_ps(0.5));
             let mut all = [_mm512_setzero_si512(); T];
             for t in 0..T {
                 let offsets = _mm_maskz_loadu_epi32(ones(N) as u8, self.offsets[t].add(g));
@@ -393,7 +439,7 @@ impl<const T: usize> Products<T> for Planes<T> {
                 let offsets = _mm_maskz_loadu_epi32(ones(N) as u8, self.offsets[t].add(g));
                 all[t] = side_by_side(sums[t], _mm_slli_epi32::<8>(offsets));
             }
-            (_mm512_cvtph_ps(_mm256_loadu_si256(rows.four_scales::<u16, N>(row, g).as_ptr().cast())), all)
+            (_mm512_cvtph_ps(_mm256_loadu_si256(rows.four_scales::<u16>(row, g, N).as_ptr().cast())), all)
         }
     }
 

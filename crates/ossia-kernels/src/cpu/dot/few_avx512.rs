@@ -10,42 +10,54 @@
 use std::arch::x86_64::*;
 
 use super::TILE;
-use super::int8_avx512::{code_table, codes_of, scales};
+use super::along_avx512::exponents_of_four;
+use super::int8_avx512::{code_table, codes_of, power_of_two, scales};
 use super::int16_avx512::widened;
 use super::quantize::{Int8Rows, Int16Rows};
 use super::rows_avx512::{Scales, Span, words_of_sixteen};
 use crate::matrix::Matrix;
 use crate::mxfp4::GROUP;
 
-/// Up to so many tokens.
-pub const MOST: usize = 8;
+/// Up to so many tokens with MXFP4; with more, unpacking them first costs less.
+pub const MOST_CODES: usize = 12;
 
-/// Calls a kernel for as many tokens as there are.
+/// Up to so many tokens with Q8.
+pub const MOST_BYTES: usize = 8;
+
+/// Computes an expression with as many tokens as there are, an array of their number; the lists of names say how many that
+/// may be.
 macro_rules! by_number {
-    ($tokens:expr, $kernel:ident($($argument:expr),*)) => {
+    (|$tokens:ident| $call:expr, $([$($name:ident)*])*) => {
         match *$tokens {
-            [a] => $kernel($($argument),*, [a]),
-            [a, b] => $kernel($($argument),*, [a, b]),
-            [a, b, c] => $kernel($($argument),*, [a, b, c]),
-            [a, b, c, d] => $kernel($($argument),*, [a, b, c, d]),
-            [a, b, c, d, e] => $kernel($($argument),*, [a, b, c, d, e]),
-            [a, b, c, d, e, f] => $kernel($($argument),*, [a, b, c, d, e, f]),
-            [a, b, c, d, e, f, g] => $kernel($($argument),*, [a, b, c, d, e, f, g]),
-            [a, b, c, d, e, f, g, h] => $kernel($($argument),*, [a, b, c, d, e, f, g, h]),
-            _ => unreachable!("one to eight tokens"),
+            $([$($name),*] => {
+                let $tokens = [$($name),*];
+                $call
+            })*
+            _ => unreachable!("a few tokens"),
         }
+    };
+}
+
+/// Up to [`MOST_BYTES`], and up to [`MOST_CODES`].
+macro_rules! up_to {
+    (8, $($call:tt)*) => {
+        by_number!($($call)*, [a] [a b] [a b c] [a b c d] [a b c d e] [a b c d e f] [a b c d e f g] [a b c d e f g h])
+    };
+    (12, $($call:tt)*) => {
+        by_number!($($call)*, [a] [a b] [a b c] [a b c d] [a b c d e] [a b c d e f] [a b c d e f g] [a b c d e f g h]
+            [a b c d e f g h i] [a b c d e f g h i j] [a b c d e f g h i j k] [a b c d e f g h i j k l])
     };
 }
 
 /// MXFP4: out[i] = the sixteen rows from `row` on times token i.
 ///
 /// # Safety
-/// AVX-512 (F, BW, DQ, VL) with VNNI, AVX2, FMA and F16C are present; there are one to [`MOST`] tokens.
+/// AVX-512 (F, BW, DQ, VL) with VNNI, AVX2, FMA and F16C are present; there are one to [`MOST_CODES`] tokens.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
 pub unsafe fn codes(m: &Matrix, row: usize, x: &Int8Rows, tokens: &[u32], out: &mut [[f32; TILE]]) {
     let rows = Span::new(m, row);
     // SAFETY: a Matrix holds all its groups, the token's rows hold as many.
-    unsafe { by_number!(tokens, codes_plain(&rows, m.groups(), x, out)) }
+    unsafe { up_to!(12, |tokens| codes_plain(&rows, m.groups(), x, out, tokens)) }
 }
 
 /// The same with VBMI, whose lookups need no masks.
@@ -56,18 +68,18 @@ pub unsafe fn codes(m: &Matrix, row: usize, x: &Int8Rows, tokens: &[u32], out: &
 pub unsafe fn codes_vbmi(m: &Matrix, row: usize, x: &Int8Rows, tokens: &[u32], out: &mut [[f32; TILE]]) {
     let rows = Span::new(m, row);
     // SAFETY: a Matrix holds all its groups, the token's rows hold as many.
-    unsafe { by_number!(tokens, codes_wide(&rows, m.groups(), x, out)) }
+    unsafe { up_to!(12, |tokens| codes_wide(&rows, m.groups(), x, out, tokens)) }
 }
 
 /// Q8: out[i] = the sixteen rows from `row` on times token i.
 ///
 /// # Safety
-/// As for `codes`.
+/// As for `codes`, and there are one to [`MOST_BYTES`] tokens.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
 pub unsafe fn bytes(m: &Matrix, row: usize, x: &Int16Rows, tokens: &[u32], out: &mut [[f32; TILE]]) {
     let rows = Span::new(m, row);
     // SAFETY: a Matrix holds all its groups, the token's rows hold as many.
-    unsafe { by_number!(tokens, bytes_of(&rows, m.groups(), x, out)) }
+    unsafe { up_to!(8, |tokens| bytes_of(&rows, m.groups(), x, out, tokens)) }
 }
 
 /// # Safety
@@ -82,8 +94,12 @@ unsafe fn codes_plain<const N: usize>(
 ) {
     let (table, mask) = (code_table(), _mm512_set1_epi8(15));
     let look_up = move |word| _mm512_shuffle_epi8(table, _mm512_and_si512(word, mask));
-    // SAFETY: promised by the caller.
-    unsafe { codes_by(rows, groups, x, out, tokens, look_up) }
+    // SAFETY: promised by the caller; a byte is a scale.
+    unsafe {
+        let mut exponents = Scales::<u8>::new(rows, groups);
+        let scale = move |g| scales(_mm_loadu_si128(exponents.of(rows, groups, g).as_ptr().cast()));
+        codes_by(rows, groups, x, out, tokens, look_up, scale)
+    }
 }
 
 /// # Safety
@@ -100,10 +116,19 @@ unsafe fn codes_wide<const N: usize>(
     let table = code_table();
     let look_up = move |word| _mm512_permutexvar_epi8(word, table);
     // SAFETY: promised by the caller.
-    unsafe { codes_by(rows, groups, x, out, tokens, look_up) }
+    unsafe {
+        let mut four = [_mm512_setzero_si512(); 4];
+        let scale = move |g: usize| {
+            if g.is_multiple_of(4) {
+                four = exponents_of_four(rows, g, groups);
+            }
+            power_of_two(four[g % 4])
+        };
+        codes_by(rows, groups, x, out, tokens, look_up, scale)
+    }
 }
 
-/// `look_up` takes codes in the low halves of bytes.
+/// `look_up` takes codes in the low halves of bytes; `scale` gives the scales of one group after the other.
 ///
 /// # Safety
 /// As for [`codes`]; `groups` groups lie at every row and in the activations.
@@ -115,6 +140,7 @@ unsafe fn codes_by<const N: usize>(
     out: &mut [[f32; TILE]],
     tokens: [u32; N],
     look_up: impl Fn(__m512i) -> __m512i,
+    mut scale: impl FnMut(usize) -> __m512,
 ) {
     let q = tokens.map(|t| x.values(t as usize).as_ptr().cast::<i32>());
     let d = tokens.map(|t| x.scales(t as usize).as_ptr());
@@ -122,13 +148,11 @@ unsafe fn codes_by<const N: usize>(
     // SAFETY: group g of every row and of every token.
     unsafe {
         let mut acc = [_mm512_setzero_ps(); N];
-        let mut exponents = Scales::<u8>::new(rows, groups);
         for g in 0..groups {
             rows.prefetch_near::<5>(g);
-            let exponents = exponents.of(rows, groups, g);
             let codes = codes_of(rows, g, &look_up);
             // Codes are doubled values. Scales are powers of two, so halving here or later is the same.
-            let scale = _mm512_mul_ps(scales(_mm_loadu_si128(exponents.as_ptr().cast())), _mm512_set1_ps(0.5));
+            let scale = _mm512_mul_ps(scale(g), _mm512_set1_ps(0.5));
             let mut sums = [_mm512_setzero_si512(); N];
             for n in 0..N {
                 sums[n] = _mm512_set1_epi32(*s[n].add(g));

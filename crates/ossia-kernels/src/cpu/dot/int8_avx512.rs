@@ -50,11 +50,18 @@ pub fn code_table() -> __m512i {
     _mm512_add_epi8(_mm512_broadcast_i32x4(doubled), _mm512_set1_epi8(OFFSET as i8))
 }
 
-/// Exponents to floats. Exponent 0 is 2^-127, which is subnormal; every other scale is larger.
+/// Exponents in bytes to floats.
 #[inline]
 #[target_feature(enable = "avx512f")]
 pub fn scales(exponents: __m128i) -> __m512 {
-    let bits = _mm512_slli_epi32::<23>(_mm512_cvtepu8_epi32(exponents));
+    power_of_two(_mm512_cvtepu8_epi32(exponents))
+}
+
+/// Exponents to floats. Exponent 0 is 2^-127, which is subnormal; every other scale is larger.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub fn power_of_two(exponents: __m512i) -> __m512 {
+    let bits = _mm512_slli_epi32::<23>(exponents);
     _mm512_castsi512_ps(_mm512_max_epi32(bits, _mm512_set1_epi32(0x0040_0000)))
 }
 

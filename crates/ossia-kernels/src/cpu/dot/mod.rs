@@ -129,7 +129,11 @@ fn tile(isa: Isa, m: &Matrix, row: usize, x: &Input, tokens: &[u32], panel: &mut
         // SAFETY: as above.
         (Isa::Avx2, Input::Int16(x)) => unsafe { int16_avx2::tile(m, row, x, tokens, panel, out) },
         #[cfg(target_arch = "x86_64")]
-        (Isa::Avx512, Input::Int8(_) | Input::Int16(_)) if (1..=few_avx512::MOST).contains(&tokens.len()) => {
+        (Isa::Avx512, Input::Int8(_)) if (1..=few_avx512::MOST_CODES).contains(&tokens.len()) => {
+            few_tile(m, row, x, tokens, out);
+        }
+        #[cfg(target_arch = "x86_64")]
+        (Isa::Avx512, Input::Int16(_)) if (1..=few_avx512::MOST_BYTES).contains(&tokens.len()) => {
             few_tile(m, row, x, tokens, out);
         }
         #[cfg(target_arch = "x86_64")]

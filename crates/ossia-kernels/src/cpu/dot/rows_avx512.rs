@@ -78,16 +78,16 @@ impl Span {
         self.groups * self.group == self.row
     }
 
-    /// Scales of N groups from `g` on of four rows from `row` on: that of group k of row r at 4 k + r.
+    /// Scales of `num` groups, up to four, from `g` on of four rows from `row` on: that of group k of row r at [k][r].
     ///
     /// # Safety
     /// The rows hold the groups; AVX-512 is present.
     #[inline(always)]
-    pub unsafe fn four_scales<T: Copy + Default, const N: usize>(&self, row: usize, g: usize) -> [[T; 4]; 4] {
+    pub unsafe fn four_scales<T: Copy + Default>(&self, row: usize, g: usize, num: usize) -> [[T; 4]; 4] {
         let mut out = [[T::default(); 4]; 4];
         for r in 0..4 {
             let p = self.scales.wrapping_add((row + r) * self.scale_row + g * self.scale_group);
-            for (k, out) in out.iter_mut().enumerate().take(N) {
+            for (k, out) in out.iter_mut().enumerate().take(num) {
                 // SAFETY: promised by the caller.
                 out[r] = unsafe { p.wrapping_add(k * self.scale_group).cast::<T>().read_unaligned() };
             }

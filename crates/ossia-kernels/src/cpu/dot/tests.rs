@@ -80,6 +80,9 @@ fn integer_dots_have_the_same_bits_everywhere() {
             (17, 64, 21),
             (40, 96, 14),
             (19, 160, 5),
+            (21, 192, 10),
+            (16, 288, 12),
+            (23, 96, 13),
             (16, 64, 6),
             (18, 32, 8),
         ] {
@@ -101,14 +104,14 @@ fn codes_are_looked_up_alike_with_and_without_vbmi() {
     }
     let mut numbers = Numbers(15);
     for kind in [Kind::Mxfp4Pairs, Kind::Mxfp4Halves] {
-        for num in 1..=few_avx512::MOST {
+        for num in 1..=few_avx512::MOST_CODES {
             let (m, cols) = (numbers.matrix(kind, TILE, 160), 160);
             let x = numbers.vec(num * cols);
             let runtime = runtime(Isa::Avx512, 1, Precision::Fast);
             let Input::Int8(rows) = Input::new(&runtime, &x, cols, kind).unwrap() else { panic!("8 bits") };
             let tokens: Vec<u32> = (0..num as u32).rev().collect();
             let mut out = vec![[f32::NAN; TILE]; num];
-            // SAFETY: the features were detected; sixteen rows, one to eight tokens.
+            // SAFETY: the features were detected; sixteen rows, one to twelve tokens.
             unsafe { few_avx512::codes(&m, 0, &rows, &tokens, &mut out) };
             let want = all_tiles(Isa::Scalar, &m, &x, &tokens);
             same_bits(out.as_flattened(), &want, &format!("{kind:?}, {num} tokens"));
