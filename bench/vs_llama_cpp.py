@@ -12,6 +12,7 @@ ratios Ossia / llama.cpp pair by pair with their range. Random tokens: speed, no
 import argparse
 import ctypes
 import json
+import mmap
 import os
 import random
 import resource
@@ -105,10 +106,19 @@ def peer(a):
         "load_s": it.load_s, "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}))
 
 
+def bring_in(gguf, anew=False):
+    """the file into the page cache, in large pages where the file system has them, as a first start of Ossia leaves it: the
+    program before may have driven parts of it out"""
+    with open(gguf, "rb") as file:
+        if anew:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        with mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as bytes_of:
+            bytes_of.madvise(mmap.MADV_HUGEPAGE)
+            sum(bytes_of[::4096])
+
+
 def run(command, gguf):
-    with open(gguf, "rb") as file:        # in the page cache, from which the program before may have driven parts of it
-        while file.read(1 << 26):
-            pass
+    bring_in(gguf)
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"{command[0]} failed: {done.stderr[-800:]}")
@@ -133,6 +143,7 @@ def main():
     mine += ["--dense", a.dense] if a.dense else []
     theirs = [sys.executable, __file__, a.gguf, "--child", *shape, "-t", str(a.threads)]
     theirs += ["--state", a.state] if a.state else []
+    bring_in(a.gguf, anew=True)
     pairs = []
     for i in range(a.rounds):
         pairs.append((run(mine, a.gguf), run(theirs, a.gguf)))

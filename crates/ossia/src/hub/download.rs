@@ -98,6 +98,26 @@ pub(super) fn fetch(
     Ok(received)
 }
 
+/// Bytes of a write.
+const PIECE: usize = 2 << 20;
+
+/// Reads until `piece` is full, the body ends or fails: how much came, and the fault.
+fn fill(body: &mut impl Read, piece: &mut [u8], progress: &mut dyn Progress) -> (usize, Option<std::io::Error>) {
+    let mut have = 0;
+    while have < piece.len() {
+        match body.read(&mut piece[have..]) {
+            Ok(0) => break,
+            Ok(count) => {
+                have += count;
+                progress.add(count as u64);
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return (have, Some(error)),
+        }
+    }
+    (have, None)
+}
+
 /// A partial file, with the hash of what it holds.
 struct Transfer<'f> {
     wanted: &'f RemoteFile,
@@ -149,20 +169,25 @@ impl<'f> Transfer<'f> {
         self.receive(answer.into_body().into_reader(), url, progress)
     }
 
+    /// Writes pieces of 2 MB that begin at a multiple of it: the system then keeps them in pages of that size, and weights
+    /// are read faster from those.
     fn receive(&mut self, mut body: impl Read, url: &str, progress: &mut dyn Progress) -> Result<(), HubError> {
-        let mut buffer = vec![0; 1 << 18];
         let broken = |reason: String| HubError::Network { url: shown(url), reason };
+        let mut piece = vec![0; PIECE];
         while self.have < self.wanted.size {
-            let room = buffer.len().min(usize::try_from(self.wanted.size - self.have).unwrap_or(usize::MAX));
-            let count = body.read(&mut buffer[..room]).map_err(|error| broken(error.to_string()))?;
-            if count == 0 {
-                return Err(broken(format!("the connection ended after {} of {} bytes", self.have, self.wanted.size)));
-            }
-            self.file.write_all(&buffer[..count]).map_err(HubError::file(self.path, "writing"))?;
-            self.hasher.update(&buffer[..count]);
+            let left = usize::try_from(self.wanted.size - self.have).unwrap_or(usize::MAX);
+            let room = left.min(PIECE - (self.have % PIECE as u64) as usize);
+            let (count, fault) = fill(&mut body, &mut piece[..room], progress);
+            self.file.write_all(&piece[..count]).map_err(HubError::file(self.path, "writing"))?;
+            self.hasher.update(&piece[..count]);
             self.have += count as u64;
             self.received += count as u64;
-            progress.add(count as u64);
+            if let Some(fault) = fault {
+                return Err(broken(fault.to_string()));
+            }
+            if count < room {
+                return Err(broken(format!("the connection ended after {} of {} bytes", self.have, self.wanted.size)));
+            }
         }
         Ok(())
     }
