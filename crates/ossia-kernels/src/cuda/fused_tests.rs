@@ -4,7 +4,7 @@
 use std::sync::atomic::Ordering;
 
 use super::Device;
-use super::tests::{THETA, cpu, gpu, some_experts, tensor, values};
+use super::tests::{THETA, cpu, gpu, gpu_of, poison, some_experts, tensor, values};
 use crate::kv::{KvLayer, KvType, PAGE, PageTable};
 use crate::matrix::Kind;
 use crate::ops::attention::{self, Shape};
@@ -61,12 +61,15 @@ fn linear(numbers: &mut Numbers, rows: usize, cols: usize) -> Linear {
 #[test]
 fn a_projection_is_norm_product_and_rotation() {
     let cols = 96;
-    for (heads, start) in [
-        (Heads { query: 4, kv: 2, dim: 16 }, 0),
-        (Heads { query: 2, kv: 1, dim: 32 }, 100),
-        (Heads { query: 3, kv: 3, dim: 64 }, 61),
+    for (heads, start, processors) in [
+        (Heads { query: 4, kv: 2, dim: 16 }, 0, 1000),
+        (Heads { query: 2, kv: 1, dim: 32 }, 100, 1000),
+        (Heads { query: 3, kv: 3, dim: 64 }, 61, 1000),
+        // Large blocks.
+        (Heads { query: 3, kv: 3, dim: 64 }, 61, 1),
+        (Heads { query: 4, kv: 2, dim: 16 }, 0, 1),
     ] {
-        let Some(runtime) = gpu() else { return };
+        let Some(runtime) = gpu_of(processors) else { return };
         let mut numbers = Numbers(9);
         let (norm, rope) =
             (Norm { weight: numbers.vec(cols), eps: 1e-5 }, Rope::new(THETA, 4.0, (1.0, 6.0), heads.dim));
@@ -74,6 +77,7 @@ fn a_projection_is_norm_product_and_rotation() {
         let projection = Projection { norm: &norm, linear: &linear, rope: &rope, heads, layer: 0, window: None };
         let of = |tokens: usize, watch: Option<&mut Watch>| {
             let mut kv = store(&runtime, start + 70, heads);
+            poison(&runtime);
             let tap = watch.map(|watch| watch as &mut dyn Tap);
             let mut step = step(&runtime, (&mut kv, &table), (start, tokens), heads, tap);
             let qkv = rope::project(&mut step, &tensor(&runtime, cols, &x[..tokens * cols]), &projection).unwrap();

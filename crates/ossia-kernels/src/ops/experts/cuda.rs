@@ -12,6 +12,10 @@ use crate::{Error, Matrix, Result, Step, Tensor};
 
 /// Tiles of pairs of an item of the kernels for many.
 const MANY: usize = 8;
+/// Tiles of rows of their blocks.
+const MANY_ROWS: usize = 16;
+/// Shared memory of theirs: four stages of `Coded` in `prompt.cuh`, each with codes, scales, and tokens.
+const MANY_SHARED: usize = 4 * (MANY_ROWS * (512 + 32) + MANY / 2 * 2048);
 
 /// A product's weights on the device.
 struct Packed {
@@ -185,7 +189,7 @@ fn product(
     unsafe { gpu.launch("experts", "experts_pack", shape, &packing)? };
     arguments.push((&packed).into());
     arguments.extend(out);
-    let shape = Shape { grid: (weights.tiles.div_ceil(8), most, 1), threads: 128, shared: 0 };
+    let shape = Shape { grid: (weights.tiles.div_ceil(MANY_ROWS), most, 1), threads: 256, shared: MANY_SHARED };
     // SAFETY: (weights, work, packed, out).
     unsafe { gpu.launch("experts", &format!("experts_{which}_many"), shape, &arguments) }
 }

@@ -4,7 +4,7 @@
 //
 // A tile of the first product has eight gate rows and under them the up rows of the same units, so a lane that has the one
 // has the other.
-#include "../../cuda/products.cuh"
+#include "../../cuda/prompt.cuh"
 
 struct Item { u32 expert, first, count, unused; };
 
@@ -88,6 +88,7 @@ struct Up {
     up = up > limit ? limit : up < -limit ? -limit : up;
     act[(u64)pair * units + unit] = gate / __fadd_rn(1.0f, expf(-alpha * gate)) * (up + 1.0f);
   }
+  __device__ inline void two(float gate, float up, u32 expert, int tile, int g, u32 pair) const { out(gate, up, expert, tile * 8 + g, pair); }
 };
 
 // What one expert says to a pair.
@@ -97,6 +98,10 @@ struct Down {
   int rows;
   __device__ inline void out(float value, u32 expert, int row, u32 pair) const {
     if (row < rows) said[(u64)pair * rows + row] = value + bias[(u64)expert * rows + row];
+  }
+  __device__ inline void two(float a, float b, u32 expert, int tile, int g, u32 pair) const {
+    out(a, expert, tile * 16 + g, pair);
+    out(b, expert, tile * 16 + g + 8, pair);
   }
 };
 
@@ -135,21 +140,6 @@ template <int NT> __device__ inline void few_down(const float* parts, const Work
     u32 row = i % 16, token = i / 16;
     if (token < work.count) down.out(sum_parts<1, NT>(parts, 0, row, token), work.expert, blockIdx.x * 16 + row, work.pair(token));
   }
-}
-
-// Two tiles of rows, from `first` on, and 64 pairs a warp, all parts one after the other. False where nothing is left to do.
-__device__ inline bool many(float (&sum)[2][8][4], int first, WEIGHTS, WORK, const uint2* packed) {
-  if (blockIdx.y >= *num_items || first >= tiles) return false;
-  Packed x = {packed + (u64)blockIdx.y * 8 * blocks * 4 * 32, blocks * 4};
-  u64 tile = ((u64)items[blockIdx.y].expert * tiles + first) * blocks;
-  clear(sum);
-  for (int part = 0; part < PARTS; part++) {
-    float c[2][8][4];
-    clear(c);
-    add_mxfp4(c, w + tile * 32, scales + tile * 8, first + 1 < tiles ? blocks : 0, part_start(part, blocks), part_start(part + 1, blocks), x);
-    add_to(sum, c);
-  }
-  return true;
 }
 
 #define UP_OUT const float *gate_bias, const float *up_bias, float limit, float alpha, float *act, int units
@@ -197,54 +187,60 @@ FEW_ROWS(1, (256))
 FEW_ROWS(2, (256, 2))
 FEW_ROWS(4, (256))
 
-// Grid [tiles of rows / 8, items], four warps; x packed by `experts_pack`.
-extern "C" __global__ void __launch_bounds__(128) experts_up_many(WEIGHTS, WORK, const uint2* x, UP_OUT) {
+// The pairs of an item, for `hand_out`.
+template <class Out> struct OfItem {
+  const Out& out;
+  Item item;
+  const u32* pairs;
+  __device__ inline void two(float a, float b, int tile, int g, int at) const { out.two(a, b, item.expert, tile, g, pairs[item.first + at]); }
+};
+
+// 256 rows of an item of at most 16 NP pairs.
+template <int NP, class Out> __device__ inline void prompt(WEIGHTS, const uint4* x, const OfItem<Out>& out) {
+  DYNAMIC_SHARED(memory);
+  const int first = blockIdx.x * 16 + threadIdx.x / 32 * 2;
+  const u64 at = ((u64)out.item.expert * tiles + first) * blocks;
+  Coded<2, NP> job = {(uint4*)memory, w + at * 32, (const uint4*)scales + at * 2, tiles - first, blocks, {x, ((int)out.item.count + 15) / 16, blocks * STAGE}};
+  float sum[2][2 * NP][4];
+  multiply<4, STAGE>(sum, job, blocks * STAGE);
+  hand_out(sum, first, tiles, 0, out.item.count, out);
+}
+
+// Items of at most 64 pairs, those of few with half the products.
+template <class Out> __device__ inline void prompt(WEIGHTS, WORK, const uint4* x, const Out& each) {
+  if (blockIdx.y >= *num_items) return;
+  OfItem<Out> out = {each, items[blockIdx.y], pairs};
+  x += (u64)blockIdx.y * 4 * blocks * STRIP;
+  if (out.item.count > 32) prompt<4>(w, scales, tiles, blocks, x, out);
+  else prompt<2>(w, scales, tiles, blocks, x, out);
+}
+
+// Grid [tiles of rows / 16, items]; x packed by `experts_pack`.
+extern "C" __global__ void __launch_bounds__(256) experts_up_many(WEIGHTS, WORK, const uint4* x, UP_OUT) {
   after_others();
-  const int first = (blockIdx.x * 4 + threadIdx.x / 32) * 2, g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
-  float sum[2][8][4];
-  if (!many(sum, first, w, scales, tiles, blocks, items, num_items, pairs, x)) return;
-  Item item = items[blockIdx.y];
   Up up = {gate_bias, up_bias, limit, alpha, act, units};
-#pragma unroll
-  for (int r = 0; r < 2; r++)
-#pragma unroll
-    for (int n = 0; n < 8; n++)
-#pragma unroll
-      for (int i = 0; i < 2; i++) {
-        u32 token = n * 8 + 2 * t + i;
-        if (first + r < tiles && token < item.count) up.out(sum[r][n][i], sum[r][n][i + 2], item.expert, (first + r) * 8 + g, pairs[item.first + token]);
-      }
+  prompt(w, scales, tiles, blocks, items, num_items, pairs, x, up);
 }
 KERNEL(experts_up_many)
 
-extern "C" __global__ void __launch_bounds__(128) experts_down_many(WEIGHTS, WORK, const uint2* x, DOWN_OUT) {
+extern "C" __global__ void __launch_bounds__(256) experts_down_many(WEIGHTS, WORK, const uint4* x, DOWN_OUT) {
   after_others();
-  const int first = (blockIdx.x * 4 + threadIdx.x / 32) * 2, g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
-  float sum[2][8][4];
-  if (!many(sum, first, w, scales, tiles, blocks, items, num_items, pairs, x)) return;
-  Item item = items[blockIdx.y];
   Down down = {bias, said, rows};
-#pragma unroll
-  for (int r = 0; r < 2; r++)
-#pragma unroll
-    for (int n = 0; n < 8; n++)
-#pragma unroll
-      for (int i = 0; i < 4; i++) {
-        u32 token = n * 8 + 2 * t + i % 2;
-        if (first + r < tiles && token < item.count) down.out(sum[r][n][i], item.expert, (first + r) * 16 + g + i / 2 * 8, pairs[item.first + token]);
-      }
+  prompt(w, scales, tiles, blocks, items, num_items, pairs, x, down);
 }
 KERNEL(experts_down_many)
 
-// Rows of the items' pairs to bf16, as `Packed` reads them: [item, tile of 8, step, lane]. Grid [steps / 8, items * 8].
+// Rows of the items' pairs to bf16, as `Packed` reads them, eight tiles an item, of which those that hold none are left out.
+// Grid [steps / 8, items * 8].
 extern "C" __global__ void __launch_bounds__(256) experts_pack(WORK, const float* x, uint2* packed, int cols, int per_row, int steps) {
   after_others();
   u32 which = blockIdx.y / 8, tile = blockIdx.y % 8, step = blockIdx.x * 8 + threadIdx.x / 32;
   if (which >= *num_items || step >= (u32)steps) return;
   Item item = items[which];
+  if (tile / 2 * 16 >= item.count) return;
   u32 at = tile * 8 + threadIdx.x % 32 / 4;
   Rows<1> row = {{at < item.count ? x + (u64)(pairs[item.first + at] / per_row) * cols : nullptr}, cols};
-  packed[((u64)blockIdx.y * steps + step) * 32 + threadIdx.x % 32] = row.fragment(0, step);
+  packed[packed_at(blockIdx.y, step, steps)] = row.fragment(0, step);
 }
 KERNEL(experts_pack)
 

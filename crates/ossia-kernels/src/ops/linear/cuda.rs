@@ -13,26 +13,35 @@ use crate::{Error, Result, Step, Tensor};
 pub(crate) struct Tiling {
     /// The end of the kernel's name.
     pub name: &'static str,
+    /// Tiles of rows of a block.
     rows_at_once: usize,
+    /// Tiles of tokens of a block.
     tokens_at_once: usize,
 }
 
 impl Tiling {
     /// The kernel for the floats themselves.
     const FLOATS: Self = Self { name: "few_8", rows_at_once: 1, tokens_at_once: 1 };
+    /// Those of prompts.
+    const WIDE: Self = Self { name: "wide", rows_at_once: 8, tokens_at_once: 16 };
+    const NARROW: Self = Self { name: "narrow", rows_at_once: 4, tokens_at_once: 8 };
 
-    /// For `tokens`.
-    pub fn of(tokens: usize) -> Self {
-        if tokens <= TOKENS { Self::FLOATS } else { Self::of_packed(tokens) }
+    /// For a product of `tokens` with `rows` outputs.
+    pub fn of(gpu: &Gpu, rows: usize, tokens: usize) -> Self {
+        if tokens <= TOKENS { Self::FLOATS } else { Self::of_packed(gpu, rows, tokens) }
     }
 
     /// The same among the kernels that take packed tokens.
-    pub fn of_packed(tokens: usize) -> Self {
+    pub fn of_packed(gpu: &Gpu, rows: usize, tokens: usize) -> Self {
         let (name, rows_at_once, tokens_at_once) = match tokens {
             0..=16 => ("few_16", 1, 2),
             17..=32 => ("few_32", 1, 4),
             33..=64 => ("few_64", 2, 8),
-            _ => ("many", 8, 8),
+            _ => {
+                let (x, y, _) = Self::WIDE.shape(rows, tokens).grid;
+                // Large blocks read less, as long as every processor has one.
+                return if x * y < gpu.about().processors { Self::NARROW } else { Self::WIDE };
+            }
         };
         Self { name, rows_at_once, tokens_at_once }
     }
@@ -42,20 +51,28 @@ impl Tiling {
         self.name != Self::FLOATS.name
     }
 
-    /// Tiles of eight tokens, filled up to what blocks take.
+    fn is_prompt(self) -> bool {
+        [Self::WIDE.name, Self::NARROW.name].contains(&self.name)
+    }
+
+    /// Tiles of eight tokens, filled up to what blocks take; those of prompts look how many there are.
     pub fn token_tiles(self, tokens: usize) -> usize {
-        tokens.div_ceil(TOKENS * self.tokens_at_once) * self.tokens_at_once
+        let at_once = if self.is_prompt() { 2 } else { self.tokens_at_once };
+        tokens.div_ceil(TOKENS * at_once) * at_once
     }
 
     /// Blocks for a product with `rows` outputs.
     pub fn shape(self, rows: usize, tokens: usize) -> Shape {
-        let blocks = rows.div_ceil(TILE).div_ceil(self.rows_at_once);
-        let many = self.name == "many";
-        Shape {
-            grid: (blocks, tokens.div_ceil(TOKENS * self.tokens_at_once), 1),
-            threads: if many { 128 } else { PARTS * 32 },
-            shared: if many { 0 } else { PARTS * self.rows_at_once * TILE * self.tokens_at_once * TOKENS * 4 },
-        }
+        let tiles = (self.rows_at_once, self.tokens_at_once);
+        let (threads, shared) = if self.is_prompt() {
+            // A warp for two tiles of rows and eight or four of tokens; three stages (`prompt.cuh`) of 2 KB for each tile of
+            // rows and each two of tokens.
+            (tiles.0 * 32, 3 * 2048 * (tiles.0 + tiles.1 / 2))
+        } else {
+            (PARTS * 32, PARTS * tiles.0 * TILE * tiles.1 * TOKENS * 4)
+        };
+        let grid = (rows.div_ceil(TILE).div_ceil(tiles.0), tokens.div_ceil(TOKENS * tiles.1), 1);
+        Shape { grid, threads, shared }
     }
 }
 
@@ -64,7 +81,7 @@ pub(super) fn apply(gpu: &Gpu, step: &Step, x: &Tensor, linear: &Linear, y: &Ten
     let weights = weights(gpu, &step.runtime.pool, linear, "bf16 tiles", &|row| row)?;
     let bias = biases(gpu, linear)?;
     let (tokens, rows, cols) = (x.rows(), linear.rows(), linear.cols());
-    let tiling = Tiling::of(tokens);
+    let tiling = Tiling::of(gpu, rows, tokens);
     let packed = if tiling.is_packed() { Some(pack_tokens(gpu, x, tiling.token_tiles(tokens))?) } else { None };
     let input: Argument = packed.as_ref().map_or(x.device().into(), Argument::from);
     let add = usize::from(matches!(write, Write::Add));

@@ -31,7 +31,7 @@ pub(super) fn project(gpu: &Gpu, step: &Step, x: &Tensor, projection: &Projectio
     let (tokens, cols) = (x.rows(), x.cols());
     let weight = gpu.floats(&norm.weight)?;
     let turns = turns(gpu, rope, tokens)?;
-    let tiling = Tiling::of(tokens);
+    let tiling = Tiling::of(gpu, projection.linear.rows(), tokens);
     if !tiling.is_packed() {
         return product(
             gpu,
@@ -55,7 +55,7 @@ pub(super) fn project(gpu: &Gpu, step: &Step, x: &Tensor, projection: &Projectio
 
 /// The product alone, of rows that are normalised.
 pub(super) fn product_of(gpu: &Gpu, step: &Step, t: &Tensor, projection: &Projection) -> Result<Tensor> {
-    let tiling = Tiling::of_packed(t.rows());
+    let tiling = Tiling::of_packed(gpu, projection.linear.rows(), t.rows());
     let packed = linear::pack_tokens(gpu, t, tiling.token_tiles(t.rows()))?;
     product(gpu, step, tiling, &[(&packed).into()], t.rows(), projection, Argument::NULL)
 }
