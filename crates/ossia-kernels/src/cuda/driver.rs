@@ -3,6 +3,8 @@
 //! The driver's library is found at run time, so that one program serves machines with and without a GPU; nothing here is
 //! called before [`present`] has said that it is there, since a function that is missing would end the process.
 
+pub(super) mod staging;
+
 use std::ffi::{CString, c_void};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -23,6 +25,7 @@ pub(super) fn present() -> bool {
 }
 
 /// One GPU's context and stream. What was allocated holds it alive.
+#[derive(Debug)]
 pub(super) struct Context {
     stream: sys::CUstream,
     context: sys::CUcontext,
@@ -143,6 +146,7 @@ impl Drop for Context {
 }
 
 /// Bytes on the device.
+#[derive(Debug)]
 pub struct Memory {
     context: Arc<Context>,
     at: u64,

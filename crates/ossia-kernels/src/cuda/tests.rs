@@ -213,6 +213,17 @@ pub(super) fn some_experts(numbers: &mut Numbers, kind: Kind, (count, units, col
 
 /// What one expert says to t in f64, where the kernels round to bf16.
 fn said(expert: &Expert, t: &[f32], limit: f64) -> Vec<f64> {
+    said_with(expert, t, limit, &vec![0.0; 2 * expert.gate.rows()], &|_| vec![0.0; expert.down.rows()])
+}
+
+/// The same where an adapter adds to gates and ups, which alternate, and to the output, by what the units say.
+pub(super) fn said_with(
+    expert: &Expert,
+    t: &[f32],
+    limit: f64,
+    gate_up: &[f64],
+    down: &dyn Fn(&[f32]) -> Vec<f64>,
+) -> Vec<f64> {
     let product = |m: &Matrix, bias: &[f32], x: &[f64]| -> Vec<f64> {
         let mut row = vec![0.0; m.cols()];
         let mut one = |at: usize| {
@@ -223,11 +234,13 @@ fn said(expert: &Expert, t: &[f32], limit: f64) -> Vec<f64> {
     };
     let t = rounded(t);
     let (gate, up) = (product(&expert.gate, &expert.gate_bias, &t), product(&expert.up, &expert.up_bias, &t));
-    let act = gate.iter().zip(&up).map(|(&gate, &up)| {
-        let (gate, up) = (gate.min(limit), up.clamp(-limit, limit));
+    let act = gate.iter().zip(&up).zip(gate_up.as_chunks::<2>().0).map(|((gate, up), added)| {
+        let (gate, up) = ((gate + added[0]).min(limit), (up + added[1]).clamp(-limit, limit));
         (gate / (1.0 + (-1.702 * gate).exp()) * (up + 1.0)) as f32
     });
-    product(&expert.down, &expert.down_bias, &rounded(&act.collect::<Vec<_>>()))
+    let act: Vec<f32> = act.collect();
+    let said = product(&expert.down, &expert.down_bias, &rounded(&act));
+    said.iter().zip(down(&act)).map(|(said, added)| said + added).collect()
 }
 
 /// Every tiling: one token, experts with many tokens and with none, half blocks; and a token has the same bits in each.

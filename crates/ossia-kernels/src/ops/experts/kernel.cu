@@ -4,6 +4,8 @@
 //
 // A tile of the first product has eight gate rows and under them the up rows of the same units, so a lane that has the one
 // has the other.
+#include "../../cuda/low_rank.cuh"
+#include "../../cuda/pack.cuh"
 #include "../../cuda/prompt.cuh"
 
 struct Item { u32 expert, first, count, unused; };
@@ -79,10 +81,15 @@ struct Up {
   float limit, alpha;
   float* act;
   int units;
+  Adapted adapted;
   __device__ inline void out(float gate, float up, u32 expert, int unit, u32 pair) const {
     if (unit >= units) return;
     gate += gate_bias[(u64)expert * units + unit];
     up += up_bias[(u64)expert * units + unit];
+    if (const Factor* factor = adapted.of(pair)) {
+      gate += adapted.product(factor, expert, 2 * unit, pair);
+      up += adapted.product(factor, expert, 2 * unit + 1, pair);
+    }
     // Comparisons that keep what is not a number.
     gate = gate > limit ? limit : gate;
     up = up > limit ? limit : up < -limit ? -limit : up;
@@ -96,8 +103,12 @@ struct Down {
   const float* bias;
   float* said;
   int rows;
+  Adapted adapted;
   __device__ inline void out(float value, u32 expert, int row, u32 pair) const {
-    if (row < rows) said[(u64)pair * rows + row] = value + bias[(u64)expert * rows + row];
+    if (row >= rows) return;
+    value += bias[(u64)expert * rows + row];
+    if (const Factor* factor = adapted.of(pair)) value += adapted.product(factor, expert, row, pair);
+    said[(u64)pair * rows + row] = value;
   }
   __device__ inline void two(float a, float b, u32 expert, int tile, int g, u32 pair) const {
     out(a, expert, tile * 16 + g, pair);
@@ -142,8 +153,8 @@ template <int NT> __device__ inline void few_down(const float* parts, const Work
   }
 }
 
-#define UP_OUT const float *gate_bias, const float *up_bias, float limit, float alpha, float *act, int units
-#define DOWN_OUT const float *bias, float *said, int rows
+#define UP_OUT const float *gate_bias, const float *up_bias, float limit, float alpha, float *act, int units, ADAPTED
+#define DOWN_OUT const float *bias, float *said, int rows, ADAPTED
 
 // What a token's k experts say, best first, each with its weight.
 __device__ inline float combined(const float* said, const float* weights, u64 token, int k, int row, int rows) {
@@ -161,7 +172,7 @@ __device__ inline float combined(const float* said, const float* weights, u64 to
     Work work;                                                                                                               \
     if (!has_work(work, items, num_items, pairs)) return;                                                                    \
     DYNAMIC_SHARED(memory);                                                                                                  \
-    Up up = {gate_bias, up_bias, limit, alpha, act, units};                                                                  \
+    Up up = {gate_bias, up_bias, limit, alpha, act, units, ADAPTED_OF};                                                                  \
     few<NT>((float*)memory, w, scales, work.expert, tiles, blocks, rows_of<NT>(x, cols, per_row, work));                     \
     few_up<NT>((float*)memory, work, up);                                                                                    \
   }                                                                                                                          \
@@ -170,7 +181,7 @@ __device__ inline float combined(const float* said, const float* weights, u64 to
     after_others();                                                                                                          \
     Work work;                                                                                                               \
     DYNAMIC_SHARED(memory);                                                                                                  \
-    Down down = {bias, said, rows};                                                                                          \
+    Down down = {bias, said, rows, ADAPTED_OF};                                                                                          \
     if (has_work(work, items, num_items, pairs)) {                                                                           \
       few<NT>((float*)memory, w, scales, work.expert, tiles, blocks, rows_of<NT>(x, cols, per_row, work));                   \
       few_down<NT>((float*)memory, work, down);                                                                              \
@@ -218,14 +229,14 @@ template <class Out> __device__ inline void prompt(WEIGHTS, WORK, const uint4* x
 // Grid [tiles of rows / 16, items]; x packed by `experts_pack`.
 extern "C" __global__ void __launch_bounds__(256) experts_up_many(WEIGHTS, WORK, const uint4* x, UP_OUT) {
   after_others();
-  Up up = {gate_bias, up_bias, limit, alpha, act, units};
+  Up up = {gate_bias, up_bias, limit, alpha, act, units, ADAPTED_OF};
   prompt(w, scales, tiles, blocks, items, num_items, pairs, x, up);
 }
 KERNEL(experts_up_many)
 
 extern "C" __global__ void __launch_bounds__(256) experts_down_many(WEIGHTS, WORK, const uint4* x, DOWN_OUT) {
   after_others();
-  Down down = {bias, said, rows};
+  Down down = {bias, said, rows, ADAPTED_OF};
   prompt(w, scales, tiles, blocks, items, num_items, pairs, x, down);
 }
 KERNEL(experts_down_many)
@@ -250,3 +261,39 @@ extern "C" __global__ void __launch_bounds__(256) experts_combine(const float* s
   for (int i = threadIdx.x; i < cols; i += 256) y[(u64)blockIdx.x * cols + i] += combined(said, weights, blockIdx.x, k, i, cols);
 }
 KERNEL(experts_combine)
+
+// Rows of weights to tiles of codes [tile, block, lane] and of scales [tile, block, 8] (pack.rs), of which what is missing is
+// zeros. Grid [blocks / 8, tiles], a warp a block.
+extern "C" __global__ void __launch_bounds__(256) experts_tiles(const Row* rows, uint4* codes, u32* scales, int blocks, int groups) {
+  // The bits of a code (sign, then three) in the half word of its pair.
+  static const int PLACES[4][4] = {{15, 8, 7, 6}, {12, 5, 4, 3}, {9, 2, 1, 0}, {14, 13, 11, 10}};
+  after_others();
+  const int block = blockIdx.x * 8 + threadIdx.x / 32, lane = threadIdx.x % 32;
+  if (block >= blocks) return;
+  const u64 at = (u64)blockIdx.y * blocks + block;
+  Row two[2] = {rows[blockIdx.y * 16 + lane / 4], rows[blockIdx.y * 16 + lane / 4 + 8]};
+  u32 words[4];
+#pragma unroll
+  for (int step = 0; step < 4; step++) {
+    words[step] = 0;
+    const int col = block * 64 + step * 16 + 2 * (lane % 4);
+    if (col / 32 >= groups) continue;
+#pragma unroll
+    for (int pair = 0; pair < 4; pair++)
+#pragma unroll
+      for (int half = 0; half < 2; half++) {
+        const Row& row = two[pair % 2];
+        u32 code = row.elements ? code_of(row, col + pair / 2 * 8 + half) : 0;
+#pragma unroll
+        for (int i = 0; i < 4; i++) words[step] |= (code >> (3 - i) & 1) << (PLACES[pair][i] + 16 * half);
+      }
+  }
+  codes[at * 32 + lane] = make_uint4(words[0], words[1], words[2], words[3]);
+  if (lane % 4 != 0) return;
+  u32 word = 0;
+#pragma unroll
+  for (int i = 0; i < 4; i++)
+    if (two[i % 2].elements && 2 * block + i / 2 < groups) word |= scale_of(two[i % 2], 2 * block + i / 2) << (8 * i);
+  scales[at * 8 + lane / 4] = word;
+}
+KERNEL(experts_tiles)

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use super::{Linear, Write};
-use crate::cuda::pack::{self, PARTS, TILE, TOKENS};
+use crate::cuda::pack::{PARTS, TILE, TOKENS};
 use crate::cuda::{Argument, Gpu, Memory, Shape, Slice};
+use crate::ops::low_rank::{self, LowRank};
 use crate::pool::Pool;
-use crate::{Error, Result, Step, Tensor};
+use crate::{Result, Step, Tensor};
 
 /// How a product is cut, by how many tokens there are.
 #[derive(Clone, Copy)]
@@ -77,7 +78,6 @@ impl Tiling {
 }
 
 pub(super) fn apply(gpu: &Gpu, step: &Step, x: &Tensor, linear: &Linear, y: &Tensor, write: Write) -> Result<()> {
-    check(linear)?;
     let weights = weights(gpu, &step.runtime.pool, linear, "bf16 tiles", &|row| row)?;
     let bias = biases(gpu, linear)?;
     let (tokens, rows, cols) = (x.rows(), linear.rows(), linear.cols());
@@ -90,16 +90,16 @@ pub(super) fn apply(gpu: &Gpu, step: &Step, x: &Tensor, linear: &Linear, y: &Ten
         [(&weights).into(), bias, input, y.device().into(), rows.into(), cols.into(), tokens.into(), add.into()];
     let kernel = format!("linear_{}", tiling.name);
     // SAFETY: (w, bias, x, y, rows, cols, tokens, add); packed tokens are as many tiles as the grid has.
-    unsafe { gpu.launch("linear", &kernel, tiling.shape(rows, tokens), &arguments) }
+    unsafe { gpu.launch("linear", &kernel, tiling.shape(rows, tokens), &arguments)? };
+    add_adapters(gpu, step, x, linear, y)
 }
 
-/// Adapters are not computed here.
-pub(crate) fn check(linear: &Linear) -> Result<()> {
-    if linear.adapters.is_empty() {
-        return Ok(());
+/// y += what each row's adapter says of x.
+pub(crate) fn add_adapters(gpu: &Gpu, step: &Step, x: &Tensor, linear: &Linear, y: &Tensor) -> Result<()> {
+    match linear.adapters.on_gpu(gpu, |parts| parts.iter().map(LowRank::factors).collect())? {
+        Some(attached) => low_rank::cuda::add(gpu, step, &attached, x, y),
+        None => Ok(()),
     }
-    let found = "one that is attached".to_owned();
-    Err(Error::CudaUnsupported { what: "adapters are not computed", wanted: "no adapter", found })
 }
 
 /// x as bf16 in the order of the kernels, `tiles` tiles of eight tokens.
@@ -121,19 +121,18 @@ pub(crate) fn weights(
     form: &'static str,
     place: &(dyn Fn(usize) -> usize + Sync),
 ) -> Result<Arc<Memory>> {
-    gpu.weight(linear.parts.as_ptr().cast(), form, || {
-        let row = |at: usize, out: &mut [f32]| {
-            let (row, mut first) = (place(at), 0);
-            for part in &linear.parts {
-                let rows = part.weight.rows();
-                if row < first + rows {
-                    return part.weight.row_into(row - first, out);
-                }
-                first += rows;
+    let source = |at: usize| {
+        let (row, mut first) = (place(at), 0);
+        for part in &linear.parts {
+            if row < first + part.weight.rows() {
+                return Some((&part.weight, row - first));
             }
-        };
-        Ok(pack::bf16_tiles(pool, linear.rows(), linear.cols(), &row))
-    })
+            first += part.weight.rows();
+        }
+        None
+    };
+    let shape = (linear.rows(), linear.cols());
+    gpu.bf16_tiles((linear.parts.as_ptr().cast(), form), pool, shape, &source)
 }
 
 /// Those of all parts, or nothing where none has any.

@@ -1,4 +1,5 @@
 // y = W x + b, and y += W x + b (linear/mod.rs), with W in bf16.
+#include "../../cuda/pack.cuh"
 #include "../../cuda/prompt.cuh"
 
 struct Plain {
@@ -63,3 +64,13 @@ extern "C" __global__ void __launch_bounds__(256) linear_pack(const float* x, ui
   packed[packed_at(blockIdx.y, step, steps)] = row.fragment(0, step);
 }
 KERNEL(linear_pack)
+
+// Rows of weights to tiles of bf16, [tile, step, lane] (pack.rs). Grid [steps / 8, tiles], a warp a step.
+extern "C" __global__ void __launch_bounds__(256) linear_tiles(const Row* rows, uint4* tiles, int steps) {
+  after_others();
+  const int step = blockIdx.x * 8 + threadIdx.x / 32, lane = threadIdx.x % 32, col = 16 * step + 2 * (lane % 4);
+  if (step >= steps) return;
+  const Row upper = rows[blockIdx.y * 16 + lane / 4], lower = rows[blockIdx.y * 16 + lane / 4 + 8];
+  tiles[((u64)blockIdx.y * steps + step) * 32 + lane] = make_uint4(pair_of(upper, col), pair_of(lower, col), pair_of(upper, col + 8), pair_of(lower, col + 8));
+}
+KERNEL(linear_tiles)
