@@ -325,8 +325,13 @@ impl Module {
         // SAFETY: the module is loaded and never unloaded before its context ends.
         unsafe {
             checked(sys::cuModuleGetFunction(&mut function, self.0, name.as_ptr()), "finding a kernel")?;
+            // What the kernel declares itself counts too: together they must not be more than the card has.
+            let own = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES;
             let most = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
-            checked(sys::cuFuncSetAttribute(function, most, MOST_SHARED as i32), "asking for shared memory")?;
+            let mut declared = 0;
+            checked(sys::cuFuncGetAttribute(&mut declared, own, function), "asking a kernel")?;
+            let left = MOST_SHARED as i32 - declared;
+            checked(sys::cuFuncSetAttribute(function, most, left), "asking for shared memory")?;
         }
         Ok(Function(function))
     }

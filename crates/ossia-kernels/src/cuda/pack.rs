@@ -163,8 +163,8 @@ struct Turn<'a> {
     table: Vec<u8>,
     /// Bytes of the file, and where in the buffer they go.
     spans: Vec<(usize, &'a [u8])>,
-    /// Rows of MXFP4, whose scales are looked at.
-    scaled: Vec<Row<'a>>,
+    /// Bytes that begin with a scale of MXFP4, and how far the next ones lie.
+    scaled: Vec<(&'a [u8], usize)>,
     len: usize,
 }
 
@@ -194,20 +194,21 @@ impl<'a> Turn<'a> {
     fn add(&mut self, row: Option<Row<'a>>, device: u64) {
         let Some((matrix, row)) = row else { return self.table.extend([0; ENTRY]) };
         let (elements, scales) = (matrix.elements(), matrix.scales());
-        let mut places = [0u64; 2];
-        for (place, span) in places.iter_mut().zip(spans(matrix, row)) {
+        let (mut places, own) = ([0u64; 2], spans(matrix, row));
+        for (place, span) in places.iter_mut().zip(own) {
             if !span.is_empty() {
                 *place = device + self.len as u64;
                 self.spans.push((self.len, span));
                 self.len = (self.len + span.len()).next_multiple_of(ALIGN);
             }
         }
-        if let Some(lead) = lead(matrix, row) {
+        let lead = lead(matrix, row);
+        if let Some(lead) = lead {
             places[1] = places[0];
             places[0] += lead as u64;
         }
         if matches!(matrix.kind(), Kind::Mxfp4Pairs | Kind::Mxfp4Halves) {
-            self.scaled.push((matrix, row));
+            self.scaled.push((own[usize::from(lead.is_none())], scales.group_stride()));
         }
         let kind = match matrix.kind() {
             Kind::F32 => 0,
@@ -234,10 +235,12 @@ impl<'a> Turn<'a> {
         });
         let largest = AtomicU8::new(0);
         pool.run_ranges(self.scaled.len(), 64, |range, _| {
-            for (matrix, row) in &self.scaled[range] {
-                let scales = (0..matrix.groups()).map(|group| matrix.scales().at(*row, group)[0]);
-                largest.fetch_max(scales.max().unwrap_or(0), Ordering::Relaxed);
-            }
+            // Scales that lie side by side are compared many at once.
+            let most = |&(bytes, stride): &(&[u8], usize)| match stride {
+                1 => bytes.iter().copied().fold(0, u8::max),
+                _ => bytes.iter().step_by(stride).copied().fold(0, u8::max),
+            };
+            largest.fetch_max(self.scaled[range].iter().map(most).max().unwrap_or(0), Ordering::Relaxed);
         });
         let largest = largest.into_inner();
         if largest > MOST_SCALE {

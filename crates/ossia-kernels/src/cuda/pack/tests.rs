@@ -68,6 +68,15 @@ fn what_cannot_be_packed_is_refused() {
     let (key, of) = (std::ptr::without_provenance(1), |row| Some((&large, row)));
     let error = device(&runtime).mxfp4_tiles((key, "test"), &pool, (1, 96), &of).err().unwrap().to_string();
     assert!(error.contains("2^73"), "{error}");
+    let mut blocks = numbers.bytes(16 * 3 * 17);
+    blocks.iter_mut().step_by(17).for_each(|scale| *scale = 128);
+    let of_file = |blocks: &[u8]| Matrix::new(crate::DType::Mxfp4, 16, 96, Bytes::new(blocks.to_vec())).unwrap();
+    let fits = of_file(&blocks);
+    device(&runtime).mxfp4_tiles((key, "fits"), &pool, (1, 96), &|row| Some((&fits, row))).unwrap();
+    blocks[47 * 17] = 129;
+    let large = of_file(&blocks);
+    let error = device(&runtime).mxfp4_tiles((key, "large"), &pool, (1, 96), &|row| Some((&large, row)));
+    assert!(error.err().unwrap().to_string().contains("2^2"));
     let wide = numbers.matrix(Kind::BF16, 1, 1 << 20);
     let of = |_| Some((&wide, 0));
     let error = device(&runtime).bf16_tiles((key, "wide"), &pool, (16, 1 << 20), &of).err().unwrap().to_string();
