@@ -6,6 +6,8 @@ typedef unsigned long long u64;
 #include "emulated.h"
 #include <cstdio>
 #include <cstdlib>
+#include <deque>
+#include <functional>
 #include <map>
 #include <string>
 #include <vector>
@@ -163,6 +165,24 @@ static void launch(const Launch& l) {
 struct Recorded { void (*kernel)(void**); Values values; Dim3 grid, block; size_t shared; };
 typedef std::vector<Recorded> Graph;
 static Graph* recording;
+static void launch_recorded(const Recorded& r) {
+  std::vector<void*> args;
+  for (auto& value : r.values) args.push_back((void*)value.data());
+  launch({r.kernel, args.data(), r.grid, r.block, r.shared});
+}
+
+// What was asked of the stream is done when somebody waits for it and not before, so that who does not wait is found out.
+static std::deque<std::function<void()>> stream;
+static u64 asked, done;
+static int later(std::function<void()> what) {
+  if (recording) return 900;
+  stream.push_back(what);
+  asked++;
+  return 0;
+}
+static void run_until(u64 end) {
+  for (; done < end; done++) { stream.front()(); stream.pop_front(); }
+}
 }  // namespace emulated
 
 using namespace emulated;
@@ -194,14 +214,20 @@ Result cuMemAlloc_v2(unsigned long long* at, size_t size) {
   sizes[*at] = size;
   return OK;
 }
-Result cuMemFree_v2(unsigned long long at) { taken -= sizes[at]; sizes.erase(at); free((void*)at); return OK; }
-Result cuMemcpyHtoDAsync_v2(unsigned long long to, const void* from, size_t size, void*) { if (recording) return NOT_IN_A_RECORDING; memcpy((void*)to, from, size); return OK; }
-Result cuMemcpyDtoHAsync_v2(void* to, unsigned long long from, size_t size, void*) { if (recording) return NOT_IN_A_RECORDING; memcpy(to, (void*)from, size); return OK; }
-Result cuMemcpyDtoDAsync_v2(unsigned long long to, unsigned long long from, size_t size, void*) { if (recording) return NOT_IN_A_RECORDING; memmove((void*)to, (void*)from, size); return OK; }
-Result cuMemsetD8Async(unsigned long long at, unsigned char value, size_t size, void*) { if (recording) return NOT_IN_A_RECORDING; memset((void*)at, value, size); return OK; }
+Result cuMemFree_v2(unsigned long long at) { run_until(asked); taken -= sizes[at]; sizes.erase(at); free((void*)at); return OK; }
+Result cuMemcpyHtoDAsync_v2(unsigned long long to, const void* from, size_t size, void*) { return later([=] { memcpy((void*)to, from, size); }); }
+Result cuMemcpyDtoHAsync_v2(void* to, unsigned long long from, size_t size, void*) { return later([=] { memcpy(to, (void*)from, size); }); }
+Result cuMemcpyDtoDAsync_v2(unsigned long long to, unsigned long long from, size_t size, void*) { return later([=] { memmove((void*)to, (void*)from, size); }); }
+Result cuMemsetD8Async(unsigned long long at, unsigned char value, size_t size, void*) { return later([=] { memset((void*)at, value, size); }); }
 Result cuStreamCreate(void** stream, u32) { static int one; *stream = &one; return OK; }
 Result cuStreamDestroy_v2(void*) { return OK; }
-Result cuStreamSynchronize(void*) { if (recording) return NOT_IN_A_RECORDING; return OK; }
+Result cuStreamSynchronize(void*) { if (recording) return NOT_IN_A_RECORDING; run_until(asked); return OK; }
+Result cuEventCreate(void** event, u32) { *event = new u64(0); return OK; }
+Result cuEventDestroy_v2(void* event) { delete (u64*)event; return OK; }
+Result cuEventRecord(void* event, void*) { if (recording) return NOT_IN_A_RECORDING; *(u64*)event = asked; return OK; }
+Result cuEventSynchronize(void* event) { run_until(*(u64*)event); return OK; }
+Result cuMemAllocHost_v2(void** at, size_t size) { *at = aligned_alloc(4096, (size + 4095) / 4096 * 4096); return *at ? OK : OUT_OF_MEMORY; }
+Result cuMemFreeHost(void* at) { free(at); return OK; }
 Result cuModuleLoadData(void** module, const void*) { static int one; *module = &one; return OK; }
 Result cuModuleUnload(void*) { return OK; }
 Result cuModuleGetFunction(void** function, void*, const char* name) {
@@ -211,12 +237,13 @@ Result cuModuleGetFunction(void** function, void*, const char* name) {
   return OK;
 }
 Result cuFuncSetAttribute(void*, int, int) { return OK; }
+Result cuFuncGetAttribute(int* value, int, void*) { *value = 0; return OK; }
 Result cuLaunchKernel(void* function, u32 gx, u32 gy, u32 gz, u32 bx, u32 by, u32 bz, u32 shared, void*, void** args, void**) {
   auto& entry = *(std::pair<const std::string, Kernel>*)function;
   if (gx * gy * gz == 0 || bx * by * bz == 0 || bx * by * bz > 1024 || gy > 65535 || gz > 65535 || shared > (227 << 10)) return INVALID;
-  if (recording) recording->push_back({entry.second.call, entry.second.copy(args), {gx, gy, gz}, {bx, by, bz}, shared});
-  else launch({entry.second.call, args, {gx, gy, gz}, {bx, by, bz}, shared});
-  return OK;
+  Recorded recorded = {entry.second.call, entry.second.copy(args), {gx, gy, gz}, {bx, by, bz}, shared};
+  if (recording) { recording->push_back(recorded); return OK; }
+  return later([=] { launch_recorded(recorded); });
 }
 struct Attribute { int id; char pad[4]; int value; char rest[60]; };
 struct LaunchConfig { u32 gx, gy, gz, bx, by, bz, shared; void* stream; Attribute* attributes; u32 count; };
@@ -231,12 +258,7 @@ Result cuGraphInstantiateWithFlags(void** ready, void* graph, unsigned long long
 Result cuGraphDestroy(void* graph) { delete (Graph*)graph; return OK; }
 Result cuGraphExecDestroy(void* graph) { delete (Graph*)graph; return OK; }
 Result cuGraphLaunch(void* graph, void*) {
-  for (Recorded& r : *(Graph*)graph) {
-    std::vector<void*> args;
-    for (auto& value : r.values) args.push_back(value.data());
-    launch({r.kernel, args.data(), r.grid, r.block, r.shared});
-  }
-  return OK;
+  return later([all = *(Graph*)graph] { for (const Recorded& r : all) launch_recorded(r); });
 }
 Result cuMemHostRegister_v2(void*, size_t, u32) { return OK; }
 Result cuMemHostUnregister(void*) { return OK; }

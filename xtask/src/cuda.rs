@@ -1,5 +1,6 @@
 //! `cargo xtask cuda-check` compiles all CUDA kernels without a GPU and prints what they take of one; `cargo xtask cuda-emulate`
-//! runs the GPU's tests with the kernels compiled for this processor, under a driver that is our own (`xtask/cuda/`).
+//! runs the GPU's tests with the kernels compiled for this processor, under a driver that is our own (`xtask/cuda/`);
+//! `cargo xtask cuda-sanitize` runs the kernels' tests on a card, watched.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -78,6 +79,26 @@ const TESTS: &[&[&str]] = &[
     &["test", "--locked", "-p", "ossia-kernels", "--lib", "cuda::", "--", "--test-threads", "1"],
     &["test", "--locked", "-p", "ossia-model", "--test", "cuda", "--", "--nocapture", "--test-threads", "1"],
 ];
+
+/// What watches kernels: reads and writes outside of what was taken, threads that meet wrongly at barriers or in warps, shared
+/// memory that is used without a barrier between.
+const TOOLS: &[&str] = &["memcheck", "synccheck", "racecheck"];
+
+/// Runs the kernels' tests, whose shapes are small, on the machine's GPU under each of NVIDIA's tools.
+pub fn sanitize(root: &Path) -> Result<(), String> {
+    let sanitizer = std::env::var("COMPUTE_SANITIZER").unwrap_or_else(|_| "compute-sanitizer".to_owned());
+    for tool in TOOLS {
+        println!("== {tool}");
+        let runner = format!("{sanitizer} --tool {tool} --error-exitcode 1 --print-limit 20");
+        let program = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let mut command = Command::new(program);
+        command.args(["--config", &format!("target.'cfg(unix)'.runner = {runner:?}")]);
+        command.args(TESTS[0]).current_dir(root).stdin(Stdio::null());
+        command.env("OSSIA_CUDA_TESTS", "required");
+        run(command, "cargo under NVIDIA's compute-sanitizer (in PATH or COMPUTE_SANITIZER)")?;
+    }
+    Ok(())
+}
 
 /// Builds the emulated driver and runs the GPU's tests under it.
 pub fn emulate(root: &Path) -> Result<(), String> {

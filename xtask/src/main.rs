@@ -18,7 +18,7 @@ mod tidy;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: cargo xtask tidy | check | kill | load | fuzz-server | kill-server | cuda-check | cuda-emulate | gpu-report
+const USAGE: &str = "usage: cargo xtask tidy | check | kill | load | fuzz-server | kill-server | cuda-check | cuda-emulate | cuda-sanitize | gpu-report
 
   tidy    the house's rules: lengths, openings, unsafe, crate arrows, op folders, banned words, dead files, links
   check   cargo fmt --check, cargo clippy, tidy, cargo test
@@ -28,6 +28,7 @@ const USAGE: &str = "usage: cargo xtask tidy | check | kill | load | fuzz-server
   kill-server    [KILLS [SEED]] a server that is killed at random times has kept what it said that it has; minutes
   cuda-check     all CUDA kernels compile, without a GPU (NVIDIA's compiler in PATH or NVCC); what they take of one
   cuda-emulate   the GPU's tests with the kernels compiled for this processor; minutes
+  cuda-sanitize  on a machine with a GPU: the kernels' tests under NVIDIA's compute-sanitizer (in PATH or COMPUTE_SANITIZER)
   gpu-report     on a machine with a GPU: the tests there, then speeds beside published ones; `cargo xtask gpu-report help` says more";
 
 fn main() -> ExitCode {
@@ -45,6 +46,7 @@ fn main() -> ExitCode {
         ["kill-server", ref args @ ..] => outcome(kill_server::run(&root, args)),
         ["cuda-check"] => outcome(cuda::check(&root)),
         ["cuda-emulate"] => outcome(cuda::emulate(&root)),
+        ["cuda-sanitize"] => outcome(cuda::sanitize(&root)),
         ["gpu-report", ref args @ ..] => outcome(gpu_report::run(&root, args)),
         ["help" | "-h" | "--help"] => {
             println!("{USAGE}");

@@ -6,6 +6,8 @@
 //!
 //! Everything runs in order on one stream, so scratch that is given back may be lent again at once.
 
+#[cfg(test)]
+mod adapter_tests;
 mod compile;
 mod driver;
 #[cfg(test)]
@@ -56,6 +58,7 @@ pub struct Gpu {
     modules: Vec<(&'static str, Mutex<driver::Module>)>,
     functions: Mutex<HashMap<String, driver::Function>>,
     weights: Mutex<HashMap<(usize, &'static str), Arc<Memory>>>,
+    staging: Mutex<Option<driver::staging::Staging>>,
     scratch: OnceLock<driver::Scratch>,
     tables: Mutex<Option<Arc<Tables>>>,
     recordings: Mutex<HashMap<Size, graph::Recording>>,
@@ -96,6 +99,7 @@ impl Gpu {
             modules,
             functions: Mutex::default(),
             weights: Mutex::default(),
+            staging: Mutex::default(),
             scratch: OnceLock::new(),
             tables: Mutex::default(),
             recordings: Mutex::default(),
@@ -162,22 +166,34 @@ impl Gpu {
     }
 
     /// The device's copy of a weight in the form `form`, made by `make` at first use. `key` is where the host has it.
+    fn held(&self, key: *const (), form: &'static str, make: impl FnOnce() -> Result<Memory>) -> Result<Arc<Memory>> {
+        let key = (key.addr(), form);
+        if let Some(found) = lock(&self.weights).get(&key) {
+            return Ok(found.clone());
+        }
+        let memory = Arc::new(make()?);
+        lock(&self.weights).insert(key, memory.clone());
+        Ok(memory)
+    }
+
+    /// The same for bytes that `make` makes on the host.
     pub(crate) fn weight(
         &self,
         key: *const (),
         form: &'static str,
         make: impl FnOnce() -> Result<Vec<u8>>,
     ) -> Result<Arc<Memory>> {
-        let key = (key.addr(), form);
-        if let Some(found) = lock(&self.weights).get(&key) {
-            return Ok(found.clone());
-        }
-        let bytes = make()?;
-        let mut memory = Memory::new(&self.context, bytes.len())?;
-        memory.put(0, &bytes)?;
-        let memory = Arc::new(memory);
-        lock(&self.weights).insert(key, memory.clone());
-        Ok(memory)
+        self.held(key, form, || {
+            let bytes = make()?;
+            let mut memory = Memory::new(&self.context, bytes.len())?;
+            memory.put(0, &bytes)?;
+            Ok(memory)
+        })
+    }
+
+    /// `bytes` bytes for what stays, their values left over from earlier use.
+    pub(crate) fn room(&self, bytes: usize) -> Result<Memory> {
+        Memory::new(&self.context, bytes)
     }
 
     /// The device's copy of plain numbers.

@@ -182,15 +182,16 @@ impl Model {
             Device::Cuda(gpu) => on_gpu::host_scratch(gpu, &config, &options),
         };
         let device = options.device.clone();
-        let runtime = Runtime { pool, arena, isa: options.isa, precision: options.precision, device };
+        let runtime = Runtime { pool, arena, isa: options.isa, precision: options.precision, device: device.clone() };
         let kv = match &options.device {
             Device::Cpu => KvCache::new(&config, options.kv_type(), options.pages(&config)),
             Device::Cuda(gpu) => on_gpu::prepare(gpu, &config, &options)?,
         };
         let attached = HashMap::new();
         let mut model = Self { config, transformer, runtime, kv, options, plan, attached, stop: Stop::default() };
-        if let Device::Cuda(_) = model.options.device {
+        if let Device::Cuda(gpu) = &device {
             model.warm_up()?;
+            gpu.end_loading();
         }
         Ok(model)
     }
@@ -225,9 +226,6 @@ impl Model {
         if rank > foreseen {
             return Err(adapter::Error::Rank { rank, foreseen });
         }
-        if !matches!(self.options.device, Device::Cpu) {
-            return Err(adapter::Error::OnDevice);
-        }
         if !parameters.fits(&self.config) {
             return Err(adapter::Error::OtherModel);
         }
@@ -236,14 +234,23 @@ impl Model {
             return Err(adapter::Error::Room { bytes, held, foreseen: self.options.adapter_bytes });
         }
         let slot = parameters.attach(values, &mut self.transformer);
+        self.forget_recordings();
         self.attached.insert(slot, bytes);
         Ok(slot)
     }
 
     /// Takes an adapter away. Sequences that name its slot go through the base model from then on.
     pub fn detach(&mut self, slot: usize) {
+        self.forget_recordings();
         self.transformer.detach(slot);
         self.attached.remove(&slot);
+    }
+
+    /// A device's recorded steps name the copies of adapters that were attached then.
+    fn forget_recordings(&self) {
+        if let Device::Cuda(gpu) = &self.runtime.device {
+            gpu.forget_recordings();
+        }
     }
 
     /// The threads and scratch.

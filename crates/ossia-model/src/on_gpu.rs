@@ -17,11 +17,11 @@ use crate::model::Options;
     gib(self.weights + self.kv + self.scratch), gib(self.weights), gib(self.kv), gib(self.scratch), gib(self.free)
 )]
 pub struct GpuTooSmall {
-    /// Bytes of weights.
+    /// Bytes of weights, and of adapters.
     pub weights: usize,
     /// Bytes of keys and values.
     pub kv: usize,
-    /// Bytes of the largest step.
+    /// Bytes of the largest step, and of what weights come through.
     pub scratch: usize,
     /// Bytes that are free.
     pub free: usize,
@@ -41,11 +41,13 @@ pub fn host_scratch(gpu: &Gpu, config: &Config, options: &Options) -> Arena {
 /// Sets aside scratch, and room for keys and values.
 pub fn prepare(gpu: &Gpu, config: &Config, options: &Options) -> Result<KvCache, crate::Error> {
     let pages = options.pages(config);
-    let (weights, scratch) = (weight_bytes(config), scratch_bytes(config, options, gpu.about().processors));
+    let weights = weight_bytes(config) + usize::try_from(options.adapter_bytes).unwrap_or(usize::MAX / 4);
+    let scratch = scratch_bytes(config, options, gpu.about().processors);
     let kv = pages.bytes(config, KvType::F16);
     let (free, _) = gpu.memory()?;
-    if weights + kv + scratch > free {
-        return Err(Box::new(GpuTooSmall { weights, kv, scratch, free }).into());
+    let most = scratch + Gpu::LOADING;
+    if weights + kv + most > free {
+        return Err(Box::new(GpuTooSmall { weights, kv, scratch: most, free }).into());
     }
     gpu.reserve_scratch(scratch)?;
     let layer = |kind: &LayerKind| {
@@ -79,7 +81,9 @@ fn scratch_bytes(config: &Config, options: &Options, processors: usize) -> usize
     let experts = experts::gpu_scratch_len(t, (config.num_experts, k), d, config.intermediate_size);
     let mlp = t * (d + config.num_experts + 2 * k) + experts;
     let last = r * (d + config.vocab_size) + packed(r, d) + sample::gpu_scratch_len(r);
-    let peak = 4 * (tables + t * d + attention.max(mlp).max(last));
+    // What adapters make of a row: of q, k and v three times the rank, of experts once for each pair, twice over.
+    let adapters = t.max(r) * (2 * k).max(3) * options.adapter_rank;
+    let peak = 4 * (tables + t * d + adapters + attention.max(mlp).max(last));
     // First-fit leaves gaps between ranges of different sizes.
     peak + peak / 8 + (1 << 20)
 }

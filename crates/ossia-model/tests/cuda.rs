@@ -8,14 +8,16 @@ mod common;
 use std::path::Path;
 
 use common::{bits, data, options, prompt, run};
-use ossia_kernels::Precision;
 use ossia_kernels::cuda::{Device, Gpu, NoCubins};
 use ossia_kernels::kv::PageTable;
 use ossia_kernels::ops::sample::argmax;
+use ossia_kernels::{Floats, Precision};
 use ossia_model::checkpoint::Checkpoint;
+use ossia_model::gpt_oss::adapter::{AdapterConfig, AdapterParameters, ExpertSharing, Targets};
 use ossia_model::gpt_oss::config::Config;
 use ossia_model::gpt_oss::synth;
-use ossia_model::{Logits, Model, Options, Paged};
+use ossia_model::kv_cache::Held;
+use ossia_model::{Logits, Model, Options, Paged, Work};
 
 /// A device of its own for each model, or nothing where there is none.
 fn device() -> Option<Device> {
@@ -121,4 +123,91 @@ fn chunks_and_batches_do_not_change_a_bit() {
             assert!(bits(got) == bits(want), "{name}: sixty-four together");
         }
     }
+}
+
+/// Logits of all positions of sequences with their adapters, fed side by side in chunks.
+fn adapted(model: &mut Model, sequences: &[(Vec<u32>, Option<usize>)], chunk: usize) -> Vec<Vec<f32>> {
+    let mut helds: Vec<Held> =
+        sequences.iter().map(|(_, adapter)| Held { adapter: *adapter, ..Held::default() }).collect();
+    let mut all = vec![Vec::new(); sequences.len()];
+    let len = sequences[0].0.len();
+    for start in (0..len).step_by(chunk) {
+        let mut work: Vec<Work> = helds
+            .iter_mut()
+            .zip(sequences)
+            .map(|(held, (tokens, _))| Work {
+                held,
+                tokens: &tokens[start..(start + chunk).min(len)],
+                logits: Logits::All,
+            })
+            .collect();
+        let logits = model.step(&mut work).unwrap();
+        let mut rows = logits.host();
+        for all in &mut all {
+            let (own, rest) = rows.split_at(chunk.min(len - start) * logits.cols());
+            all.extend_from_slice(own);
+            rows = rest;
+        }
+    }
+    helds.iter_mut().for_each(|held| model.release(held));
+    all
+}
+
+/// Adapters on every kind of weight, two in one step beside the base: as on the processor; alone, in company, in prompts and
+/// in replayed steps the same bits, and gone once they are taken away.
+#[test]
+fn adapters_share_a_step() {
+    let nano = Checkpoint::open(&data("nano")).unwrap();
+    let Some(device) = device() else { return };
+    let config = Config::from_checkpoint(&nano).unwrap();
+    let of = |rank, experts| {
+        let targets = Targets { attention: true, router: true, unembedding: true, experts: Some(experts) };
+        let parameters = AdapterParameters::of(&config, &AdapterConfig { rank, alpha: 8.0, targets });
+        let mut values = parameters.init(rank as u64);
+        for tensor in parameters.tensors().iter().filter(|t| t.name.ends_with("lora_B.weight")) {
+            let own = values[tensor.range.clone()].iter_mut().enumerate();
+            own.for_each(|(i, v)| *v = ((i * 37 + 11 * rank) % 101) as f32 / 1e3 - 0.05);
+        }
+        (parameters, Floats::new(values))
+    };
+    let adapters = [of(4, ExpertSharing::SharedOuter), of(7, ExpertSharing::Each)];
+    let room = adapters.iter().map(|(parameters, _)| parameters.bytes()).sum();
+    let load = |device| {
+        let planned =
+            Options { device, sequences: 8, context: 128, chunk: 512, logits_rows: 512, ..options(Precision::F32, 2) };
+        let planned = Options { adapter_rank: 7, adapter_bytes: room, ..planned };
+        Model::load(&nano, planned, None, &mut |_, _| {}).unwrap()
+    };
+    let (mut processor, mut model) = (load(Device::Cpu), load(device));
+    let plain = [(prompt(1, 70), None), (prompt(2, 70), None)];
+    let base = adapted(&mut model, &plain, 70);
+    assert!(adapted(&mut model, &plain, 1) == base, "the base, replayed");
+    let slots = adapters.each_ref().map(|(parameters, values)| {
+        let slot = model.attach(parameters, values).unwrap();
+        assert_eq!(processor.attach(parameters, values), Ok(slot));
+        slot
+    });
+    let mixed = [
+        (prompt(1, 70), Some(slots[1])),
+        (prompt(1, 70), None),
+        (prompt(2, 70), Some(slots[0])),
+        (prompt(1, 70), Some(slots[0])),
+    ];
+    let (got, want) = (adapted(&mut model, &mixed, 70), adapted(&mut processor, &mixed, 70));
+    assert!(got[1] == base[0], "the base in company");
+    let moved = [(0, 1), (3, 1), (0, 3)].map(|(a, b)| median(&want[a], &want[b], config.vocab_size));
+    assert!(moved.iter().all(|&moved| moved > 5e-2), "adapters do more than roundings: {moved:?}");
+    for (row, (got, want)) in got.iter().zip(&want).enumerate() {
+        let median = median(got, want, config.vocab_size);
+        println!("adapters, sequence {row}: median over tokens {median:.2e}");
+        assert!(median <= 1e-2, "sequence {row}: median over tokens {median:.2e}");
+    }
+    for chunk in [1, 9, 40] {
+        assert!(adapted(&mut model, &mixed, chunk) == got, "chunks of {chunk}");
+    }
+    for (sequence, got) in mixed.iter().zip(&got) {
+        assert!(adapted(&mut model, std::slice::from_ref(sequence), 1)[0] == *got, "alone");
+    }
+    slots.iter().for_each(|&slot| model.detach(slot));
+    assert!(adapted(&mut model, &plain, 1) == base, "taken away");
 }

@@ -26,6 +26,7 @@ pub(super) const SOURCES: &[Source] = &[
     source!("embed"),
     source!("experts"),
     source!("linear"),
+    source!("low_rank"),
     source!("rms_norm"),
     source!("rope"),
     source!("router"),
@@ -35,8 +36,11 @@ pub(super) const SOURCES: &[Source] = &[
 /// What they include, by the names by which they do.
 const HEADERS: &[(&CStr, &str)] = &[
     (c"../../cuda/common.cuh", include_str!("common.cuh")),
-    (c"../../cuda/products.cuh", include_str!("products.cuh")),
+    (c"../../cuda/low_rank.cuh", include_str!("low_rank.cuh")),
+    (c"../../cuda/pack.cuh", include_str!("pack.cuh")),
+    (c"../../cuda/prompt.cuh", include_str!("prompt.cuh")),
     (c"common.cuh", include_str!("common.cuh")),
+    (c"products.cuh", include_str!("products.cuh")),
 ];
 
 /// Machine code of `source` for a compute capability: kept code where there is some, else compiled and kept.

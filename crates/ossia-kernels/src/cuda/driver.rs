@@ -3,6 +3,8 @@
 //! The driver's library is found at run time, so that one program serves machines with and without a GPU; nothing here is
 //! called before [`present`] has said that it is there, since a function that is missing would end the process.
 
+pub(super) mod staging;
+
 use std::ffi::{CString, c_void};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -23,6 +25,7 @@ pub(super) fn present() -> bool {
 }
 
 /// One GPU's context and stream. What was allocated holds it alive.
+#[derive(Debug)]
 pub(super) struct Context {
     stream: sys::CUstream,
     context: sys::CUcontext,
@@ -143,6 +146,7 @@ impl Drop for Context {
 }
 
 /// Bytes on the device.
+#[derive(Debug)]
 pub struct Memory {
     context: Arc<Context>,
     at: u64,
@@ -321,8 +325,13 @@ impl Module {
         // SAFETY: the module is loaded and never unloaded before its context ends.
         unsafe {
             checked(sys::cuModuleGetFunction(&mut function, self.0, name.as_ptr()), "finding a kernel")?;
+            // What the kernel declares itself counts too: together they must not be more than the card has.
+            let own = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES;
             let most = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
-            checked(sys::cuFuncSetAttribute(function, most, MOST_SHARED as i32), "asking for shared memory")?;
+            let mut declared = 0;
+            checked(sys::cuFuncGetAttribute(&mut declared, own, function), "asking a kernel")?;
+            let left = MOST_SHARED as i32 - declared;
+            checked(sys::cuFuncSetAttribute(function, most, left), "asking for shared memory")?;
         }
         Ok(Function(function))
     }

@@ -4,7 +4,7 @@
 use std::sync::atomic::Ordering;
 
 use super::Device;
-use super::tests::{THETA, cpu, gpu, some_experts, tensor, values};
+use super::tests::{THETA, cpu, gpu, gpu_of, poison, some_experts, tensor, values};
 use crate::kv::{KvLayer, KvType, PAGE, PageTable};
 use crate::matrix::Kind;
 use crate::ops::attention::{self, Shape};
@@ -61,12 +61,15 @@ fn linear(numbers: &mut Numbers, rows: usize, cols: usize) -> Linear {
 #[test]
 fn a_projection_is_norm_product_and_rotation() {
     let cols = 96;
-    for (heads, start) in [
-        (Heads { query: 4, kv: 2, dim: 16 }, 0),
-        (Heads { query: 2, kv: 1, dim: 32 }, 100),
-        (Heads { query: 3, kv: 3, dim: 64 }, 61),
+    for (heads, start, processors) in [
+        (Heads { query: 4, kv: 2, dim: 16 }, 0, 1000),
+        (Heads { query: 2, kv: 1, dim: 32 }, 100, 1000),
+        (Heads { query: 3, kv: 3, dim: 64 }, 61, 1000),
+        // Large blocks.
+        (Heads { query: 3, kv: 3, dim: 64 }, 61, 1),
+        (Heads { query: 4, kv: 2, dim: 16 }, 0, 1),
     ] {
-        let Some(runtime) = gpu() else { return };
+        let Some(runtime) = gpu_of(processors) else { return };
         let mut numbers = Numbers(9);
         let (norm, rope) =
             (Norm { weight: numbers.vec(cols), eps: 1e-5 }, Rope::new(THETA, 4.0, (1.0, 6.0), heads.dim));
@@ -74,6 +77,7 @@ fn a_projection_is_norm_product_and_rotation() {
         let projection = Projection { norm: &norm, linear: &linear, rope: &rope, heads, layer: 0, window: None };
         let of = |tokens: usize, watch: Option<&mut Watch>| {
             let mut kv = store(&runtime, start + 70, heads);
+            poison(&runtime);
             let tap = watch.map(|watch| watch as &mut dyn Tap);
             let mut step = step(&runtime, (&mut kv, &table), (start, tokens), heads, tap);
             let qkv = rope::project(&mut step, &tensor(&runtime, cols, &x[..tokens * cols]), &projection).unwrap();
@@ -196,19 +200,23 @@ fn a_layer_takes_six_kernels() {
         let (routing, sinks) = (linear(&mut numbers, 4, cols), numbers.vec(heads.query));
         let experts = some_experts(&mut numbers, Kind::Mxfp4Halves, (4, units, cols));
         let (mut kv, table) = (store(&runtime, start + 1, heads), pages(start + 1));
-        let mut step = step(&runtime, (&mut kv, &table), (start, 1), heads, None);
-        let mut x = tensor(&runtime, cols, &numbers.vec(cols));
+        let row = numbers.vec(cols);
         let projection = Projection { norm: &norm, linear: &qkv, rope: &rope, heads, layer: 0, window };
-        let mut layer = || {
-            let before = gpu.launches.load(Ordering::Relaxed);
-            let qkv = rope::project(&mut step, &x, &projection).unwrap();
-            let o = attention::forward(&mut step, &qkv, &sinks, &Shape { heads, window, layer: 0 }).unwrap();
-            linear::add_forward(&mut step, &o, &out, &mut x).unwrap();
-            let (t, routes) = router::norm_forward(&mut step, &x, &norm, &routing, 2).unwrap();
-            experts::add_forward(&mut step, &t, &routes, &experts, &mut x).unwrap();
-            gpu.launches.load(Ordering::Relaxed) - before
+        let mut two_layers = || {
+            let mut step = step(&runtime, (&mut kv, &table), (start, 1), heads, None);
+            let mut x = tensor(&runtime, cols, &row);
+            [(); 2].map(|()| {
+                let before = gpu.launches.load(Ordering::Relaxed);
+                let qkv = rope::project(&mut step, &x, &projection).unwrap();
+                let o = attention::forward(&mut step, &qkv, &sinks, &Shape { heads, window, layer: 0 }).unwrap();
+                linear::add_forward(&mut step, &o, &out, &mut x).unwrap();
+                let (t, routes) = router::norm_forward(&mut step, &x, &norm, &routing, 2).unwrap();
+                experts::add_forward(&mut step, &t, &routes, &experts, &mut x).unwrap();
+                gpu.launches.load(Ordering::Relaxed) - before
+            })
         };
-        // The first one makes the angles of the step's positions.
-        assert_eq!([layer(), layer()], [7, 6], "{start} positions before, window {window:?}");
+        // Weights go over in the first step; the first layer of each makes the angles of its positions.
+        two_layers();
+        assert_eq!(two_layers(), [7, 6], "{start} positions before, window {window:?}");
     }
 }

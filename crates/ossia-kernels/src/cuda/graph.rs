@@ -28,6 +28,11 @@ pub(super) enum Recording {
 const MOST: usize = 256;
 
 impl Gpu {
+    /// Lets go of all recordings, since what they name is about to change.
+    pub fn forget_recordings(&self) {
+        lock(&self.recordings).clear();
+    }
+
     /// The result of `compute`, or of replaying what it did in an earlier step of this size.
     pub fn replayed(&self, size: Size, compute: impl FnOnce() -> Result<Tensor>) -> Result<Tensor> {
         let mut recordings = lock(&self.recordings);

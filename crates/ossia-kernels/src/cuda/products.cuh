@@ -41,11 +41,12 @@ __device__ inline Normed norm_tokens(const float* x, const float* weight, float 
   return {x + (u64)(first + g) * cols, weight, norm_scale(parts[g], cols, eps)};
 }
 
-// [tile, step, lane].
+// [tile / 2, step, lane, tile % 2].
+__device__ inline u64 packed_at(int tile, int step, int steps) { return (((u64)(tile / 2) * steps + step) * 32 + threadIdx.x % 32) * 2 + tile % 2; }
 struct Packed {
   const uint2* at;
   int steps;
-  __device__ inline uint2 fragment(int n, int step) const { return at[((u64)n * steps + step) * 32 + threadIdx.x % 32]; }
+  __device__ inline uint2 fragment(int n, int step) const { return at[packed_at(n, step, steps)]; }
 };
 
 // c [RT tiles of rows][NT tiles of tokens] += the steps `from` to `to` of bf16 weights, whose tiles are `stride` apart.
@@ -85,6 +86,14 @@ __device__ inline void codes_to_bf16(u32 word, u32 out[4]) {
 // 2^(scale - 1) twice, as bf16: a scale of 2^(scale - 127), and 2^126 for the codes.
 __device__ inline u32 scale_pair(u32 scale) { return (scale + 126) * 0x00800080u; }
 
+// What a lane multiplies with in step `s` of a block of MXFP4.
+__device__ inline uint4 coded(uint4 codes, u32 scales, int s) {
+  u32 a[4];
+  codes_to_bf16(s == 0 ? codes.x : s == 1 ? codes.y : s == 2 ? codes.z : codes.w, a);
+  u32 both = scales >> (16 * (s / 2)), low = scale_pair(both & 255), high = scale_pair(both >> 8 & 255);
+  return make_uint4(bf16_pair_times(a[0], low), bf16_pair_times(a[1], high), bf16_pair_times(a[2], low), bf16_pair_times(a[3], high));
+}
+
 // The same as add_bf16 for MXFP4: a block is 64 columns, four steps; `w` [tile, block, lane], `scales` [tile, block, 8], a
 // word with those of rows g and g + 8 for the first and the second half. Tiles of rows are `stride` blocks apart.
 template <int RT, int NT, class Tokens>
@@ -107,22 +116,14 @@ __device__ inline void add_mxfp4(float (&c)[RT][NT][4], const uint4* w, const u3
       if (block + i >= to) break;
 #pragma unroll
       for (int s = 0; s < 4; s++) {
-        u32 a[RT][4];
+        uint4 a[RT];
 #pragma unroll
-        for (int r = 0; r < RT; r++) {
-          u32 word = s == 0 ? codes[i][r].x : s == 1 ? codes[i][r].y : s == 2 ? codes[i][r].z : codes[i][r].w;
-          codes_to_bf16(word, a[r]);
-          u32 both = scale[i][r] >> (16 * (s / 2)), low = scale_pair(both & 255), high = scale_pair(both >> 8 & 255);
-          a[r][0] = bf16_pair_times(a[r][0], low);
-          a[r][1] = bf16_pair_times(a[r][1], high);
-          a[r][2] = bf16_pair_times(a[r][2], low);
-          a[r][3] = bf16_pair_times(a[r][3], high);
-        }
+        for (int r = 0; r < RT; r++) a[r] = coded(codes[i][r], scale[i][r], s);
 #pragma unroll
         for (int n = 0; n < NT; n++) {
           uint2 b = tokens.fragment(n, 4 * (block + i) + s);
 #pragma unroll
-          for (int r = 0; r < RT; r++) mma(c[r][n], a[r][0], a[r][1], a[r][2], a[r][3], b.x, b.y);
+          for (int r = 0; r < RT; r++) mma(c[r][n], a[r].x, a[r].y, a[r].z, a[r].w, b.x, b.y);
         }
       }
     }
@@ -199,27 +200,16 @@ __device__ inline void ask_for_few(const uint4* w, int tiles, int rows, int step
     ask_for(w + ((u64)tile * steps + from) * 32, (u64)count * 512);
 }
 
-// The same for many tokens: a warp adds up all parts of two tiles of rows and eight of tokens. The bits are those of `few`.
-template <class Out> __device__ inline void many(const uint4* w, int rows, int steps, const uint2* x, int tokens, const Out& out) {
+// A warp's sums of tiles of rows from `tile` on, and of tokens from `first` on; rows g and g + 8 of a tile go out together.
+template <int RT, int NT, class Out> __device__ inline void hand_out(const float (&sum)[RT][NT][4], int tile, int tiles, int first, int tokens, const Out& out) {
   const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
-  const int first = (blockIdx.x * 4 + threadIdx.x / 32) * 2, last = (rows + 15) / 16 - 1;
-  if (first > last) return;
-  Packed tokens_of = {x + (u64)blockIdx.y * 8 * steps * 32, steps};
-  float sum[2][8][4];
-  for (int part = 0; part < PARTS; part++) {
-    float c[2][8][4];
-    clear(c);
-    add_bf16(c, w + (u64)first * steps * 32, first + 1 <= last ? (u64)steps * 32 : 0, part_start(part, steps), part_start(part + 1, steps), tokens_of);
-    if (part == 0) clear(sum);
-    add_to(sum, c);
-  }
 #pragma unroll
-  for (int r = 0; r < 2; r++)
+  for (int r = 0; r < RT; r++)
 #pragma unroll
-    for (int n = 0; n < 8; n++)
+    for (int n = 0; n < NT; n++)
 #pragma unroll
       for (int i = 0; i < 2; i++) {
-        int token = (blockIdx.y * 8 + n) * 8 + 2 * t + i;
-        if (first + r <= last && token < tokens) out.two(sum[r][n][i], sum[r][n][i + 2], first + r, g, token);
+        int token = first + n * 8 + 2 * t + i;
+        if (tile + r < tiles && token < tokens) out.two(sum[r][n][i], sum[r][n][i + 2], tile + r, g, token);
       }
 }

@@ -34,6 +34,7 @@ pub(crate) struct Tables {
 struct Offsets {
     positions: usize,
     sequences: usize,
+    slots: usize,
     logits_rows: usize,
     tiles: usize,
 }
@@ -70,6 +71,11 @@ impl Tables {
     /// The sequence of each row [T].
     pub fn sequences(&self) -> Argument {
         self.at(self.offsets.sequences)
+    }
+
+    /// The slot of each row's adapter [T], all bits where it has none.
+    pub fn slots(&self) -> Argument {
+        self.at(self.offsets.slots)
     }
 
     /// Rows that want logits [R].
@@ -113,11 +119,14 @@ impl Gpu {
         let sequences = numbers.len();
         let owners = step.sequences.iter().enumerate();
         numbers.extend(owners.flat_map(|(i, s)| std::iter::repeat_n(i as u32, s.rows.len())));
+        let slots = numbers.len();
+        let slot = |s: &Sequence| s.adapter.map_or(u32::MAX, |slot| slot as u32);
+        numbers.extend(step.sequences.iter().flat_map(|s| std::iter::repeat_n(slot(s), s.rows.len())));
         let logits_rows = numbers.len();
         numbers.extend_from_slice(&step.logits_rows);
         let firsts = step.sequences.iter().flat_map(|s| s.rows.clone().step_by(COLUMNS / group));
         let starts: Vec<u32> = firsts.chain([step.tokens()]).map(|row| row as u32).collect();
-        let offsets = Offsets { positions, sequences, logits_rows, tiles: numbers.len() };
+        let offsets = Offsets { positions, sequences, slots, logits_rows, tiles: numbers.len() };
         numbers.extend_from_slice(&starts);
         let is_few = |tile: &[u32]| (tile[1] - tile[0]) as usize * group <= FEW_COLUMNS;
         let few_and_many = (starts.windows(2).any(is_few), !starts.windows(2).all(is_few));
@@ -147,7 +156,7 @@ impl Gpu {
 
     /// Numbers of scratch that [`Gpu::begin`] takes for a largest step.
     pub fn tables_len(tokens: usize, logits_rows: usize, sequences: usize, context: usize) -> usize {
-        4 * tokens + 1 + logits_rows + 2 * sequences * (context.div_ceil(PAGE) + 1 + WIDTHS)
+        5 * tokens + 1 + logits_rows + 2 * sequences * (context.div_ceil(PAGE) + 1 + WIDTHS)
     }
 }
 

@@ -35,6 +35,21 @@ pub(super) fn gpu() -> Option<Runtime> {
     Some(Runtime { pool, arena, isa: Isa::detect(), precision: Precision::F32, device: Device::Cuda(gpu) })
 }
 
+/// The same, which takes itself to have so many processors: what decides how large blocks are.
+pub(super) fn gpu_of(processors: usize) -> Option<Runtime> {
+    let mut runtime = gpu()?;
+    let Device::Cuda(gpu) = &mut runtime.device else { unreachable!() };
+    std::sync::Arc::get_mut(gpu).expect("nobody else has it").about.processors = processors;
+    Some(runtime)
+}
+
+/// What scratch is lent next is not a number anywhere, so that what a kernel leaves out is seen.
+pub(super) fn poison(runtime: &Runtime) {
+    let Device::Cuda(gpu) = &runtime.device else { unreachable!() };
+    let len = 4 << 20;
+    gpu.take(len).unwrap().upload(&vec![0xff; 4 * len]).unwrap();
+}
+
 pub(super) fn cpu() -> Runtime {
     Runtime::on_cpu(Pool::new(1), Arena::new(16 << 20), Isa::detect(), Precision::F32)
 }
@@ -117,16 +132,25 @@ fn embeddings_and_rows_are_found() {
 #[test]
 fn linear_is_the_product_of_bf16() {
     let (none, mut numbers) = (PageTable::default(), Numbers(4));
-    for (kind, rows, cols) in [(Kind::BF16, 40, 96), (Kind::Q8, 16, 32), (Kind::F32, 201, 288)] {
-        let Some(runtime) = gpu() else { return };
+    for (kind, rows, cols, processors) in [
+        (Kind::BF16, 40, 96, 1000),
+        (Kind::Q8, 16, 32, 1000),
+        (Kind::F32, 201, 288, 1000),
+        // One processor has always enough to do, so blocks are large.
+        (Kind::BF16, 40, 96, 1),
+        (Kind::Q8, 16, 32, 1),
+        (Kind::BF16, 201, 800, 1),
+    ] {
+        let Some(runtime) = gpu_of(processors) else { return };
         let parts = [rows / 2, rows - rows / 2]
             .map(|rows| Part { weight: numbers.matrix(kind, rows, cols), bias: Some(numbers.vec(rows)) });
         let x = numbers.vec(130 * cols);
         let want = products(&parts, &x);
         let linear = Linear::new(parts.into());
         let mut first = None;
-        for tokens in [130, 65, 64, 33, 32, 17, 16, 9, 8, 3, 1] {
+        for tokens in [130, 128, 90, 65, 64, 33, 32, 17, 16, 9, 8, 3, 1] {
             let mut step = step(&runtime, &none, tokens);
+            poison(&runtime);
             let x = tensor(&runtime, cols, &x[..tokens * cols]);
             let y = values(&linear::forward(&mut step, &x, &linear).unwrap());
             close(&y, &want[..tokens * rows], 2e-6, &format!("{kind:?} {rows} x {cols}, {tokens} tokens"));
@@ -189,6 +213,17 @@ pub(super) fn some_experts(numbers: &mut Numbers, kind: Kind, (count, units, col
 
 /// What one expert says to t in f64, where the kernels round to bf16.
 fn said(expert: &Expert, t: &[f32], limit: f64) -> Vec<f64> {
+    said_with(expert, t, limit, &vec![0.0; 2 * expert.gate.rows()], &|_| vec![0.0; expert.down.rows()])
+}
+
+/// The same where an adapter adds to gates and ups, which alternate, and to the output, by what the units say.
+pub(super) fn said_with(
+    expert: &Expert,
+    t: &[f32],
+    limit: f64,
+    gate_up: &[f64],
+    down: &dyn Fn(&[f32]) -> Vec<f64>,
+) -> Vec<f64> {
     let product = |m: &Matrix, bias: &[f32], x: &[f64]| -> Vec<f64> {
         let mut row = vec![0.0; m.cols()];
         let mut one = |at: usize| {
@@ -199,18 +234,21 @@ fn said(expert: &Expert, t: &[f32], limit: f64) -> Vec<f64> {
     };
     let t = rounded(t);
     let (gate, up) = (product(&expert.gate, &expert.gate_bias, &t), product(&expert.up, &expert.up_bias, &t));
-    let act = gate.iter().zip(&up).map(|(&gate, &up)| {
-        let (gate, up) = (gate.min(limit), up.clamp(-limit, limit));
+    let act = gate.iter().zip(&up).zip(gate_up.as_chunks::<2>().0).map(|((gate, up), added)| {
+        let (gate, up) = ((gate + added[0]).min(limit), (up + added[1]).clamp(-limit, limit));
         (gate / (1.0 + (-1.702 * gate).exp()) * (up + 1.0)) as f32
     });
-    product(&expert.down, &expert.down_bias, &rounded(&act.collect::<Vec<_>>()))
+    let act: Vec<f32> = act.collect();
+    let said = product(&expert.down, &expert.down_bias, &rounded(&act));
+    said.iter().zip(down(&act)).map(|(said, added)| said + added).collect()
 }
 
 /// Every tiling: one token, experts with many tokens and with none, half blocks; and a token has the same bits in each.
 #[test]
 fn experts_say_what_mxfp4_says() {
     let (none, mut numbers) = (PageTable::default(), Numbers(6));
-    for (kind, units, cols) in [(Kind::Mxfp4Pairs, 32, 64), (Kind::Mxfp4Halves, 96, 160)] {
+    for (kind, units, cols) in [(Kind::Mxfp4Pairs, 32, 64), (Kind::Mxfp4Halves, 96, 160), (Kind::Mxfp4Pairs, 160, 800)]
+    {
         let Some(runtime) = gpu() else { return };
         let Device::Cuda(gpu) = &runtime.device else { unreachable!() };
         let experts = some_experts(&mut numbers, kind, (4, units, cols));
@@ -227,7 +265,8 @@ fn experts_say_what_mxfp4_says() {
         };
         let want: Vec<f64> = (0..150).flat_map(token).collect();
         let mut first = None;
-        for tokens in [150, 60, 33, 20, 9, 5, 1] {
+        for tokens in [150, 110, 60, 33, 20, 9, 5, 1] {
+            poison(&runtime);
             let mut chosen = gpu.take(2 * tokens).unwrap();
             chosen.upload(&ids[..2 * tokens].iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<_>>()).unwrap();
             let mut shares = gpu.take(2 * tokens).unwrap();

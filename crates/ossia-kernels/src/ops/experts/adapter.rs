@@ -11,6 +11,7 @@ use super::train::Pairs;
 use crate::arena::Slice;
 use crate::cpu::disjoint::Disjoint;
 use crate::cpu::gemm::{self, Outer, Product, Target, View, Weight, Write};
+use crate::ops::low_rank::cuda::Factors;
 use crate::ops::low_rank::{add_products, products, scale};
 use crate::ops::router::Routes;
 use crate::{FloatPart, Result, Runtime};
@@ -55,6 +56,17 @@ fn of<T>(list: &[T], expert: usize) -> &T {
 }
 
 impl ExpertsAdapter {
+    /// Of gate and up, and of the output.
+    pub(super) fn factors(&self) -> [Factors<'_>; 2] {
+        [&self.gate_up, &self.down].map(|Pair { a, b }| Factors {
+            a,
+            b,
+            rank: self.rank,
+            scale: self.scale,
+            outputs: 0..b[0].len() / self.rank,
+        })
+    }
+
     /// # Panics
     /// Where the sizes are not those of `e` experts of `i` units over `d` channels.
     pub(super) fn check(&self, e: usize, d: usize, i: usize) {

@@ -6,17 +6,24 @@ use super::{Expert, Experts};
 use crate::cuda::pack::{self, BLOCK, PARTS, TILE, TOKENS};
 use crate::cuda::{Argument, Gpu, Memory, Shape, Slice};
 use crate::matrix::Kind;
+use crate::ops::low_rank::cuda::Attached;
 use crate::ops::router::Routes;
 use crate::pool::Pool;
-use crate::{Error, Matrix, Result, Step, Tensor};
+use crate::{Error, Result, Step, Tensor};
 
 /// Tiles of pairs of an item of the kernels for many.
 const MANY: usize = 8;
+/// Tiles of rows of their blocks.
+const MANY_ROWS: usize = 16;
+/// Shared memory of theirs: four stages of `Coded` in `prompt.cuh`, each with codes, scales, and tokens.
+const MANY_SHARED: usize = 4 * (MANY_ROWS * (512 + 32) + MANY / 2 * 2048);
 
 /// A product's weights on the device.
 struct Packed {
-    codes: Arc<Memory>,
-    scales: Arc<Memory>,
+    /// Codes, and behind them scales.
+    memory: Arc<Memory>,
+    /// Bytes of the codes.
+    codes: usize,
     /// Tiles of rows of an expert.
     tiles: usize,
     /// Blocks of 64 columns.
@@ -77,11 +84,22 @@ pub(super) fn add_forward(
     };
     let act = gpu.take(tokens * k * units)?;
     let [gate_bias, up_bias, down_bias] = biases(gpu, experts)?;
+    let attached = experts.adapters.on_gpu(gpu, |adapter| adapter.factors().into())?;
+    let pairs = (&routed.experts, tokens * k, k);
+    let inner = |x, part| attached.as_ref().map(|attached| attached.inner(gpu, pairs, x, part)).transpose();
+    let adapted = |u: &Option<Slice>, part| match (&attached, u) {
+        (Some(attached), Some(u)) => attached.arguments(gpu, u, part, k),
+        _ => Attached::none(),
+    };
+    let u = inner((t.device(), t.cols(), k), 0)?;
     let mut out = vec![(&gate_bias).into(), (&up_bias).into(), experts.limit.into(), experts.alpha.into()];
     out.extend([Argument::from(&act), units.into()]);
+    out.extend(adapted(&u, 0));
     product(gpu, "up", &up, &items, (t.device(), t.cols(), k), &out)?;
     let said = gpu.take(tokens * k * hidden)?;
+    let u = inner((&act, units, 1), 1)?;
     let mut out: Vec<Argument> = vec![(&down_bias).into(), (&said).into(), hidden.into()];
+    out.extend(adapted(&u, 1));
     if items.sizes().1 < MANY {
         let counters = if found { gpu.counters(down.tiles) } else { Argument::NULL };
         let combine: [Argument; 5] = [(&routed.weights).into(), x.device().into(), k.into(), tokens.into(), counters];
@@ -106,10 +124,6 @@ pub fn scratch_len(tokens: usize, (e, k): (usize, usize), d: usize, i: usize) ->
 }
 
 fn check(experts: &Experts) -> Result<()> {
-    if !experts.adapters.is_empty() {
-        let found = "one that is attached".to_owned();
-        return Err(Error::CudaUnsupported { what: "adapters are not computed", wanted: "no adapter", found });
-    }
     let kind = experts.experts[0].gate.kind();
     if !matches!(kind, Kind::Mxfp4Pairs | Kind::Mxfp4Halves) {
         let found = format!("{kind:?}");
@@ -165,8 +179,9 @@ fn product(
     out: &[Argument],
 ) -> Result<()> {
     let (work, (most, tiles)) = (items.arguments(), items.sizes());
+    let codes = Argument::from(&weights.memory);
     let mut arguments: Vec<Argument> =
-        vec![(&weights.codes).into(), (&weights.scales).into(), weights.tiles.into(), weights.blocks.into()];
+        vec![codes, codes.plus(weights.codes), weights.tiles.into(), weights.blocks.into()];
     arguments.extend(work);
     if tiles < MANY {
         let shape =
@@ -185,7 +200,7 @@ fn product(
     unsafe { gpu.launch("experts", "experts_pack", shape, &packing)? };
     arguments.push((&packed).into());
     arguments.extend(out);
-    let shape = Shape { grid: (weights.tiles.div_ceil(8), most, 1), threads: 128, shared: 0 };
+    let shape = Shape { grid: (weights.tiles.div_ceil(MANY_ROWS), most, 1), threads: 256, shared: MANY_SHARED };
     // SAFETY: (weights, work, packed, out).
     unsafe { gpu.launch("experts", &format!("experts_{which}_many"), shape, &arguments) }
 }
@@ -194,7 +209,7 @@ fn product(
 fn packed_up(gpu: &Gpu, pool: &Pool, experts: &Experts) -> Result<Packed> {
     let first = &experts.experts[0].gate;
     let tiles = first.rows().div_ceil(TILE / 2);
-    packed(gpu, pool, experts, ("up codes", "up scales"), (tiles, first.cols()), &|expert, tile, row| {
+    packed(gpu, pool, experts, "up", (tiles, first.cols()), &|expert, tile, row| {
         let unit = tile * (TILE / 2) + row % (TILE / 2);
         let half = if row < TILE / 2 { &expert.gate } else { &expert.up };
         (unit < half.rows()).then_some((half, unit))
@@ -204,33 +219,25 @@ fn packed_up(gpu: &Gpu, pool: &Pool, experts: &Experts) -> Result<Packed> {
 fn packed_down(gpu: &Gpu, pool: &Pool, experts: &Experts) -> Result<Packed> {
     let first = &experts.experts[0].down;
     let tiles = first.rows().div_ceil(TILE);
-    packed(gpu, pool, experts, ("down codes", "down scales"), (tiles, first.cols()), &|expert, tile, row| {
+    packed(gpu, pool, experts, "down", (tiles, first.cols()), &|expert, tile, row| {
         let row = tile * TILE + row;
         (row < expert.down.rows()).then_some((&expert.down, row))
     })
 }
 
-/// A matrix and one of its rows.
-type Row<'a> = (&'a Matrix, usize);
-
+/// All experts' rows in tiles, `tiles` of each; `source` knows of an expert the row that lies in a tile's row.
 fn packed(
     gpu: &Gpu,
     pool: &Pool,
     experts: &Experts,
-    (codes, scales): (&'static str, &'static str),
+    form: &'static str,
     (tiles, cols): (usize, usize),
-    source: &(impl for<'a> Fn(&'a Expert, usize, usize) -> Option<Row<'a>> + Sync),
+    source: &(impl for<'a> Fn(&'a Expert, usize, usize) -> Option<pack::Row<'a>> + Sync),
 ) -> Result<Packed> {
-    let key = experts.experts.as_ptr().cast();
-    let mut made_scales = None;
-    let codes = gpu.weight(key, codes, || {
-        let of = |tile: usize, row: usize| source(&experts.experts[tile / tiles], tile % tiles, row);
-        let made = pack::mxfp4_tiles(pool, experts.experts.len() * tiles, cols, &of)?;
-        made_scales = Some(made.scales);
-        Ok(made.codes)
-    })?;
-    let scales = gpu.weight(key, scales, || Ok(made_scales.expect("made with the codes, at the same first use")))?;
-    Ok(Packed { codes, scales, tiles, blocks: cols.div_ceil(BLOCK) })
+    let all = experts.experts.len() * tiles;
+    let of = |row: usize| source(&experts.experts[row / TILE / tiles], row / TILE % tiles, row % TILE);
+    let memory = gpu.mxfp4_tiles((experts.experts.as_ptr().cast(), form), pool, (all, cols), &of)?;
+    Ok(Packed { memory, codes: pack::codes_len(all, cols), tiles, blocks: cols.div_ceil(BLOCK) })
 }
 
 /// Those of gates, ups and outputs, expert after expert.

@@ -4,7 +4,9 @@
 //
 // A tile of the first product has eight gate rows and under them the up rows of the same units, so a lane that has the one
 // has the other.
-#include "../../cuda/products.cuh"
+#include "../../cuda/low_rank.cuh"
+#include "../../cuda/pack.cuh"
+#include "../../cuda/prompt.cuh"
 
 struct Item { u32 expert, first, count, unused; };
 
@@ -79,15 +81,21 @@ struct Up {
   float limit, alpha;
   float* act;
   int units;
+  Adapted adapted;
   __device__ inline void out(float gate, float up, u32 expert, int unit, u32 pair) const {
     if (unit >= units) return;
     gate += gate_bias[(u64)expert * units + unit];
     up += up_bias[(u64)expert * units + unit];
+    if (const Factor* factor = adapted.of(pair)) {
+      gate += adapted.product(factor, expert, 2 * unit, pair);
+      up += adapted.product(factor, expert, 2 * unit + 1, pair);
+    }
     // Comparisons that keep what is not a number.
     gate = gate > limit ? limit : gate;
     up = up > limit ? limit : up < -limit ? -limit : up;
     act[(u64)pair * units + unit] = gate / __fadd_rn(1.0f, expf(-alpha * gate)) * (up + 1.0f);
   }
+  __device__ inline void two(float gate, float up, u32 expert, int tile, int g, u32 pair) const { out(gate, up, expert, tile * 8 + g, pair); }
 };
 
 // What one expert says to a pair.
@@ -95,8 +103,16 @@ struct Down {
   const float* bias;
   float* said;
   int rows;
+  Adapted adapted;
   __device__ inline void out(float value, u32 expert, int row, u32 pair) const {
-    if (row < rows) said[(u64)pair * rows + row] = value + bias[(u64)expert * rows + row];
+    if (row >= rows) return;
+    value += bias[(u64)expert * rows + row];
+    if (const Factor* factor = adapted.of(pair)) value += adapted.product(factor, expert, row, pair);
+    said[(u64)pair * rows + row] = value;
+  }
+  __device__ inline void two(float a, float b, u32 expert, int tile, int g, u32 pair) const {
+    out(a, expert, tile * 16 + g, pair);
+    out(b, expert, tile * 16 + g + 8, pair);
   }
 };
 
@@ -137,23 +153,8 @@ template <int NT> __device__ inline void few_down(const float* parts, const Work
   }
 }
 
-// Two tiles of rows, from `first` on, and 64 pairs a warp, all parts one after the other. False where nothing is left to do.
-__device__ inline bool many(float (&sum)[2][8][4], int first, WEIGHTS, WORK, const uint2* packed) {
-  if (blockIdx.y >= *num_items || first >= tiles) return false;
-  Packed x = {packed + (u64)blockIdx.y * 8 * blocks * 4 * 32, blocks * 4};
-  u64 tile = ((u64)items[blockIdx.y].expert * tiles + first) * blocks;
-  clear(sum);
-  for (int part = 0; part < PARTS; part++) {
-    float c[2][8][4];
-    clear(c);
-    add_mxfp4(c, w + tile * 32, scales + tile * 8, first + 1 < tiles ? blocks : 0, part_start(part, blocks), part_start(part + 1, blocks), x);
-    add_to(sum, c);
-  }
-  return true;
-}
-
-#define UP_OUT const float *gate_bias, const float *up_bias, float limit, float alpha, float *act, int units
-#define DOWN_OUT const float *bias, float *said, int rows
+#define UP_OUT const float *gate_bias, const float *up_bias, float limit, float alpha, float *act, int units, ADAPTED
+#define DOWN_OUT const float *bias, float *said, int rows, ADAPTED
 
 // What a token's k experts say, best first, each with its weight.
 __device__ inline float combined(const float* said, const float* weights, u64 token, int k, int row, int rows) {
@@ -171,7 +172,7 @@ __device__ inline float combined(const float* said, const float* weights, u64 to
     Work work;                                                                                                               \
     if (!has_work(work, items, num_items, pairs)) return;                                                                    \
     DYNAMIC_SHARED(memory);                                                                                                  \
-    Up up = {gate_bias, up_bias, limit, alpha, act, units};                                                                  \
+    Up up = {gate_bias, up_bias, limit, alpha, act, units, ADAPTED_OF};                                                                  \
     few<NT>((float*)memory, w, scales, work.expert, tiles, blocks, rows_of<NT>(x, cols, per_row, work));                     \
     few_up<NT>((float*)memory, work, up);                                                                                    \
   }                                                                                                                          \
@@ -180,7 +181,7 @@ __device__ inline float combined(const float* said, const float* weights, u64 to
     after_others();                                                                                                          \
     Work work;                                                                                                               \
     DYNAMIC_SHARED(memory);                                                                                                  \
-    Down down = {bias, said, rows};                                                                                          \
+    Down down = {bias, said, rows, ADAPTED_OF};                                                                                          \
     if (has_work(work, items, num_items, pairs)) {                                                                           \
       few<NT>((float*)memory, w, scales, work.expert, tiles, blocks, rows_of<NT>(x, cols, per_row, work));                   \
       few_down<NT>((float*)memory, work, down);                                                                              \
@@ -197,54 +198,60 @@ FEW_ROWS(1, (256))
 FEW_ROWS(2, (256, 2))
 FEW_ROWS(4, (256))
 
-// Grid [tiles of rows / 8, items], four warps; x packed by `experts_pack`.
-extern "C" __global__ void __launch_bounds__(128) experts_up_many(WEIGHTS, WORK, const uint2* x, UP_OUT) {
+// The pairs of an item, for `hand_out`.
+template <class Out> struct OfItem {
+  const Out& out;
+  Item item;
+  const u32* pairs;
+  __device__ inline void two(float a, float b, int tile, int g, int at) const { out.two(a, b, item.expert, tile, g, pairs[item.first + at]); }
+};
+
+// 256 rows of an item of at most 16 NP pairs.
+template <int NP, class Out> __device__ inline void prompt(WEIGHTS, const uint4* x, const OfItem<Out>& out) {
+  DYNAMIC_SHARED(memory);
+  const int first = blockIdx.x * 16 + threadIdx.x / 32 * 2;
+  const u64 at = ((u64)out.item.expert * tiles + first) * blocks;
+  Coded<2, NP> job = {(uint4*)memory, w + at * 32, (const uint4*)scales + at * 2, tiles - first, blocks, {x, ((int)out.item.count + 15) / 16, blocks * STAGE}};
+  float sum[2][2 * NP][4];
+  multiply<4, STAGE>(sum, job, blocks * STAGE);
+  hand_out(sum, first, tiles, 0, out.item.count, out);
+}
+
+// Items of at most 64 pairs, those of few with half the products.
+template <class Out> __device__ inline void prompt(WEIGHTS, WORK, const uint4* x, const Out& each) {
+  if (blockIdx.y >= *num_items) return;
+  OfItem<Out> out = {each, items[blockIdx.y], pairs};
+  x += (u64)blockIdx.y * 4 * blocks * STRIP;
+  if (out.item.count > 32) prompt<4>(w, scales, tiles, blocks, x, out);
+  else prompt<2>(w, scales, tiles, blocks, x, out);
+}
+
+// Grid [tiles of rows / 16, items]; x packed by `experts_pack`.
+extern "C" __global__ void __launch_bounds__(256) experts_up_many(WEIGHTS, WORK, const uint4* x, UP_OUT) {
   after_others();
-  const int first = (blockIdx.x * 4 + threadIdx.x / 32) * 2, g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
-  float sum[2][8][4];
-  if (!many(sum, first, w, scales, tiles, blocks, items, num_items, pairs, x)) return;
-  Item item = items[blockIdx.y];
-  Up up = {gate_bias, up_bias, limit, alpha, act, units};
-#pragma unroll
-  for (int r = 0; r < 2; r++)
-#pragma unroll
-    for (int n = 0; n < 8; n++)
-#pragma unroll
-      for (int i = 0; i < 2; i++) {
-        u32 token = n * 8 + 2 * t + i;
-        if (first + r < tiles && token < item.count) up.out(sum[r][n][i], sum[r][n][i + 2], item.expert, (first + r) * 8 + g, pairs[item.first + token]);
-      }
+  Up up = {gate_bias, up_bias, limit, alpha, act, units, ADAPTED_OF};
+  prompt(w, scales, tiles, blocks, items, num_items, pairs, x, up);
 }
 KERNEL(experts_up_many)
 
-extern "C" __global__ void __launch_bounds__(128) experts_down_many(WEIGHTS, WORK, const uint2* x, DOWN_OUT) {
+extern "C" __global__ void __launch_bounds__(256) experts_down_many(WEIGHTS, WORK, const uint4* x, DOWN_OUT) {
   after_others();
-  const int first = (blockIdx.x * 4 + threadIdx.x / 32) * 2, g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
-  float sum[2][8][4];
-  if (!many(sum, first, w, scales, tiles, blocks, items, num_items, pairs, x)) return;
-  Item item = items[blockIdx.y];
-  Down down = {bias, said, rows};
-#pragma unroll
-  for (int r = 0; r < 2; r++)
-#pragma unroll
-    for (int n = 0; n < 8; n++)
-#pragma unroll
-      for (int i = 0; i < 4; i++) {
-        u32 token = n * 8 + 2 * t + i % 2;
-        if (first + r < tiles && token < item.count) down.out(sum[r][n][i], item.expert, (first + r) * 16 + g + i / 2 * 8, pairs[item.first + token]);
-      }
+  Down down = {bias, said, rows, ADAPTED_OF};
+  prompt(w, scales, tiles, blocks, items, num_items, pairs, x, down);
 }
 KERNEL(experts_down_many)
 
-// Rows of the items' pairs to bf16, as `Packed` reads them: [item, tile of 8, step, lane]. Grid [steps / 8, items * 8].
+// Rows of the items' pairs to bf16, as `Packed` reads them, eight tiles an item, of which those that hold none are left out.
+// Grid [steps / 8, items * 8].
 extern "C" __global__ void __launch_bounds__(256) experts_pack(WORK, const float* x, uint2* packed, int cols, int per_row, int steps) {
   after_others();
   u32 which = blockIdx.y / 8, tile = blockIdx.y % 8, step = blockIdx.x * 8 + threadIdx.x / 32;
   if (which >= *num_items || step >= (u32)steps) return;
   Item item = items[which];
+  if (tile / 2 * 16 >= item.count) return;
   u32 at = tile * 8 + threadIdx.x % 32 / 4;
   Rows<1> row = {{at < item.count ? x + (u64)(pairs[item.first + at] / per_row) * cols : nullptr}, cols};
-  packed[((u64)blockIdx.y * steps + step) * 32 + threadIdx.x % 32] = row.fragment(0, step);
+  packed[packed_at(blockIdx.y, step, steps)] = row.fragment(0, step);
 }
 KERNEL(experts_pack)
 
@@ -254,3 +261,39 @@ extern "C" __global__ void __launch_bounds__(256) experts_combine(const float* s
   for (int i = threadIdx.x; i < cols; i += 256) y[(u64)blockIdx.x * cols + i] += combined(said, weights, blockIdx.x, k, i, cols);
 }
 KERNEL(experts_combine)
+
+// Rows of weights to tiles of codes [tile, block, lane] and of scales [tile, block, 8] (pack.rs), of which what is missing is
+// zeros. Grid [blocks / 8, tiles], a warp a block.
+extern "C" __global__ void __launch_bounds__(256) experts_tiles(const Row* rows, uint4* codes, u32* scales, int blocks, int groups) {
+  // The bits of a code (sign, then three) in the half word of its pair.
+  static const int PLACES[4][4] = {{15, 8, 7, 6}, {12, 5, 4, 3}, {9, 2, 1, 0}, {14, 13, 11, 10}};
+  after_others();
+  const int block = blockIdx.x * 8 + threadIdx.x / 32, lane = threadIdx.x % 32;
+  if (block >= blocks) return;
+  const u64 at = (u64)blockIdx.y * blocks + block;
+  Row two[2] = {rows[blockIdx.y * 16 + lane / 4], rows[blockIdx.y * 16 + lane / 4 + 8]};
+  u32 words[4];
+#pragma unroll
+  for (int step = 0; step < 4; step++) {
+    words[step] = 0;
+    const int col = block * 64 + step * 16 + 2 * (lane % 4);
+    if (col / 32 >= groups) continue;
+#pragma unroll
+    for (int pair = 0; pair < 4; pair++)
+#pragma unroll
+      for (int half = 0; half < 2; half++) {
+        const Row& row = two[pair % 2];
+        u32 code = row.elements ? code_of(row, col + pair / 2 * 8 + half) : 0;
+#pragma unroll
+        for (int i = 0; i < 4; i++) words[step] |= (code >> (3 - i) & 1) << (PLACES[pair][i] + 16 * half);
+      }
+  }
+  codes[at * 32 + lane] = make_uint4(words[0], words[1], words[2], words[3]);
+  if (lane % 4 != 0) return;
+  u32 word = 0;
+#pragma unroll
+  for (int i = 0; i < 4; i++)
+    if (two[i % 2].elements && 2 * block + i / 2 < groups) word |= scale_of(two[i % 2], 2 * block + i / 2) << (8 * i);
+  scales[at * 8 + lane / 4] = word;
+}
+KERNEL(experts_tiles)

@@ -3,36 +3,46 @@
 use std::sync::Arc;
 
 use super::{Linear, Write};
-use crate::cuda::pack::{self, PARTS, TILE, TOKENS};
+use crate::cuda::pack::{PARTS, TILE, TOKENS};
 use crate::cuda::{Argument, Gpu, Memory, Shape, Slice};
+use crate::ops::low_rank::{self, LowRank};
 use crate::pool::Pool;
-use crate::{Error, Result, Step, Tensor};
+use crate::{Result, Step, Tensor};
 
 /// How a product is cut, by how many tokens there are.
 #[derive(Clone, Copy)]
 pub(crate) struct Tiling {
     /// The end of the kernel's name.
     pub name: &'static str,
+    /// Tiles of rows of a block.
     rows_at_once: usize,
+    /// Tiles of tokens of a block.
     tokens_at_once: usize,
 }
 
 impl Tiling {
     /// The kernel for the floats themselves.
     const FLOATS: Self = Self { name: "few_8", rows_at_once: 1, tokens_at_once: 1 };
+    /// Those of prompts.
+    const WIDE: Self = Self { name: "wide", rows_at_once: 8, tokens_at_once: 16 };
+    const NARROW: Self = Self { name: "narrow", rows_at_once: 4, tokens_at_once: 8 };
 
-    /// For `tokens`.
-    pub fn of(tokens: usize) -> Self {
-        if tokens <= TOKENS { Self::FLOATS } else { Self::of_packed(tokens) }
+    /// For a product of `tokens` with `rows` outputs.
+    pub fn of(gpu: &Gpu, rows: usize, tokens: usize) -> Self {
+        if tokens <= TOKENS { Self::FLOATS } else { Self::of_packed(gpu, rows, tokens) }
     }
 
     /// The same among the kernels that take packed tokens.
-    pub fn of_packed(tokens: usize) -> Self {
+    pub fn of_packed(gpu: &Gpu, rows: usize, tokens: usize) -> Self {
         let (name, rows_at_once, tokens_at_once) = match tokens {
             0..=16 => ("few_16", 1, 2),
             17..=32 => ("few_32", 1, 4),
             33..=64 => ("few_64", 2, 8),
-            _ => ("many", 8, 8),
+            _ => {
+                let (x, y, _) = Self::WIDE.shape(rows, tokens).grid;
+                // Large blocks read less, as long as every processor has one.
+                return if x * y < gpu.about().processors { Self::NARROW } else { Self::WIDE };
+            }
         };
         Self { name, rows_at_once, tokens_at_once }
     }
@@ -42,29 +52,36 @@ impl Tiling {
         self.name != Self::FLOATS.name
     }
 
-    /// Tiles of eight tokens, filled up to what blocks take.
+    fn is_prompt(self) -> bool {
+        [Self::WIDE.name, Self::NARROW.name].contains(&self.name)
+    }
+
+    /// Tiles of eight tokens, filled up to what blocks take; those of prompts look how many there are.
     pub fn token_tiles(self, tokens: usize) -> usize {
-        tokens.div_ceil(TOKENS * self.tokens_at_once) * self.tokens_at_once
+        let at_once = if self.is_prompt() { 2 } else { self.tokens_at_once };
+        tokens.div_ceil(TOKENS * at_once) * at_once
     }
 
     /// Blocks for a product with `rows` outputs.
     pub fn shape(self, rows: usize, tokens: usize) -> Shape {
-        let blocks = rows.div_ceil(TILE).div_ceil(self.rows_at_once);
-        let many = self.name == "many";
-        Shape {
-            grid: (blocks, tokens.div_ceil(TOKENS * self.tokens_at_once), 1),
-            threads: if many { 128 } else { PARTS * 32 },
-            shared: if many { 0 } else { PARTS * self.rows_at_once * TILE * self.tokens_at_once * TOKENS * 4 },
-        }
+        let tiles = (self.rows_at_once, self.tokens_at_once);
+        let (threads, shared) = if self.is_prompt() {
+            // A warp for two tiles of rows and eight or four of tokens; three stages (`prompt.cuh`) of 2 KB for each tile of
+            // rows and each two of tokens.
+            (tiles.0 * 32, 3 * 2048 * (tiles.0 + tiles.1 / 2))
+        } else {
+            (PARTS * 32, PARTS * tiles.0 * TILE * tiles.1 * TOKENS * 4)
+        };
+        let grid = (rows.div_ceil(TILE).div_ceil(tiles.0), tokens.div_ceil(TOKENS * tiles.1), 1);
+        Shape { grid, threads, shared }
     }
 }
 
 pub(super) fn apply(gpu: &Gpu, step: &Step, x: &Tensor, linear: &Linear, y: &Tensor, write: Write) -> Result<()> {
-    check(linear)?;
     let weights = weights(gpu, &step.runtime.pool, linear, "bf16 tiles", &|row| row)?;
     let bias = biases(gpu, linear)?;
     let (tokens, rows, cols) = (x.rows(), linear.rows(), linear.cols());
-    let tiling = Tiling::of(tokens);
+    let tiling = Tiling::of(gpu, rows, tokens);
     let packed = if tiling.is_packed() { Some(pack_tokens(gpu, x, tiling.token_tiles(tokens))?) } else { None };
     let input: Argument = packed.as_ref().map_or(x.device().into(), Argument::from);
     let add = usize::from(matches!(write, Write::Add));
@@ -73,16 +90,16 @@ pub(super) fn apply(gpu: &Gpu, step: &Step, x: &Tensor, linear: &Linear, y: &Ten
         [(&weights).into(), bias, input, y.device().into(), rows.into(), cols.into(), tokens.into(), add.into()];
     let kernel = format!("linear_{}", tiling.name);
     // SAFETY: (w, bias, x, y, rows, cols, tokens, add); packed tokens are as many tiles as the grid has.
-    unsafe { gpu.launch("linear", &kernel, tiling.shape(rows, tokens), &arguments) }
+    unsafe { gpu.launch("linear", &kernel, tiling.shape(rows, tokens), &arguments)? };
+    add_adapters(gpu, step, x, linear, y)
 }
 
-/// Adapters are not computed here.
-pub(crate) fn check(linear: &Linear) -> Result<()> {
-    if linear.adapters.is_empty() {
-        return Ok(());
+/// y += what each row's adapter says of x.
+pub(crate) fn add_adapters(gpu: &Gpu, step: &Step, x: &Tensor, linear: &Linear, y: &Tensor) -> Result<()> {
+    match linear.adapters.on_gpu(gpu, |parts| parts.iter().map(LowRank::factors).collect())? {
+        Some(attached) => low_rank::cuda::add(gpu, step, &attached, x, y),
+        None => Ok(()),
     }
-    let found = "one that is attached".to_owned();
-    Err(Error::CudaUnsupported { what: "adapters are not computed", wanted: "no adapter", found })
 }
 
 /// x as bf16 in the order of the kernels, `tiles` tiles of eight tokens.
@@ -104,19 +121,18 @@ pub(crate) fn weights(
     form: &'static str,
     place: &(dyn Fn(usize) -> usize + Sync),
 ) -> Result<Arc<Memory>> {
-    gpu.weight(linear.parts.as_ptr().cast(), form, || {
-        let row = |at: usize, out: &mut [f32]| {
-            let (row, mut first) = (place(at), 0);
-            for part in &linear.parts {
-                let rows = part.weight.rows();
-                if row < first + rows {
-                    return part.weight.row_into(row - first, out);
-                }
-                first += rows;
+    let source = |at: usize| {
+        let (row, mut first) = (place(at), 0);
+        for part in &linear.parts {
+            if row < first + part.weight.rows() {
+                return Some((&part.weight, row - first));
             }
-        };
-        Ok(pack::bf16_tiles(pool, linear.rows(), linear.cols(), &row))
-    })
+            first += part.weight.rows();
+        }
+        None
+    };
+    let shape = (linear.rows(), linear.cols());
+    gpu.bf16_tiles((linear.parts.as_ptr().cast(), form), pool, shape, &source)
 }
 
 /// Those of all parts, or nothing where none has any.

@@ -64,6 +64,11 @@ impl Linear {
         self.adapters.put(slot, adapter);
     }
 
+    /// Whether anything is attached.
+    pub(crate) fn is_adapted(&self) -> bool {
+        !self.adapters.is_empty()
+    }
+
     /// Takes away what is attached in `slot`.
     pub fn detach(&mut self, slot: usize) {
         self.adapters.clear(slot);

@@ -8,14 +8,18 @@
 //! different adapters share a step; in training both products are `cpu::gemm`'s, and a step has one adapter.
 
 mod cpu;
+pub(crate) mod cuda;
 #[cfg(test)]
 pub(crate) mod reference;
 #[cfg(test)]
 mod tests;
 mod train;
 
-use crate::FloatPart;
+use std::sync::{Arc, OnceLock};
+
 use crate::arena::Arena;
+use crate::cuda::Gpu;
+use crate::{FloatPart, Result};
 
 pub(crate) use cpu::{Share, add, add_products, products};
 pub(crate) use train::{add_backward, add_forward, scale};
@@ -45,6 +49,11 @@ impl LowRank {
         self.a.len() / self.rank
     }
 
+    pub(crate) fn factors(&self) -> cuda::Factors<'_> {
+        let (a, b) = (std::slice::from_ref(&self.a), std::slice::from_ref(&self.b));
+        cuda::Factors { a, b, rank: self.rank, scale: self.scale, outputs: self.outputs() }
+    }
+
     /// The outputs.
     pub fn outputs(&self) -> std::ops::Range<usize> {
         self.first..self.first + self.b.len() / self.rank
@@ -53,48 +62,71 @@ impl LowRank {
 
 /// What is attached to a weight, by slot.
 #[derive(Clone, Debug)]
-pub struct Slots<T>(Vec<Option<T>>);
+pub struct Slots<T> {
+    values: Vec<Option<T>>,
+    /// A device's copy of them all, until one changes.
+    copy: OnceLock<Arc<cuda::Attached>>,
+}
 
 impl<T> Default for Slots<T> {
     fn default() -> Self {
-        Self(Vec::new())
+        Self { values: Vec::new(), copy: OnceLock::new() }
     }
 }
 
 impl<T> Slots<T> {
     /// Puts `value` into `slot`; what was there is dropped.
     pub fn put(&mut self, slot: usize, value: T) {
-        if self.0.len() <= slot {
-            self.0.resize_with(slot + 1, || None);
+        if self.values.len() <= slot {
+            self.values.resize_with(slot + 1, || None);
         }
-        self.0[slot] = Some(value);
+        self.values[slot] = Some(value);
+        self.copy.take();
     }
 
     /// Empties `slot`.
     pub fn clear(&mut self, slot: usize) {
-        if let Some(place) = self.0.get_mut(slot) {
+        if let Some(place) = self.values.get_mut(slot) {
             *place = None;
         }
+        self.copy.take();
     }
 
     /// What is in `slot`.
     pub fn get(&self, slot: Option<usize>) -> Option<&T> {
-        self.0.get(slot?)?.as_ref()
+        self.values.get(slot?)?.as_ref()
     }
 
     /// Whether all are empty.
     pub fn is_empty(&self) -> bool {
-        self.0.iter().all(Option::is_none)
+        self.values.iter().all(Option::is_none)
     }
 
     /// The first empty slot.
     pub fn vacant(&self) -> usize {
-        self.0.iter().position(Option::is_none).unwrap_or(self.0.len())
+        self.values.iter().position(Option::is_none).unwrap_or(self.values.len())
     }
 
     /// The slots that hold something, in order.
     pub(crate) fn used(&self) -> impl Iterator<Item = (usize, &T)> {
-        self.0.iter().enumerate().filter_map(|(slot, value)| Some((slot, value.as_ref()?)))
+        self.values.iter().enumerate().filter_map(|(slot, value)| Some((slot, value.as_ref()?)))
+    }
+
+    /// What a device has of them; `factors` are those of a slot. Nothing where all are empty.
+    pub(crate) fn on_gpu<'a>(
+        &'a self,
+        gpu: &Gpu,
+        factors: impl Fn(&'a T) -> Vec<cuda::Factors<'a>>,
+    ) -> Result<Option<Arc<cuda::Attached>>> {
+        if self.is_empty() {
+            return Ok(None);
+        }
+        if let Some(copy) = self.copy.get() {
+            return Ok(Some(copy.clone()));
+        }
+        let all: Vec<_> = self.values.iter().map(|value| value.as_ref().map_or(Vec::new(), &factors)).collect();
+        let made = Arc::new(cuda::Attached::new(gpu, &all)?);
+        Ok(Some(self.copy.get_or_init(|| made).clone()))
     }
 }
 

@@ -31,7 +31,7 @@ pub(super) fn project(gpu: &Gpu, step: &Step, x: &Tensor, projection: &Projectio
     let (tokens, cols) = (x.rows(), x.cols());
     let weight = gpu.floats(&norm.weight)?;
     let turns = turns(gpu, rope, tokens)?;
-    let tiling = Tiling::of(tokens);
+    let tiling = Tiling::of(gpu, projection.linear.rows(), tokens);
     if !tiling.is_packed() {
         return product(
             gpu,
@@ -53,11 +53,13 @@ pub(super) fn project(gpu: &Gpu, step: &Step, x: &Tensor, projection: &Projectio
     product(gpu, step, tiling, &[(&packed).into()], tokens, projection, turns)
 }
 
-/// The product alone, of rows that are normalised.
+/// The product alone, of rows that are normalised, and what adapters add to it.
 pub(super) fn product_of(gpu: &Gpu, step: &Step, t: &Tensor, projection: &Projection) -> Result<Tensor> {
-    let tiling = Tiling::of_packed(t.rows());
+    let tiling = Tiling::of_packed(gpu, projection.linear.rows(), t.rows());
     let packed = linear::pack_tokens(gpu, t, tiling.token_tiles(t.rows()))?;
-    product(gpu, step, tiling, &[(&packed).into()], t.rows(), projection, Argument::NULL)
+    let qkv = product(gpu, step, tiling, &[(&packed).into()], t.rows(), projection, Argument::NULL)?;
+    linear::add_adapters(gpu, step, t, projection.linear, &qkv)?;
+    Ok(qkv)
 }
 
 fn product(
@@ -70,7 +72,6 @@ fn product(
     turns: Argument,
 ) -> Result<Tensor> {
     let Projection { linear, heads, layer, window, .. } = *projection;
-    linear::check(linear)?;
     check(heads)?;
     // Of a tile's sixteen rows the first eight are channels of a head, the others those that turn with them.
     let place = |row: usize| {

@@ -3,7 +3,7 @@
 //
 // The rows of the product are laid out so that a tile of 16 has eight channels of a head and under them the eight that turn
 // with them: a lane that has the one has the other.
-#include "../../cuda/products.cuh"
+#include "../../cuda/prompt.cuh"
 
 // Where q, k and v go. `turns` [T, d / 2] are cosine and sine; `tables`: pages of all sequences, `width` each, from page
 // firsts[s] of sequence s on.
@@ -70,7 +70,7 @@ extern "C" __global__ void __launch_bounds__(256) rope_norm_pack(const float* x,
   after_others();
   Normed rows = norm_tokens(x, norm, eps, blockIdx.x * 8, tokens, cols);
   const int steps = cols / 16;
-  for (int step = threadIdx.x / 32; step < steps; step += 8) packed[((u64)blockIdx.x * steps + step) * 32 + threadIdx.x % 32] = rows.fragment(0, step);
+  for (int step = threadIdx.x / 32; step < steps; step += 8) packed[packed_at(blockIdx.x, step, steps)] = rows.fragment(0, step);
 }
 KERNEL(rope_norm_pack)
 
@@ -98,10 +98,14 @@ FEW(rope_few_16, 1, 2)
 FEW(rope_few_32, 1, 4)
 FEW(rope_few_64, 2, 8)
 
-// Grid [tiles of rows / 8, tiles of tokens / 8], four warps.
-extern "C" __global__ void __launch_bounds__(128) rope_many(const uint4* w, const uint2* x, int rows, int cols, int tokens, PROJECTED) {
-  after_others();
-  Projected out = OUT;
-  many(w, rows, cols / 16, x, tokens, out);
-}
-KERNEL(rope_many)
+// For prompts, grid [tiles of rows, tiles of tokens] by what a block takes: 128 rows times 128 tokens, or 64 times 64 where
+// blocks would be fewer than processors.
+#define PROMPT(name, ROWS, TOKENS, NP)                                                                                                 \
+  extern "C" __global__ void __launch_bounds__(ROWS * TOKENS * 32) name(const uint4* w, const uint4* x, int rows, int cols, int tokens, PROJECTED) { \
+    after_others();                                                                                                                    \
+    Projected out = OUT;                                                                                                              \
+    prompt<ROWS, TOKENS, 2, NP>(w, rows, cols / 16, x, tokens, out);                                                                   \
+  }                                                                                                                                    \
+  KERNEL(name)
+PROMPT(rope_wide, 4, 2, 4)
+PROMPT(rope_narrow, 2, 2, 2)

@@ -81,7 +81,8 @@ pub struct Projection<'a> {
 pub fn project(step: &mut Step, x: &Tensor, projection: &Projection) -> Result<Tensor> {
     let Projection { norm, linear, rope, heads, layer, window } = *projection;
     assert!(x.cols() == linear.cols() && linear.rows() == heads.row(), "rope: shapes");
-    if let (Device::Cuda(gpu), true) = (&step.runtime.device, step.may_fuse()) {
+    // Adapters come between the product and the rotation.
+    if let (Device::Cuda(gpu), true) = (&step.runtime.device, step.may_fuse() && !linear.is_adapted()) {
         let qkv = cuda::project(gpu, step, x, projection)?;
         step.made("rope", &qkv);
         return Ok(qkv);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::cuda::{Argument, Gpu, MOST_SHARED, Memory, Shape, Slice};
-use crate::ops::linear::Linear;
+use crate::ops::linear::{self, Linear};
 use crate::ops::rms_norm::Norm;
 use crate::{Error, Result, Step, Tensor};
 
@@ -73,6 +73,14 @@ pub(super) fn forward(
     ];
     // SAFETY: (w, bias, x, norm, eps, t, logits, chosen, weights, counters, experts, cols, k, tokens).
     unsafe { gpu.launch("router", kernel, shape, &arguments)? };
+    if router.is_adapted() {
+        linear::cuda::add_adapters(gpu, step, t.as_ref().unwrap_or(x), router, &logits)?;
+        let choice = [(&routes.experts).into(), (&routes.weights).into(), experts.into(), k.into(), tokens.into()];
+        let arguments = [&[logits.device().into()], &choice[..]].concat();
+        let shape = Shape { grid: (tokens.div_ceil(8), 1, 1), threads: 256, shared: 0 };
+        // SAFETY: (logits, chosen, weights, experts, k, tokens).
+        unsafe { gpu.launch("router", "router_choose", shape, &arguments)? };
+    }
     let arena = &step.runtime.arena;
     let host = super::Routes { per_token: k, experts: arena.take(0)?, weights: arena.take(0)?, device: Some(routes) };
     Ok((host, logits, t))

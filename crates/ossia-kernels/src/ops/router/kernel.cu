@@ -82,3 +82,11 @@ extern "C" __global__ void __launch_bounds__(256) router_1(ROUTE) { route<1>(w, 
 KERNEL(router_1)
 extern "C" __global__ void __launch_bounds__(256, 2) router_4(ROUTE) { route<4>(w, bias, x, norm, eps, t, logits, chosen, weights, counters, experts, cols, k, tokens); }
 KERNEL(router_4)
+
+// The choice alone, where logits were changed. Grid [T / 8], a warp a token.
+extern "C" __global__ void __launch_bounds__(256) router_choose(const float* logits, u32* chosen, float* weights, int experts, int k, int tokens) {
+  after_others();
+  const u64 token = blockIdx.x * 8 + threadIdx.x / 32;
+  if (token < tokens) choose(logits + token * experts, chosen + token * k, weights + token * k, experts, k);
+}
+KERNEL(router_choose)

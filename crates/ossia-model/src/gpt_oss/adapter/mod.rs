@@ -77,11 +77,6 @@ pub enum Error {
     /// Its sizes are not the model's.
     #[error("the adapter was made for a model of another shape")]
     OtherModel,
-    /// The model's device has no kernels for adapters.
-    #[error(
-        "adapters are computed on the processor alone: use --device cpu, or merge the adapter (ossia export --adapter)"
-    )]
-    OnDevice,
 }
 
 impl AdapterConfig {
