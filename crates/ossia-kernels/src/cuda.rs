@@ -7,14 +7,18 @@
 //! Everything runs in order on one stream, so scratch that is given back may be lent again at once.
 
 mod compile;
+mod documents;
 mod driver;
 #[cfg(test)]
 mod fused_tests;
 mod graph;
 pub(crate) mod pack;
+mod runs;
 mod step;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod train_tests;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -58,6 +62,8 @@ pub struct Gpu {
     weights: Mutex<HashMap<(usize, &'static str), Arc<Memory>>>,
     scratch: OnceLock<driver::Scratch>,
     tables: Mutex<Option<Arc<Tables>>>,
+    documents: Mutex<Option<Arc<documents::Documents>>>,
+    runs: Mutex<runs::Runs>,
     recordings: Mutex<HashMap<Size, graph::Recording>>,
     pinned: OnceLock<driver::Pinned>,
     counters: Memory,
@@ -72,6 +78,19 @@ const COUNTERS: usize = 1 << 16;
 impl Gpu {
     /// Opens device `ordinal`, counted from 0, and compiles the kernels for it or takes those that are kept.
     pub fn open(ordinal: usize, cubins: &dyn Cubins) -> Result<Arc<Self>> {
+        Self::open_with(ordinal, cubins, compile::SOURCES.iter())
+    }
+
+    /// The same with the kernels of training.
+    pub fn open_for_training(ordinal: usize, cubins: &dyn Cubins) -> Result<Arc<Self>> {
+        Self::open_with(ordinal, cubins, compile::SOURCES.iter().chain(compile::TRAINING))
+    }
+
+    fn open_with<'a>(
+        ordinal: usize,
+        cubins: &dyn Cubins,
+        sources: impl Iterator<Item = &'a compile::Source>,
+    ) -> Result<Arc<Self>> {
         if !driver::present() {
             let reason =
                 "NVIDIA's driver is not on this machine (libcuda is not found): install it, or use --device cpu";
@@ -84,7 +103,7 @@ impl Gpu {
             return Err(Error::Cuda { what: "choosing a device", reason });
         }
         let mut modules = Vec::new();
-        for source in compile::SOURCES {
+        for source in sources {
             let cubin = compile::cubin(source, about.capability, cubins)?;
             modules.push((source.name, Mutex::new(driver::Module::load(&context, &cubin)?)));
         }
@@ -98,6 +117,8 @@ impl Gpu {
             weights: Mutex::default(),
             scratch: OnceLock::new(),
             tables: Mutex::default(),
+            documents: Mutex::default(),
+            runs: Mutex::default(),
             recordings: Mutex::default(),
             pinned: OnceLock::new(),
             counters,
@@ -154,6 +175,13 @@ impl Gpu {
         self.scratch().take(len)
     }
 
+    /// Floats of the host in scratch.
+    pub(crate) fn uploaded(&self, values: &[f32]) -> Result<Slice> {
+        let mut slice = self.take(values.len())?;
+        slice.upload(&values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<_>>())?;
+        Ok(slice)
+    }
+
     /// Zeros, for keys and values.
     pub(crate) fn zeros(&self, bytes: usize) -> Result<Memory> {
         let mut memory = Memory::new(&self.context, bytes)?;
@@ -180,9 +208,16 @@ impl Gpu {
         Ok(memory)
     }
 
-    /// The device's copy of plain numbers.
-    pub(crate) fn floats(&self, values: &[f32]) -> Result<Arc<Memory>> {
-        self.weight(values.as_ptr().cast(), "f32", || Ok(values.iter().flat_map(|v| v.to_le_bytes()).collect()))
+    /// The device's copy of plain numbers, or what training has in their place.
+    pub(crate) fn floats(&self, values: &[f32]) -> Result<Argument> {
+        let key = values.as_ptr().cast();
+        match self.seen_exact(key) {
+            Some(seen) => Ok(seen),
+            // Kept as long as the device.
+            None => {
+                Ok((&self.weight(key, "f32", || Ok(values.iter().flat_map(|v| v.to_le_bytes()).collect()))?).into())
+            }
+        }
     }
 
     /// Starts a kernel of an op's file.
@@ -237,6 +272,12 @@ impl From<&Memory> for Argument {
     }
 }
 
+impl From<&Argument> for Argument {
+    fn from(argument: &Argument) -> Self {
+        *argument
+    }
+}
+
 impl From<&Arc<Memory>> for Argument {
     fn from(memory: &Arc<Memory>) -> Self {
         Self(memory.at())
@@ -269,6 +310,11 @@ impl Argument {
     /// A 64-bit number.
     pub(crate) fn long(value: usize) -> Self {
         Self(value as u64)
+    }
+
+    /// Bytes from `earlier` to here.
+    pub(crate) fn distance(self, earlier: Self) -> usize {
+        (self.0 - earlier.0) as usize
     }
 
     /// A place inside what an argument points to.

@@ -122,7 +122,7 @@ impl Context {
         self.synchronize()
     }
 
-    fn download(&self, from: u64, bytes: &mut [u8]) -> Result<()> {
+    pub(super) fn download(&self, from: u64, bytes: &mut [u8]) -> Result<()> {
         self.bind()?;
         // SAFETY: the source holds as many bytes, the target is borrowed until the wait is over.
         let copied = unsafe { sys::cuMemcpyDtoHAsync_v2(bytes.as_mut_ptr().cast(), from, bytes.len(), self.stream) };
@@ -165,7 +165,7 @@ impl Memory {
     }
 
     /// Zeros everywhere.
-    pub(super) fn clear(&mut self) -> Result<()> {
+    pub(crate) fn clear(&mut self) -> Result<()> {
         self.context.bind()?;
         // SAFETY: the range is ours.
         checked(unsafe { sys::cuMemsetD8Async(self.at, 0, self.len, self.context.stream) }, "clearing memory")
@@ -185,11 +185,17 @@ impl Memory {
         self.context.upload(self.at + from as u64, bytes)
     }
 
+    /// All bytes into `out`, which has as many.
+    pub(crate) fn get(&self, out: &mut [u8]) -> Result<()> {
+        assert_eq!(out.len(), self.len, "cuda: as many bytes");
+        self.context.download(self.at, out)
+    }
+
     /// All bytes, on the host.
     #[cfg(test)]
     pub(crate) fn download(&self) -> Result<Vec<u8>> {
         let mut bytes = vec![0; self.len];
-        self.context.download(self.at, &mut bytes)?;
+        self.get(&mut bytes)?;
         Ok(bytes)
     }
 
@@ -278,6 +284,25 @@ impl Slice {
         // SAFETY: four bytes a number, any of which is one.
         let bytes = unsafe { std::slice::from_raw_parts_mut(out.as_mut_ptr().cast::<u8>(), 4 * out.len()) };
         self.scratch.0.0.context.download(self.at(), bytes)
+    }
+
+    /// Zeros everywhere.
+    pub(crate) fn clear(&mut self) -> Result<()> {
+        let context = &self.scratch.0.0.context;
+        context.bind()?;
+        // SAFETY: the range is ours alone.
+        let cleared = unsafe { sys::cuMemsetD8Async(self.at(), 0, 4 * self.len, context.stream) };
+        checked(cleared, "clearing scratch")
+    }
+
+    /// The numbers of another slice, of the same length.
+    pub(crate) fn copy_from(&mut self, other: &Self) -> Result<()> {
+        assert_eq!(self.len, other.len, "cuda: as many numbers");
+        let context = &self.scratch.0.0.context;
+        context.bind()?;
+        // SAFETY: slices do not overlap, and both are as long.
+        let copied = unsafe { sys::cuMemcpyDtoDAsync_v2(self.at(), other.at(), 4 * self.len, context.stream) };
+        checked(copied, "copying scratch")
     }
 
     /// Numbers of four bytes from the host, which must be as many.

@@ -12,7 +12,7 @@ use ossia_kernels::cpu::isa::Isa;
 use ossia_kernels::ops::experts::{ExpertGrad, ExpertsGrad};
 use ossia_kernels::ops::linear::{Linear, LinearGrad};
 use ossia_kernels::pool::Pool;
-use ossia_kernels::{DType, Floats, Matrix};
+use ossia_kernels::{DType, Floats, Matrix, Runtime};
 
 use super::backward::{AttentionGrad, BlockGrad, Gradients, MlpGrad};
 use super::config::Config;
@@ -179,6 +179,27 @@ impl Parameters {
         push_linear(&mut out, &model.unembedding);
         assert_eq!(out.len(), self.len(), "a model of this shape");
         out
+    }
+
+    /// Tells a device where in the run `values` the vectors lie that `model`, made of it, has copied.
+    pub fn name(&self, model: &Transformer, values: &Floats, runtime: &Runtime) {
+        let mut vectors: Vec<&[f32]> = Vec::new();
+        for block in &model.blocks {
+            let (attention, mlp) = (&block.attention, &block.mlp);
+            vectors.push(&attention.norm.weight);
+            vectors.extend(attention.qkv.parts().iter().filter_map(|part| part.bias.as_deref()));
+            vectors.push(&attention.sinks);
+            vectors.extend(attention.out.parts().iter().filter_map(|part| part.bias.as_deref()));
+            vectors.push(&mlp.norm.weight);
+            vectors.extend(mlp.router.parts().iter().filter_map(|part| part.bias.as_deref()));
+            // The run has the biases of gates and ups interleaved: they are found under the gates' name.
+            vectors.extend(mlp.experts.experts.iter().flat_map(|e| [&e.gate_bias[..], &e.down_bias]));
+        }
+        vectors.push(&model.norm.weight);
+        let places = self.tensors.iter().filter(|p| matches!(p.class, Class::Norm | Class::Bias));
+        let places: Vec<&[f32]> = places.map(|p| &values[p.range.clone()]).collect();
+        assert_eq!(vectors.len(), places.len(), "a model of this shape");
+        runtime.name(&vectors.into_iter().zip(places).collect::<Vec<_>>());
     }
 
     /// A run of gradients, tensor by tensor.
