@@ -82,6 +82,37 @@ fn routers() {
     }
 }
 
+/// Logits that are not numbers, some or all of a token's: the experts that the processor takes, and weights that show it.
+#[test]
+fn routes_of_what_is_broken() {
+    let none = PageTable::default();
+    for (count, bad) in [(4, vec![0, 1]), (40, vec![39]), (40, (0..40).collect())] {
+        let (x, d) = (Numbers(44).vec(3 * 32), 32);
+        let made = both(30, &[(count * d, true), (count, true)], |case| {
+            let [mut bias] = case.vectors([1]);
+            // Without its name a bias is the host's own.
+            case.runtime.name(&[]);
+            bad.iter().for_each(|&e: &usize| bias[e] = f32::NAN);
+            let router = Linear::new(vec![Part { weight: case.matrix(0, d), bias: Some(bias) }]);
+            let t = case.tensor(d, &x);
+            let mut step = case.step(&[3], &none, &[], &[]);
+            let (routes, _) = router::forward_saving(&mut step, &t, &router, 4).unwrap();
+            match &routes.device {
+                None => vec![
+                    routes.experts.iter().map(|&id| id as f32).collect(),
+                    routes.weights.iter().map(|w| f32::from(u8::from(w.is_nan()))).collect(),
+                ],
+                Some(device) => vec![
+                    device.experts.download().unwrap().iter().map(|id| id.to_bits() as f32).collect(),
+                    device.weights.download().unwrap().iter().map(|w| f32::from(u8::from(w.is_nan()))).collect(),
+                ],
+            }
+        });
+        let Some((want, got)) = made else { return };
+        want.iter().zip(&got).for_each(|(want, got)| same_bits(got, want, &format!("{count} experts, {bad:?}")));
+    }
+}
+
 /// Routes that were chosen: `ids` [T, 2] with weights 0.75 and 0.5.
 fn routes(runtime: &Runtime, ids: &[u32]) -> Routes {
     let weights: Vec<f32> = (0..ids.len()).map(|i| 0.75 - 0.25 * (i % 2) as f32).collect();
