@@ -154,6 +154,11 @@ impl Gpu {
         }
     }
 
+    /// The most bytes of scratch that were lent at once.
+    pub fn scratch_peak(&self) -> usize {
+        self.scratch().peak()
+    }
+
     fn scratch(&self) -> &driver::Scratch {
         self.scratch.get().expect("cuda: scratch is planned before the first step")
     }

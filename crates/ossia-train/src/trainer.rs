@@ -97,7 +97,7 @@ impl Trainer {
             moments: Moments::new(len),
             gradients: vec![0.0; len],
             seen: Floats::new(vec![0.0; len]),
-            stored: stored_tensors(&parameters),
+            stored: parameters.stored(),
             parameters,
         };
         let Moments { first, second } = &trainer.moments;
@@ -346,12 +346,6 @@ fn gpu_scratch_bytes(recipe: &Recipe, parameters: &Parameters) -> usize {
 /// What a run takes of a GPU's memory, bytes: the weights, what is seen of them, gradients and two moments; and scratch.
 pub(crate) fn gpu_bytes(recipe: &Recipe, config: &Config) -> (usize, usize) {
     let parameters = Parameters::of(config);
-    let seen = stored::gpu_bytes(parameters.len(), &stored_tensors(&parameters));
+    let seen = stored::gpu_bytes(parameters.len(), &parameters.stored());
     (4 * 4 * parameters.len() + seen, gpu_scratch_bytes(recipe, &parameters))
-}
-
-/// What decides is not rounded on a GPU, nor is what is small.
-fn stored_tensors(parameters: &Parameters) -> Vec<Stored> {
-    let exact = |class| matches!(class, Class::Norm | Class::Bias | Class::Router);
-    parameters.tensors().iter().map(|p| Stored { range: p.range.clone(), exact: exact(p.class) }).collect()
 }

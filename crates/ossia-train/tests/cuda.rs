@@ -153,23 +153,34 @@ fn runs_are_the_processors_and_repeat() {
     }
 }
 
+/// The error of a run.
+fn broken(recipe: &Recipe, device: &Device) -> String {
+    let (folder, stop) = (tempfile::tempdir().unwrap(), AtomicBool::new(false));
+    let folder = folder.path();
+    let settings = Settings { folder, device, threads: 1, peak_flops: 0.0, stop: &stop, memory: None, peak_rss: &|| 0 };
+    let mut seen = Seen { stop: &stop, pause: None, records: Vec::new() };
+    run::run(recipe, &settings, &mut seen).err().unwrap().to_string()
+}
+
 /// What does not fit is said before anything is taken.
 #[test]
 fn what_does_not_fit_is_refused() {
     let Some(gpu) = device() else { return };
     let mut recipe = recipe("adamw", false);
     recipe.training.micro_tokens = 1 << 40;
-    let (folder, stop) = (tempfile::tempdir().unwrap(), AtomicBool::new(false));
-    let settings = Settings {
-        folder: folder.path(),
-        device: &gpu,
-        threads: 1,
-        peak_flops: 0.0,
-        stop: &stop,
-        memory: None,
-        peak_rss: &|| 0,
-    };
-    let mut seen = Seen { stop: &stop, pause: None, records: Vec::new() };
-    let error = run::run(&recipe, &settings, &mut seen).err().unwrap().to_string();
+    let error = broken(&recipe, &gpu);
     assert!(error.contains("GB of the GPU's memory") && error.contains("training.micro_tokens"), "{error}");
+}
+
+/// Numbers that break are named as on the processor, and nothing that was saved holds them.
+#[test]
+fn what_breaks_is_named() {
+    for (optimizer, decay) in [("adamw", 0.05), ("muon", 1e38)] {
+        let Some(gpu) = device() else { return };
+        let mut recipe = recipe(optimizer, false);
+        (recipe.training.lr, recipe.training.weight_decay) = (1e38, decay);
+        let (want, got) = (broken(&recipe, &Device::Cpu), broken(&recipe, &gpu));
+        assert_eq!(got, want);
+        assert!(got.contains("is not finite"), "{got}");
+    }
 }

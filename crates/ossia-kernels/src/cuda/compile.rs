@@ -22,7 +22,7 @@ macro_rules! source {
 
 macro_rules! training {
     ($name:literal) => {
-        Source { name: concat!($name, " training"), text: include_str!(concat!("../ops/", $name, "/train.cu")) }
+        Source { name: concat!($name, ".train"), text: include_str!(concat!("../ops/", $name, "/train.cu")) }
     };
 }
 

@@ -243,6 +243,11 @@ impl Scratch {
         self.0.1.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The most bytes that were lent at once.
+    pub(super) fn peak(&self) -> usize {
+        self.ranges().peak()
+    }
+
     /// The same at a place where they were lent before.
     ///
     /// # Panics
@@ -346,14 +351,21 @@ impl Module {
         // SAFETY: the module is loaded and never unloaded before its context ends.
         unsafe {
             checked(sys::cuModuleGetFunction(&mut function, self.0, name.as_ptr()), "finding a kernel")?;
-            let most = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
-            checked(sys::cuFuncSetAttribute(function, most, MOST_SHARED as i32), "asking for shared memory")?;
+            use sys::CUfunction_attribute as Attribute;
+            let (own, mut fixed) = (Attribute::CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES, 0);
+            checked(sys::cuFuncGetAttribute(&mut fixed, own, function), "asking for shared memory")?;
+            // Both together are what a block may have.
+            let left = MOST_SHARED.min(EVERY_SHARED.saturating_sub(fixed as usize));
+            let most = Attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+            checked(sys::cuFuncSetAttribute(function, most, left as i32), "asking for shared memory")?;
         }
         Ok(Function(function))
     }
 }
 
-/// Bytes of shared memory that a block of ours may have: what every GPU from compute capability 8.0 on gives.
+/// Bytes of shared memory that every GPU from compute capability 8.0 on gives a block.
+const EVERY_SHARED: usize = 99 << 10;
+/// Those of them that a launch of ours may ask for.
 pub(crate) const MOST_SHARED: usize = 96 << 10;
 
 /// Blocks and threads of a launch, and bytes of shared memory.

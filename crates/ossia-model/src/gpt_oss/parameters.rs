@@ -11,6 +11,7 @@ use std::sync::Arc;
 use ossia_kernels::cpu::isa::Isa;
 use ossia_kernels::ops::experts::{ExpertGrad, ExpertsGrad};
 use ossia_kernels::ops::linear::{Linear, LinearGrad};
+use ossia_kernels::ops::stored::Stored;
 use ossia_kernels::pool::Pool;
 use ossia_kernels::{DType, Floats, Matrix, Runtime};
 
@@ -123,6 +124,12 @@ impl Parameters {
     /// Whether there are none, which no model is.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// The tensors as a step sees them: on a device what decides is not rounded, nor is what is small.
+    pub fn stored(&self) -> Vec<Stored> {
+        let exact = |class| matches!(class, Class::Norm | Class::Bias | Class::Router);
+        self.tensors.iter().map(|p| Stored { range: p.range.clone(), exact: exact(p.class) }).collect()
     }
 
     /// The tensor called `name`.

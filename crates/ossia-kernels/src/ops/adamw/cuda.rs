@@ -12,5 +12,5 @@ pub(super) fn update(gpu: &Gpu, p: &[f32], g: &[f32], (m, v): (&[f32], &[f32]), 
     arguments.extend([s.lr, s.betas.0, s.betas.1, s.eps, s.decay, s.scale, c1, c2].map(Argument::from));
     let shape = Shape { grid: (p.len().div_ceil(256), 1, 1), threads: 256, shared: 0 };
     // SAFETY: (p, g, m, v, n, lr, b1, b2, eps, decay, scale, c1, c2).
-    unsafe { gpu.launch("adamw training", "adamw", shape, &arguments) }
+    unsafe { gpu.launch("adamw.train", "adamw", shape, &arguments) }
 }

@@ -6,7 +6,7 @@ use crate::ops::rope::cuda::DIMS;
 use crate::{Error, Result, Tensor};
 
 /// The file of kernels.
-const FILE: &str = "attention training";
+const FILE: &str = "attention.train";
 
 /// (heads, kv_heads, window, row, scale), and the end of the kernels' names.
 fn heads(shape: &Attention) -> Result<([Argument; 5], usize)> {

@@ -47,7 +47,7 @@ pub(super) fn rows(
         ];
         let shape = Shape { grid: (rows, 1, 1), threads: 256, shared: 0 };
         // SAFETY: (logits, ids, weights, z, nll, vocab), and ids lie inside the vocabulary.
-        unsafe { gpu.launch("cross_entropy training", "cross_entropy_rows", shape, &arguments)? };
+        unsafe { gpu.launch("cross_entropy.train", "cross_entropy_rows", shape, &arguments)? };
         if let Some((grad, dt)) = &mut back {
             let io = Io { x: at(t), dy: (&logits).into(), dx: at(dt), rows };
             linear::gradients(gpu, &io, unembedding, grad, Write::Set)?;

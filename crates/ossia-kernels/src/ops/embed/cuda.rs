@@ -25,5 +25,5 @@ pub(super) fn backward(gpu: &Gpu, dx: &Tensor, d_table: &[f32]) -> Result<()> {
     let shape = Shape { grid: (documents.tokens, 1, 1), threads: 256, shared: 0 };
     let arguments = [ids, starts, order, dx.device().into(), gpu.part(d_table), dx.cols().into()];
     // SAFETY: (ids, starts, order, dx, table, cols), and tokens lie inside the table.
-    unsafe { gpu.launch("embed training", "embed_backward", shape, &arguments) }
+    unsafe { gpu.launch("embed.train", "embed_backward", shape, &arguments) }
 }

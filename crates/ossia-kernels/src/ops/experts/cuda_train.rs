@@ -9,7 +9,7 @@ use crate::ops::router::Routes;
 use crate::{Error, Result, Tensor};
 
 /// The file of kernels.
-const FILE: &str = "experts training";
+const FILE: &str = "experts.train";
 
 /// A launch of so many blocks of 256 threads.
 ///

@@ -6,7 +6,7 @@ use crate::cuda::{Argument, Gpu, Shape, Slice};
 use crate::{Result, Tensor};
 
 /// The file of kernels.
-const FILE: &str = "linear training";
+const FILE: &str = "linear.train";
 /// Rows and columns of a block.
 const SIDE: usize = 128;
 

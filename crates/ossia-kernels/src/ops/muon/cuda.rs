@@ -19,7 +19,7 @@ pub fn scratch_len(rows: usize, cols: usize) -> usize {
 unsafe fn launch(gpu: &Gpu, kernel: &str, blocks: usize, arguments: &[Argument]) -> Result<()> {
     let shape = Shape { grid: (blocks, 1, 1), threads: 256, shared: 0 };
     // SAFETY: promised by the caller.
-    unsafe { gpu.launch("muon training", kernel, shape, arguments) }
+    unsafe { gpu.launch("muon.train", kernel, shape, arguments) }
 }
 
 pub(super) fn update(gpu: &Gpu, p: &Parameter, settings: &Settings) -> Result<()> {

@@ -5,7 +5,7 @@ use crate::cuda::{Argument, Gpu, Shape};
 use crate::{Result, Tensor};
 
 /// The file of kernels.
-const FILE: &str = "rms_norm training";
+const FILE: &str = "rms_norm.train";
 
 /// Of all rows, or of the step's rows that want logits.
 pub(super) fn backward(

@@ -127,7 +127,7 @@ pub(super) fn rotate_all(gpu: &Gpu, qkv: &Tensor, rope: &Rope, heads: Heads, sig
     let arguments = [qkv.device().into(), turns, sign.into(), qkv.cols().into(), heads.dim.into()];
     let shape = Shape { grid: (qkv.rows(), heads.query + heads.kv, 1), threads: heads.dim / 2, shared: 0 };
     // SAFETY: (qkv, turns, sign, row, dim).
-    unsafe { gpu.launch("rope training", "rope_rotate", shape, &arguments) }
+    unsafe { gpu.launch("rope.train", "rope_rotate", shape, &arguments) }
 }
 
 /// Cosines and sines [T, d / 2] of the step's positions, which are the same for all layers: made by the first. Frequencies of

@@ -8,7 +8,7 @@ use crate::ops::linear::{Linear, LinearGrad};
 use crate::{Result, Tensor};
 
 /// The file of kernels.
-const FILE: &str = "router training";
+const FILE: &str = "router.train";
 
 /// Adds to the gradients of the router and of t.
 #[allow(clippy::too_many_arguments)]

@@ -26,12 +26,7 @@ pub(super) fn forward(gpu: &Gpu, x: &[f32], ranges: &[Range<usize>]) -> Result<V
     let arguments = [gpu.part(x), (&places).into(), (&sums).into()];
     // SAFETY: (x, shares, out); shares lie inside x.
     unsafe {
-        gpu.launch(
-            "squares training",
-            "squares",
-            Shape { grid: (all.len(), 1, 1), threads: 256, shared: 0 },
-            &arguments,
-        )?;
+        gpu.launch("squares.train", "squares", Shape { grid: (all.len(), 1, 1), threads: 256, shared: 0 }, &arguments)?;
     }
     let words = sums.download()?;
     let sums = words

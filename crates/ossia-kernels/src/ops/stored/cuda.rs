@@ -15,7 +15,7 @@ pub(super) fn look(
     let launch = |kernel: &str, blocks: usize, arguments: &[Argument]| {
         let shape = Shape { grid: (blocks, 1, 1), threads: 256, shared: 0 };
         // SAFETY: (x, out, n) or (x, out, groups), and (x, out, n, rounds); ranges lie inside the runs.
-        unsafe { gpu.launch("stored training", kernel, shape, arguments) }
+        unsafe { gpu.launch("stored.train", kernel, shape, arguments) }
     };
     let halves = |at: usize| gpu.seen_halves(seen[at..].as_ptr().cast()).expect("stored: a run that is held");
     let (from, n) = (gpu.part(weights), weights.len());
