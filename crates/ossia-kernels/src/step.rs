@@ -28,7 +28,7 @@ pub enum Phase {
     #[default]
     Inference,
     /// Whole documents, each from position 0, and gradients after: nothing is kept in pages, and float weights are
-    /// multiplied by `cpu::gemm`.
+    /// multiplied by `cpu::gemm`, or on a device as the run that is trained is seen.
     Training,
 }
 
