@@ -236,6 +236,7 @@ Result cuModuleGetFunction(void** function, void*, const char* name) {
   *function = &*found;
   return OK;
 }
+Result cuFuncGetAttribute(int* value, int, void*) { *value = 0; return OK; }
 Result cuFuncSetAttribute(void*, int, int) { return OK; }
 Result cuFuncGetAttribute(int* value, int, void*) { *value = 0; return OK; }
 Result cuLaunchKernel(void* function, u32 gx, u32 gy, u32 gz, u32 bx, u32 by, u32 bz, u32 shared, void*, void** args, void**) {

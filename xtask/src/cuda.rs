@@ -8,14 +8,18 @@ use std::process::{Command, Stdio};
 /// Architectures that must compile: Ampere, Ada, Hopper, and the two Blackwells.
 const ARCHITECTURES: &[&str] = &["sm_80", "sm_89", "sm_90", "sm_100", "sm_120"];
 
-/// The ops' files of kernels, by op.
+/// The ops' files of kernels, by op and file.
 fn sources(root: &Path) -> Result<Vec<(String, PathBuf)>, String> {
     let ops = root.join("crates/ossia-kernels/src/ops");
     let entries = std::fs::read_dir(&ops).map_err(|e| format!("{}: {e}", ops.display()))?;
+    let files = |folder: PathBuf| {
+        let op = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        ["kernel", "train"].map(|file| (format!("{op}.{file}"), folder.join(format!("{file}.cu"))))
+    };
     let mut found: Vec<_> = entries
         .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|folder| folder.join("kernel.cu").is_file())
-        .map(|folder| (folder.file_name().unwrap_or_default().to_string_lossy().into_owned(), folder.join("kernel.cu")))
+        .flat_map(files)
+        .filter(|(_, source)| source.is_file())
         .collect();
     found.sort();
     if found.is_empty() { Err(format!("{}: no kernel.cu", ops.display())) } else { Ok(found) }
@@ -78,6 +82,7 @@ fn kernels(said: &str) -> Vec<(String, usize)> {
 const TESTS: &[&[&str]] = &[
     &["test", "--locked", "-p", "ossia-kernels", "--lib", "cuda::", "--", "--test-threads", "1"],
     &["test", "--locked", "-p", "ossia-model", "--test", "cuda", "--", "--nocapture", "--test-threads", "1"],
+    &["test", "--locked", "-p", "ossia-train", "--test", "cuda", "--", "--nocapture", "--test-threads", "1"],
 ];
 
 /// What watches kernels: reads and writes outside of what was taken, threads that meet wrongly at barriers or in warps, shared

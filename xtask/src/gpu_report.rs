@@ -15,7 +15,12 @@ const USAGE: &str = "usage: xtask gpu-report [NAME=VALUE …]
   program=target/release/ossia   what is measured
   kernels=FILE model=FILE        test programs of ossia-kernels and of ossia-model's `cuda`; without them nothing is checked
   out=gpu-report.csv             where figures are kept; those that are there are not measured again
-  models=20b,120b                shapes";
+  models=20b,120b,train          shapes, and a training step";
+
+/// What a part of this model measures: tokens a second of the last step of a recipe.
+const TRAINING: &str = "train";
+/// The recipe.
+const RECIPE: &str = "crates/ossia-train/recipes/gpu-report.toml";
 
 /// One figure: what is measured, with which arguments of `ossia bench`, and what is known of others.
 struct Part {
@@ -86,6 +91,14 @@ const PARTS: &[Part] = &[
         wanted: 25_000.0,
         published: "",
     },
+    Part {
+        name: "AdamW, 2 layers of 8 experts",
+        model: TRAINING,
+        arguments: &[],
+        field: "tok_s",
+        wanted: 100_000.0,
+        published: "a fifth of 790 TFLOP/s (H200)",
+    },
 ];
 
 /// Checks, measures, prints.
@@ -102,12 +115,12 @@ pub fn run(root: &Path, args: &[&str]) -> Result<(), String> {
         }
     }
     let (program, out) = (path("program", "target/release/ossia"), path("out", "gpu-report.csv"));
-    let models: Vec<&str> = settings.get("models").unwrap_or(&"20b,120b").split(',').collect();
+    let models: Vec<&str> = settings.get("models").unwrap_or(&"20b,120b,train").split(',').collect();
     let mut known = read(&out);
     for part in PARTS.iter().filter(|part| models.contains(&part.model)) {
         let key = format!("{} {}", part.model, part.name);
         if !known.contains_key(&key) {
-            let figure = measure(&program, part)?;
+            let figure = if part.model == TRAINING { train(root, &program, part)? } else { measure(&program, part)? };
             append(&out, &key, figure)?;
             known.insert(key.clone(), figure);
         }
@@ -143,6 +156,31 @@ fn measure(program: &Path, part: &Part) -> Result<f64, String> {
     figure.ok_or_else(|| {
         format!("{} {}: bench ended with {} and no {}: {text}", part.model, part.name, output.status, part.field)
     })
+}
+
+/// Runs the recipe from its beginning; the first steps compile and load, the last one counts.
+fn train(root: &Path, program: &Path, part: &Part) -> Result<f64, String> {
+    let folder = root.join("target/gpu-report");
+    let cleared = std::fs::remove_dir_all(&folder);
+    cleared
+        .or_else(|e| if e.kind() == std::io::ErrorKind::NotFound { Ok(()) } else { Err(e) })
+        .map_err(|e| format!("{}: {e}", folder.display()))?;
+    let mut command = Command::new(program);
+    command.arg("train").arg(root.join(RECIPE)).args(["--device", "cuda", "--json", "--out"]).arg(&folder);
+    let status = command.args(part.arguments).stdin(Stdio::null()).stdout(Stdio::null()).status();
+    match status {
+        Ok(status) if status.success() => {}
+        Ok(status) => return Err(format!("{}: training ended with {status}", part.name)),
+        Err(error) => return Err(format!("{}: {error}\n{USAGE}", program.display())),
+    }
+    let log = folder.join("metrics.jsonl");
+    let text = std::fs::read_to_string(&log).map_err(|e| format!("{}: {e}", log.display()))?;
+    let last = text.lines().last().unwrap_or_default();
+    match Json::read(last.as_bytes()).as_ref().and_then(|json| json.get(part.field)) {
+        Some(Json::Raw(digits)) => String::from_utf8_lossy(digits).parse().ok(),
+        _ => None,
+    }
+    .ok_or_else(|| format!("{}: no {} in its last line", log.display(), part.field))
 }
 
 fn read(out: &PathBuf) -> HashMap<String, f64> {

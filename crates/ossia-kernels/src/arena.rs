@@ -82,6 +82,11 @@ impl Ranges {
         self.lent.insert(at, (start, start + size));
     }
 
+    /// The most bytes that were lent at once.
+    pub(crate) fn peak(&self) -> usize {
+        self.peak
+    }
+
     pub(crate) fn give_back(&mut self, start: usize) {
         self.lent.retain(|&(from, _)| from != start);
     }
@@ -111,7 +116,7 @@ impl Arena {
 
     /// The most bytes that were lent at once.
     pub fn peak(&self) -> usize {
-        self.0.ranges.lock().unwrap_or_else(PoisonError::into_inner).peak
+        self.0.ranges.lock().unwrap_or_else(PoisonError::into_inner).peak()
     }
 
     /// Bytes that `take::<T>(len)` uses up.

@@ -9,14 +9,18 @@
 #[cfg(test)]
 mod adapter_tests;
 mod compile;
+mod documents;
 mod driver;
 #[cfg(test)]
 mod fused_tests;
 mod graph;
 pub(crate) mod pack;
+mod runs;
 mod step;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod train_tests;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -61,6 +65,8 @@ pub struct Gpu {
     staging: Mutex<Option<driver::staging::Staging>>,
     scratch: OnceLock<driver::Scratch>,
     tables: Mutex<Option<Arc<Tables>>>,
+    documents: Mutex<Option<Arc<documents::Documents>>>,
+    runs: Mutex<runs::Runs>,
     recordings: Mutex<HashMap<Size, graph::Recording>>,
     pinned: OnceLock<driver::Pinned>,
     counters: Memory,
@@ -75,6 +81,19 @@ const COUNTERS: usize = 1 << 16;
 impl Gpu {
     /// Opens device `ordinal`, counted from 0, and compiles the kernels for it or takes those that are kept.
     pub fn open(ordinal: usize, cubins: &dyn Cubins) -> Result<Arc<Self>> {
+        Self::open_with(ordinal, cubins, compile::SOURCES.iter())
+    }
+
+    /// The same with the kernels of training.
+    pub fn open_for_training(ordinal: usize, cubins: &dyn Cubins) -> Result<Arc<Self>> {
+        Self::open_with(ordinal, cubins, compile::SOURCES.iter().chain(compile::TRAINING))
+    }
+
+    fn open_with<'a>(
+        ordinal: usize,
+        cubins: &dyn Cubins,
+        sources: impl Iterator<Item = &'a compile::Source>,
+    ) -> Result<Arc<Self>> {
         if !driver::present() {
             let reason =
                 "NVIDIA's driver is not on this machine (libcuda is not found): install it, or use --device cpu";
@@ -87,7 +106,7 @@ impl Gpu {
             return Err(Error::Cuda { what: "choosing a device", reason });
         }
         let mut modules = Vec::new();
-        for source in compile::SOURCES {
+        for source in sources {
             let cubin = compile::cubin(source, about.capability, cubins)?;
             modules.push((source.name, Mutex::new(driver::Module::load(&context, &cubin)?)));
         }
@@ -102,6 +121,8 @@ impl Gpu {
             staging: Mutex::default(),
             scratch: OnceLock::new(),
             tables: Mutex::default(),
+            documents: Mutex::default(),
+            runs: Mutex::default(),
             recordings: Mutex::default(),
             pinned: OnceLock::new(),
             counters,
@@ -137,6 +158,11 @@ impl Gpu {
         }
     }
 
+    /// The most bytes of scratch that were lent at once.
+    pub fn scratch_peak(&self) -> usize {
+        self.scratch().peak()
+    }
+
     fn scratch(&self) -> &driver::Scratch {
         self.scratch.get().expect("cuda: scratch is planned before the first step")
     }
@@ -156,6 +182,13 @@ impl Gpu {
     /// Before [`Gpu::reserve_scratch`].
     pub(crate) fn take(&self, len: usize) -> Result<Slice> {
         self.scratch().take(len)
+    }
+
+    /// Floats of the host in scratch.
+    pub(crate) fn uploaded(&self, values: &[f32]) -> Result<Slice> {
+        let mut slice = self.take(values.len())?;
+        slice.upload(&values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<_>>())?;
+        Ok(slice)
     }
 
     /// Zeros, for keys and values.
@@ -196,9 +229,16 @@ impl Gpu {
         Memory::new(&self.context, bytes)
     }
 
-    /// The device's copy of plain numbers.
-    pub(crate) fn floats(&self, values: &[f32]) -> Result<Arc<Memory>> {
-        self.weight(values.as_ptr().cast(), "f32", || Ok(values.iter().flat_map(|v| v.to_le_bytes()).collect()))
+    /// The device's copy of plain numbers, or what training has in their place.
+    pub(crate) fn floats(&self, values: &[f32]) -> Result<Argument> {
+        let key = values.as_ptr().cast();
+        match self.seen_exact(key) {
+            Some(seen) => Ok(seen),
+            // Kept as long as the device.
+            None => {
+                Ok((&self.weight(key, "f32", || Ok(values.iter().flat_map(|v| v.to_le_bytes()).collect()))?).into())
+            }
+        }
     }
 
     /// Starts a kernel of an op's file.
@@ -253,6 +293,12 @@ impl From<&Memory> for Argument {
     }
 }
 
+impl From<&Argument> for Argument {
+    fn from(argument: &Argument) -> Self {
+        *argument
+    }
+}
+
 impl From<&Arc<Memory>> for Argument {
     fn from(memory: &Arc<Memory>) -> Self {
         Self(memory.at())
@@ -285,6 +331,11 @@ impl Argument {
     /// A 64-bit number.
     pub(crate) fn long(value: usize) -> Self {
         Self(value as u64)
+    }
+
+    /// Bytes from `earlier` to here.
+    pub(crate) fn distance(self, earlier: Self) -> usize {
+        (self.0 - earlier.0) as usize
     }
 
     /// A place inside what an argument points to.

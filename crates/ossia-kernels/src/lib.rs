@@ -15,6 +15,7 @@ pub mod ops;
 pub mod pool;
 pub mod quantize_mxfp4;
 pub mod quantize_weights;
+mod runs;
 mod step;
 mod tensor;
 #[cfg(test)]

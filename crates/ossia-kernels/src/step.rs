@@ -5,12 +5,12 @@
 
 use std::ops::Range;
 
-use crate::Tensor;
 use crate::arena::Arena;
 use crate::cpu::isa::Isa;
 use crate::cuda::Device;
 use crate::kv::{KvLayer, PageTable};
 use crate::pool::Pool;
+use crate::{Result, Tensor};
 
 /// How exactly the linear layers compute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +28,7 @@ pub enum Phase {
     #[default]
     Inference,
     /// Whole documents, each from position 0, and gradients after: nothing is kept in pages, and float weights are
-    /// multiplied by `cpu::gemm`.
+    /// multiplied by `cpu::gemm`, or on a device as the run that is trained is seen.
     Training,
 }
 
@@ -103,6 +103,14 @@ pub struct Step<'a> {
 }
 
 impl Step<'_> {
+    /// Comes before the first op of a step of training: a device is told what its ops look up.
+    pub fn begin(&self, tokens: &[u32]) -> Result<()> {
+        match &self.runtime.device {
+            Device::Cpu => Ok(()),
+            Device::Cuda(gpu) => gpu.begin_training(self, tokens),
+        }
+    }
+
     /// Tokens in the batch.
     pub fn tokens(&self) -> usize {
         self.sequences.last().map_or(0, |s| s.rows.end)

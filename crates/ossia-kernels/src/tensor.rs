@@ -2,10 +2,10 @@
 
 use std::borrow::Cow;
 
-use crate::Result;
 use crate::arena::{Arena, Slice};
 use crate::cuda::{self, Device, Gpu};
 use crate::ops::rms_norm;
+use crate::{Result, Runtime};
 
 /// Where the numbers live. The only type that names every device: each op holds one exhaustive `match` over it.
 pub enum Buffer {
@@ -28,6 +28,35 @@ impl Tensor {
         Ok(Self { rows, cols, data: Buffer::Cpu(arena.take(rows * cols)?) })
     }
 
+    /// The same where `runtime` computes.
+    pub fn new(runtime: &Runtime, rows: usize, cols: usize) -> Result<Self> {
+        match &runtime.device {
+            Device::Cpu => Self::scratch(&runtime.arena, rows, cols),
+            Device::Cuda(gpu) => Self::on_gpu(gpu, rows, cols),
+        }
+    }
+
+    /// Zeros where `runtime` computes.
+    pub fn zeros(runtime: &Runtime, rows: usize, cols: usize) -> Result<Self> {
+        let mut zeros = Self::new(runtime, rows, cols)?;
+        match &mut zeros.data {
+            Buffer::Cpu(values) => values.fill(0.0),
+            Buffer::Cuda(slice) => slice.clear()?,
+        }
+        Ok(zeros)
+    }
+
+    /// A copy in the same memory.
+    pub fn copy(&self, runtime: &Runtime) -> Result<Self> {
+        let mut copy = Self::new(runtime, self.rows, self.cols)?;
+        match (&mut copy.data, &self.data) {
+            (Buffer::Cpu(to), Buffer::Cpu(from)) => to.copy_from_slice(from),
+            (Buffer::Cuda(to), Buffer::Cuda(from)) => to.copy_from(from)?,
+            _ => unreachable!("made where the runtime computes"),
+        }
+        Ok(copy)
+    }
+
     /// The same in a GPU's memory.
     pub(crate) fn on_gpu(gpu: &Gpu, rows: usize, cols: usize) -> Result<Self> {
         Ok(Self { rows, cols, data: Buffer::Cuda(gpu.take(rows * cols)?) })
@@ -41,9 +70,8 @@ impl Tensor {
     /// Numbers of the host, in a GPU's memory.
     #[cfg(test)]
     pub(crate) fn from_host(gpu: &Gpu, rows: usize, cols: usize, values: &[f32]) -> Result<Self> {
-        let mut slice = gpu.take(rows * cols)?;
-        slice.upload(&values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<_>>())?;
-        Ok(Self { rows, cols, data: Buffer::Cuda(slice) })
+        assert_eq!(values.len(), rows * cols, "a matrix of this shape");
+        Ok(Self { rows, cols, data: Buffer::Cuda(gpu.uploaded(values)?) })
     }
 
     /// Tokens.

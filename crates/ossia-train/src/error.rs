@@ -87,6 +87,21 @@ pub enum Error {
         /// Bytes that are free.
         available: f64,
     },
+    /// The GPU has too little memory.
+    #[error(
+        "{}: the run needs {:.1} GB of the GPU's memory (weights, gradients and moments {:.1}, scratch {:.1}), of which {:.1} are          free: lower training.micro_tokens or the sizes in [model], set training.recompute = true, or use --device cpu",
+        file.display(), (state + scratch) / 1e9, state / 1e9, scratch / 1e9, available / 1e9
+    )]
+    GpuMemory {
+        /// The recipe.
+        file: PathBuf,
+        /// Bytes that a step keeps.
+        state: f64,
+        /// Bytes inside a step.
+        scratch: f64,
+        /// Bytes that are free.
+        available: f64,
+    },
     /// The machine has too little memory for a fine-tuning run.
     #[error(
         "{}: the run needs {:.1} GB (the model {:.1}, the trained numbers with gradients and moments {:.1}, scratch {:.1}), \

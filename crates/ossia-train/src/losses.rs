@@ -1,13 +1,23 @@
 //! What trainers of all kinds count: losses by class of token, and which tensor a broken number shows in first.
 
+use std::ops::Range;
+
+use ossia_kernels::Runtime;
+use ossia_kernels::ops::squares;
 use ossia_model::gpt_oss::parameters::Parameter;
 
 use crate::dataset::{Batch, NUM_CLASSES, class};
+use crate::error::Result;
 
-/// The name of the first tensor that holds a number that is not finite.
-pub(crate) fn first_broken<'a>(tensors: &'a [Parameter], values: &[f32]) -> Option<&'a str> {
-    let broken = |p: &&Parameter| values[p.range.clone()].iter().any(|v| !v.is_finite());
-    tensors.iter().find(broken).map(|p| p.name.as_str())
+/// The name of the first tensor that holds a number that is not finite. `tensors` are all tensors of the run `values`, in order.
+pub(crate) fn first_broken<'a>(runtime: &Runtime, tensors: &'a [Parameter], values: &[f32]) -> Result<Option<&'a str>> {
+    let squares = squares::forward(runtime, values, &ranges(tensors))?;
+    Ok(squares.iter().position(|square| !square.is_finite()).map(|at| tensors[at].name.as_str()))
+}
+
+/// Where the tensors' numbers lie.
+pub(crate) fn ranges(tensors: &[Parameter]) -> Vec<Range<usize>> {
+    tensors.iter().map(|p| p.range.clone()).collect()
 }
 
 /// Rows whose loss counts.

@@ -1,10 +1,11 @@
 //! From gradients to new weights: Muon or AdamW for each tensor, clipping over all of them.
 
 use ossia_kernels::Runtime;
-use ossia_kernels::ops::{adamw, muon};
+use ossia_kernels::ops::{adamw, muon, squares};
 use ossia_model::gpt_oss::parameters::{Class, Parameter};
 
 use crate::error::{Error, Result};
+use crate::losses::ranges;
 use crate::recipe::{Optimizer, Training};
 
 /// The moments, two numbers for each parameter; Muon uses the first only.
@@ -38,13 +39,7 @@ pub struct Update<'a> {
 /// The Euclidean length of all gradients; an error names the first tensor that holds a number that is not finite.
 /// `tensors` are all tensors of the run `gradients`, in order.
 pub fn norm(runtime: &Runtime, tensors: &[Parameter], gradients: &[f32], step: u64) -> Result<f64> {
-    let mut squares = vec![0.0f64; tensors.len()];
-    let parts: Vec<_> = squares.iter_mut().map(std::sync::Mutex::new).collect();
-    runtime.pool.run(tensors.len(), &|which, _| {
-        let values = &gradients[tensors[which].range.clone()];
-        let square = values.iter().map(|&v| f64::from(v) * f64::from(v)).sum();
-        **parts[which].lock().unwrap_or_else(|e| e.into_inner()) = square;
-    });
+    let squares = squares::forward(runtime, gradients, &ranges(tensors))?;
     match squares.iter().position(|s| !s.is_finite()) {
         Some(at) => Err(Error::NotFinite { step, what: format!("the gradient of {}", tensors[at].name) }),
         None => Ok(squares.iter().sum::<f64>().sqrt()),
@@ -80,7 +75,7 @@ pub fn update(
                 step: update.step + 1,
                 scale,
             };
-            adamw::update(runtime, value, gradient, (m, v), &settings);
+            adamw::update(runtime, value, gradient, (m, v), &settings)?;
         }
     }
     let settings = muon::Settings { lr: update.lr, momentum: t.momentum, decay: t.weight_decay, scale };
@@ -94,6 +89,13 @@ fn by_muon(p: &Parameter, optimizer: Optimizer) -> bool {
 /// Norms, biases and sinks are not pulled to zero, nor are the tables: a rare token's row would fade.
 fn decays(class: Class) -> bool {
     matches!(class, Class::Attention | Class::Expert | Class::Router | Class::Adapter)
+}
+
+/// Bytes of scratch of a GPU for an update.
+pub fn gpu_scratch_bytes(tensors: &[Parameter], optimizer: Optimizer) -> usize {
+    let matrices = tensors.iter().filter(|p| by_muon(p, optimizer));
+    let largest = matrices.map(|p| muon::gpu_scratch_len(p.shape[0], p.shape[1])).max().unwrap_or(0);
+    4 * largest.max(squares::gpu_scratch_len(&ranges(tensors)))
 }
 
 /// Bytes of scratch for an update.

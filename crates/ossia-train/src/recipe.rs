@@ -328,6 +328,7 @@ mod tests {
         assert_eq!(parse(NANO).unwrap().name, "nano");
         let big = parse(include_str!("../recipes/gpt-oss-20b.toml")).unwrap();
         assert_eq!(big.config(0).unwrap().param_counts().total, 20_914_757_184);
+        assert_eq!(parse(include_str!("../recipes/gpu-report.toml")).unwrap().training.steps, 12);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use ossia_kernels::cuda::{Device, Gpu};
 use ossia_model::gpt_oss::config::{Config, LayerKind};
 use ossia_model::gpt_oss::scratch::{self, LargestBatch};
 use serde::Serialize;
@@ -17,7 +18,7 @@ use crate::metrics::{self, ClassLosses, Log, Record};
 use crate::prepare::{self, Prepared};
 use crate::recipe::Recipe;
 use crate::saved::{ModelFiles, Saved, State, Store};
-use crate::trainer::{Outcome, Trainer};
+use crate::trainer::{self, Outcome, Trainer};
 
 /// Who is told while a run goes on.
 pub trait Watcher {
@@ -35,6 +36,8 @@ pub trait Watcher {
 pub struct Settings<'a> {
     /// Where everything goes.
     pub folder: &'a Path,
+    /// Where the model is computed.
+    pub device: &'a Device,
     /// Threads.
     pub threads: usize,
     /// Arithmetic that the machine can do, operations a second; 0 where nobody has measured.
@@ -85,7 +88,7 @@ pub fn run(recipe: &Recipe, settings: &Settings, watcher: &mut dyn Watcher) -> R
     check_memory(recipe, &config, settings)?;
     check_learns(recipe, &shards)?;
     let batches = Batches::new(shards, Trainer::batch_settings(recipe))?;
-    let mut trainer = Trainer::new(recipe, &config, batches, validation, settings.threads)?;
+    let mut trainer = Trainer::new(recipe, &config, batches, validation, (settings.device, settings.threads))?;
     let mut state = State {
         step: 0,
         cursor: trainer.place().cursor,
@@ -123,13 +126,27 @@ fn check_learns(recipe: &Recipe, shards: &[Shard]) -> Result<()> {
 
 /// Says what does not fit before anything is taken.
 fn check_memory(recipe: &Recipe, config: &Config, settings: &Settings) -> Result<()> {
-    let Memory { state, scratch } = Memory::of(recipe, config, settings.threads);
+    let Memory { state, scratch } = match settings.device {
+        Device::Cpu => Memory::of(recipe, config, settings.threads),
+        Device::Cuda(gpu) => {
+            check_gpu_memory(recipe, config, gpu)?;
+            Memory::beside_gpu(recipe, config)
+        }
+    };
     match settings.memory {
         Some(available) if state + scratch > available as f64 => {
             Err(Error::Memory { file: recipe.file.clone(), state, scratch, available: available as f64 })
         }
         _ => Ok(()),
     }
+}
+
+fn check_gpu_memory(recipe: &Recipe, config: &Config, gpu: &Gpu) -> Result<()> {
+    let (Memory { state, scratch }, (free, _)) = (Memory::of_gpu(recipe, config), gpu.memory()?);
+    if state + scratch > free as f64 {
+        return Err(Error::GpuMemory { file: recipe.file.clone(), state, scratch, available: free as f64 });
+    }
+    Ok(())
 }
 
 /// Memory of a run, bytes. As floats, since a plan may be of any size.
@@ -151,10 +168,24 @@ impl Memory {
             adapter_rank: 0,
         };
         let state = 5.0 * 4.0 * config.param_counts().total as f64;
-        // Token, target, weight and class of each row, in the batch and in its micro batches.
-        let rows = 2.0 * 13.0 * recipe.training.batch_tokens as f64;
-        Self { state, scratch: rows + scratch::training_bytes(config, largest) as f64 }
+        Self { state, scratch: batch_bytes(recipe) + scratch::training_bytes(config, largest) as f64 }
     }
+
+    /// What a run takes of a GPU.
+    pub fn of_gpu(recipe: &Recipe, config: &Config) -> Self {
+        let (state, scratch) = trainer::gpu_bytes(recipe, config);
+        Self { state: state as f64, scratch: scratch as f64 }
+    }
+
+    /// What a run on a GPU takes of the host: weights and moments to be saved, and one more run while they are written.
+    pub fn beside_gpu(recipe: &Recipe, config: &Config) -> Self {
+        Self { state: 4.0 * 4.0 * config.param_counts().total as f64, scratch: batch_bytes(recipe) }
+    }
+}
+
+/// Token, target, weight and class of each row, in the batch and in its micro batches.
+fn batch_bytes(recipe: &Recipe) -> f64 {
+    2.0 * 13.0 * recipe.training.batch_tokens as f64
 }
 
 /// An event file of its own. The name holds the second, so a run that is killed and started again within one takes a
@@ -303,6 +334,7 @@ impl Run<'_> {
 
     fn save(&mut self, watcher: &mut dyn Watcher) -> Result<PathBuf> {
         self.log.sync()?;
+        self.trainer.fetch()?;
         let (state, keep) = (self.state.clone(), self.recipe.checkpoints.keep);
         let contents = ModelFiles {
             parameters: self.trainer.parameters(),

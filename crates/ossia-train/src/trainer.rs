@@ -1,27 +1,29 @@
 //! One update after another: gradients of micro batches added up, then the optimizer.
 //!
 //! Three runs of numbers: the weights in full precision, what the forward pass sees of them (the same, or rounded to
-//! what a file will hold), and the gradients. Everything depends on the recipe and the cursor alone, in fixed order, so a run
+//! what a file will hold), and the gradients. On a GPU they and the moments are its own, and the host's are what is saved and
+//! restored. Everything depends on the recipe and the cursor alone, in fixed order, so a run
 //! that was broken off goes on to the same bits.
 
 use ossia_kernels::arena::Arena;
 use ossia_kernels::cpu::isa::Isa;
+use ossia_kernels::cuda::Device;
 use ossia_kernels::ops::cross_entropy::Targets;
+use ossia_kernels::ops::stored::{self, Form, Stored};
 use ossia_kernels::pool::Pool;
-use ossia_kernels::quantize_mxfp4::fake_quantize;
 use ossia_kernels::{Floats, Precision, Runtime};
 use ossia_model::gpt_oss::backward::{Batch as ModelBatch, Losses};
 use ossia_model::gpt_oss::balance::{Balancing, Loads};
 use ossia_model::gpt_oss::config::Config;
 use ossia_model::gpt_oss::forward::Transformer;
 use ossia_model::gpt_oss::parameters::{Class, Parameters};
-use ossia_model::gpt_oss::scratch::{self, LargestBatch};
+use ossia_model::gpt_oss::scratch::{self, LargestBatch, gpu_training_bytes};
 
 use crate::dataset::{Batch, BatchSettings, Batches, Cursor, Document, NUM_CLASSES, class};
 use crate::error::{Error, Result};
 use crate::losses::{Sums, first_broken, predicting_rows, shares};
 use crate::optimizer::{self, Moments, Update};
-use crate::recipe::Recipe;
+use crate::recipe::{Recipe, Training};
 use crate::{init, schedule};
 
 /// What one update did.
@@ -60,6 +62,8 @@ pub struct Trainer {
     gradients: Vec<f32>,
     /// What the forward pass sees.
     seen: Floats,
+    /// The tensors, for what is seen.
+    stored: Vec<Stored>,
 }
 
 /// What a checkpoint holds besides weights and moments.
@@ -71,27 +75,19 @@ pub struct Place {
 }
 
 impl Trainer {
-    /// A new model, on `threads` threads.
+    /// A new model, on `device` and `threads` threads.
     pub fn new(
         recipe: &Recipe,
         config: &Config,
         batches: Batches,
         validation: Vec<Document>,
-        threads: usize,
+        (device, threads): (&Device, usize),
     ) -> Result<Self> {
         let parameters = Parameters::of(config);
         let weights = init::weights(&parameters, &recipe.init, recipe.seed);
-        let largest = LargestBatch {
-            tokens: recipe.training.micro_tokens,
-            threads,
-            recompute: recipe.training.recompute,
-            adapter_rank: 0,
-        };
-        let update = optimizer::scratch_bytes(parameters.tensors(), threads, recipe.training.optimizer);
-        let arena = Arena::new(scratch::training_bytes(config, largest).max(update));
-        let runtime = Runtime::on_cpu(Pool::new(threads), arena, Isa::detect(), Precision::F32);
+        let runtime = runtime(recipe, &parameters, device, threads)?;
         let len = parameters.len();
-        Ok(Self {
+        let trainer = Self {
             recipe: recipe.clone(),
             runtime,
             batches,
@@ -101,8 +97,16 @@ impl Trainer {
             moments: Moments::new(len),
             gradients: vec![0.0; len],
             seen: Floats::new(vec![0.0; len]),
+            stored: parameters.stored(),
             parameters,
-        })
+        };
+        let Moments { first, second } = &trainer.moments;
+        for run in [&trainer.weights, first, second, &trainer.gradients] {
+            trainer.runtime.hold(run)?;
+        }
+        stored::hold(&trainer.runtime, &trainer.seen, &trainer.stored)?;
+        trainer.runtime.send(&trainer.weights)?;
+        Ok(trainer)
     }
 
     /// How documents become batches in this recipe.
@@ -126,12 +130,20 @@ impl Trainer {
         &self.runtime
     }
 
-    /// The weights in full precision.
+    /// Brings weights and moments to the host as they are now.
+    pub fn fetch(&mut self) -> Result<()> {
+        for run in [&mut self.weights, &mut self.moments.first, &mut self.moments.second] {
+            self.runtime.fetch(run)?;
+        }
+        Ok(())
+    }
+
+    /// The weights in full precision, as they were when they were last fetched.
     pub fn weights(&self) -> &[f32] {
         &self.weights
     }
 
-    /// The optimizer's moments.
+    /// The optimizer's moments, as they were when they were last fetched.
     pub fn moments(&self) -> &Moments {
         &self.moments
     }
@@ -145,7 +157,13 @@ impl Trainer {
     pub fn restore(&mut self, place: &Place, weights: Vec<f32>, moments: Moments) -> Result<()> {
         assert!(weights.len() == self.weights.len() && moments.first.len() == weights.len(), "of this model");
         self.batches.restore(place.cursor)?;
-        (self.step, self.weights, self.moments) = (place.step, weights, moments);
+        self.step = place.step;
+        // In their place, by which a device finds its own.
+        let runs = [&mut self.weights, &mut self.moments.first, &mut self.moments.second];
+        for (run, values) in runs.into_iter().zip([weights, moments.first, moments.second]) {
+            run.copy_from_slice(&values);
+            self.runtime.send(run)?;
+        }
         Ok(())
     }
 
@@ -156,38 +174,34 @@ impl Trainer {
         schedule::quantized(self.recipe.quantize.from, last, self.recipe.training.steps)
     }
 
-    /// What the forward pass sees of the weights now.
-    pub fn seen_weights(&mut self) -> &Floats {
-        self.look();
-        &self.seen
+    /// What the forward pass sees of the weights now. On a GPU this is its own, and the host's run is only its name.
+    pub fn seen_weights(&mut self) -> Result<&Floats> {
+        self.look()?;
+        Ok(&self.seen)
     }
 
-    /// Refreshes what the forward pass sees.
-    fn look(&mut self) {
-        let quantized = self.is_quantized();
-        let seen = self.seen.change();
-        seen.copy_from_slice(&self.weights);
-        if quantized {
-            let mut rest = seen;
-            let mut parts = Vec::new();
-            for p in self.parameters.tensors() {
-                let part = rest.split_off_mut(..p.range.len()).expect("counted");
-                parts.push(std::sync::Mutex::new((p.class, part)));
-            }
-            self.runtime.pool.run(parts.len(), &|which, _| {
-                let (class, part) = &mut *parts[which].lock().unwrap_or_else(|e| e.into_inner());
-                as_stored(*class, part);
-            });
-        }
+    /// Refreshes what the forward pass sees: with quantization what a file will hold, experts as MXFP4, everything else as BF16.
+    fn look(&mut self) -> Result<()> {
+        let (quantized, tensors) = (self.is_quantized(), self.parameters.tensors());
+        let form = |which: usize| match tensors[which].class {
+            _ if !quantized => Form::Whole,
+            Class::Expert => Form::Mxfp4,
+            _ => Form::Bf16,
+        };
+        Ok(stored::look(&self.runtime, &self.weights, self.seen.change(), &self.stored, &form)?)
     }
 
     fn model(&mut self) -> Result<Transformer> {
-        self.look();
-        let model = self.parameters.transformer(&self.seen, &self.runtime.pool);
-        model.map_err(|error| match first_broken(self.parameters.tensors(), &self.seen) {
-            Some(name) => self.not_finite(format!("the weight {name}")),
-            None => error.into(),
-        })
+        self.look()?;
+        let model = match self.parameters.transformer(&self.seen, &self.runtime.pool) {
+            Ok(model) => model,
+            Err(error) => {
+                let name = first_broken(&self.runtime, self.parameters.tensors(), &self.weights)?;
+                return Err(name.map_or(error.into(), |name| self.not_finite(format!("the weight {name}"))));
+            }
+        };
+        self.parameters.name(&model, &self.seen, &self.runtime);
+        Ok(model)
     }
 
     /// An error of the step that is going on.
@@ -197,13 +211,13 @@ impl Trainer {
 
     /// The same for the loss, with the tensor in which it shows.
     fn broken_loss(&self) -> Error {
-        self.not_finite(match first_broken(self.parameters.tensors(), &self.seen) {
-            Some(name) => format!("the loss, because of the weight {name},"),
-            None => match first_broken(self.parameters.tensors(), &self.gradients) {
-                Some(name) => format!("the loss, and with it the gradient of {name},"),
-                None => "the loss".into(),
-            },
-        })
+        let broken = |values: &[f32]| first_broken(&self.runtime, self.parameters.tensors(), values);
+        let what = broken(&self.weights).and_then(|weight| match weight {
+            Some(name) => Ok(format!("the loss, because of the weight {name},")),
+            None => Ok(broken(&self.gradients)?
+                .map_or_else(|| "the loss".into(), |name| format!("the loss, and with it the gradient of {name},"))),
+        });
+        what.map_or_else(|error| error, |what| self.not_finite(what))
     }
 
     /// One update.
@@ -211,7 +225,7 @@ impl Trainer {
         let training = self.recipe.training.clone();
         let batch = self.batches.next_batch(training.batch_tokens)?;
         let model = self.model()?;
-        self.gradients.fill(0.0);
+        self.runtime.clear(&mut self.gradients)?;
         let weight: f64 = batch.weights.iter().map(|&w| f64::from(w)).sum::<f64>().max(f64::MIN_POSITIVE);
         let (tokens, documents) = (batch.num_rows(), batch.documents.len());
         let lengths = batch.documents.iter().map(ExactSizeIterator::len).collect();
@@ -236,7 +250,7 @@ impl Trainer {
         let (weights, moments) = (&mut self.weights, &mut self.moments);
         optimizer::update(&self.runtime, self.parameters.tensors(), weights, &self.gradients, moments, &update)?;
         // Before anybody can save them.
-        if let Some(name) = first_broken(self.parameters.tensors(), &self.weights) {
+        if let Some(name) = first_broken(&self.runtime, self.parameters.tensors(), &self.weights)? {
             return Err(self.not_finite(format!("the updated weight {name}")));
         }
         self.step += 1;
@@ -301,10 +315,37 @@ impl Trainer {
     }
 }
 
-/// What a file will hold: experts as MXFP4, everything else as BF16.
-fn as_stored(class: Class, values: &mut [f32]) {
-    match class {
-        Class::Expert => fake_quantize(values),
-        _ => values.iter_mut().for_each(|v| *v = half::bf16::from_f32(*v).to_f32()),
-    }
+/// Where a run is computed, with scratch for its largest batch and its update.
+fn runtime(recipe: &Recipe, parameters: &Parameters, device: &Device, threads: usize) -> Result<Runtime> {
+    let (tensors, optimizer) = (parameters.tensors(), recipe.training.optimizer);
+    let (pool, isa, precision) = (Pool::new(threads), Isa::detect(), Precision::F32);
+    let tokens = recipe.training.micro_tokens;
+    let arena = match device {
+        Device::Cpu => {
+            let recompute = recipe.training.recompute;
+            let largest = LargestBatch { tokens, threads, recompute, adapter_rank: 0 };
+            let update = optimizer::scratch_bytes(tensors, threads, optimizer);
+            Arena::new(scratch::training_bytes(parameters.config(), largest).max(update))
+        }
+        Device::Cuda(gpu) => {
+            gpu.reserve_scratch(gpu_scratch_bytes(recipe, parameters))?;
+            // Of each layer two empty ranges.
+            Arena::new(128 * (parameters.config().num_layers + 8))
+        }
+    };
+    Ok(Runtime { pool, arena, isa, precision, device: device.clone() })
+}
+
+/// Bytes of a GPU's scratch for the largest batch and the update.
+fn gpu_scratch_bytes(recipe: &Recipe, parameters: &Parameters) -> usize {
+    let Training { micro_tokens, recompute, optimizer, .. } = recipe.training;
+    let step = gpu_training_bytes(parameters.config(), micro_tokens, recompute);
+    step.max(optimizer::gpu_scratch_bytes(parameters.tensors(), optimizer))
+}
+
+/// What a run takes of a GPU's memory, bytes: the weights, what is seen of them, gradients and two moments; and scratch.
+pub(crate) fn gpu_bytes(recipe: &Recipe, config: &Config) -> (usize, usize) {
+    let parameters = Parameters::of(config);
+    let seen = stored::gpu_bytes(parameters.len(), &parameters.stored());
+    (4 * 4 * parameters.len() + seen, gpu_scratch_bytes(recipe, &parameters))
 }

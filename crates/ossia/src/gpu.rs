@@ -38,12 +38,24 @@ impl FromStr for DeviceArg {
 impl DeviceArg {
     /// Opens the device. Where any will do and a GPU cannot be had, the reason is said and the processor is taken.
     pub fn open(self) -> Result<Device, Failure> {
+        self.open_by(Gpu::open)
+    }
+
+    /// The same with the kernels of training.
+    pub fn open_for_training(self) -> Result<Device, Failure> {
+        self.open_by(Gpu::open_for_training)
+    }
+
+    fn open_by(
+        self,
+        open: fn(usize, &dyn Cubins) -> ossia_kernels::Result<std::sync::Arc<Gpu>>,
+    ) -> Result<Device, Failure> {
         let ordinal = match self {
             Self::Cpu => return Ok(Device::Cpu),
             Self::Auto => 0,
             Self::Cuda(ordinal) => ordinal,
         };
-        match Gpu::open(ordinal, &Kept::in_cache()) {
+        match open(ordinal, &Kept::in_cache()) {
             Ok(gpu) => {
                 let (free, all) = gpu.memory().unwrap_or((0, 0));
                 let [free, all] = [free, all].map(|bytes| indicatif::BinaryBytes(bytes as u64));

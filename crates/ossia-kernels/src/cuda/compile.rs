@@ -20,7 +20,13 @@ macro_rules! source {
     };
 }
 
-/// Every file of kernels.
+macro_rules! training {
+    ($name:literal) => {
+        Source { name: concat!($name, ".train"), text: include_str!(concat!("../ops/", $name, "/train.cu")) }
+    };
+}
+
+/// Every file of kernels for inference.
 pub(super) const SOURCES: &[Source] = &[
     source!("attention"),
     source!("embed"),
@@ -33,12 +39,31 @@ pub(super) const SOURCES: &[Source] = &[
     source!("sample"),
 ];
 
+/// Those that training needs besides.
+pub(super) const TRAINING: &[Source] = &[
+    training!("adamw"),
+    training!("attention"),
+    training!("cross_entropy"),
+    training!("embed"),
+    training!("experts"),
+    training!("linear"),
+    training!("muon"),
+    training!("rms_norm"),
+    training!("rope"),
+    training!("router"),
+    training!("squares"),
+    training!("stored"),
+];
+
 /// What they include, by the names by which they do.
 const HEADERS: &[(&CStr, &str)] = &[
     (c"../../cuda/common.cuh", include_str!("common.cuh")),
+    (c"../../cuda/columns.cuh", include_str!("columns.cuh")),
+    (c"../../cuda/gemm.cuh", include_str!("gemm.cuh")),
     (c"../../cuda/low_rank.cuh", include_str!("low_rank.cuh")),
     (c"../../cuda/pack.cuh", include_str!("pack.cuh")),
     (c"../../cuda/prompt.cuh", include_str!("prompt.cuh")),
+    (c"../../cuda/products.cuh", include_str!("products.cuh")),
     (c"common.cuh", include_str!("common.cuh")),
     (c"products.cuh", include_str!("products.cuh")),
 ];

@@ -125,7 +125,7 @@ impl Context {
         self.synchronize()
     }
 
-    fn download(&self, from: u64, bytes: &mut [u8]) -> Result<()> {
+    pub(super) fn download(&self, from: u64, bytes: &mut [u8]) -> Result<()> {
         self.bind()?;
         // SAFETY: the source holds as many bytes, the target is borrowed until the wait is over.
         let copied = unsafe { sys::cuMemcpyDtoHAsync_v2(bytes.as_mut_ptr().cast(), from, bytes.len(), self.stream) };
@@ -169,7 +169,7 @@ impl Memory {
     }
 
     /// Zeros everywhere.
-    pub(super) fn clear(&mut self) -> Result<()> {
+    pub(crate) fn clear(&mut self) -> Result<()> {
         self.context.bind()?;
         // SAFETY: the range is ours.
         checked(unsafe { sys::cuMemsetD8Async(self.at, 0, self.len, self.context.stream) }, "clearing memory")
@@ -189,11 +189,17 @@ impl Memory {
         self.context.upload(self.at + from as u64, bytes)
     }
 
+    /// All bytes into `out`, which has as many.
+    pub(crate) fn get(&self, out: &mut [u8]) -> Result<()> {
+        assert_eq!(out.len(), self.len, "cuda: as many bytes");
+        self.context.download(self.at, out)
+    }
+
     /// All bytes, on the host.
     #[cfg(test)]
     pub(crate) fn download(&self) -> Result<Vec<u8>> {
         let mut bytes = vec![0; self.len];
-        self.context.download(self.at, &mut bytes)?;
+        self.get(&mut bytes)?;
         Ok(bytes)
     }
 
@@ -241,6 +247,11 @@ impl Scratch {
         self.0.1.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The most bytes that were lent at once.
+    pub(super) fn peak(&self) -> usize {
+        self.ranges().peak()
+    }
+
     /// The same at a place where they were lent before.
     ///
     /// # Panics
@@ -284,6 +295,25 @@ impl Slice {
         self.scratch.0.0.context.download(self.at(), bytes)
     }
 
+    /// Zeros everywhere.
+    pub(crate) fn clear(&mut self) -> Result<()> {
+        let context = &self.scratch.0.0.context;
+        context.bind()?;
+        // SAFETY: the range is ours alone.
+        let cleared = unsafe { sys::cuMemsetD8Async(self.at(), 0, 4 * self.len, context.stream) };
+        checked(cleared, "clearing scratch")
+    }
+
+    /// The numbers of another slice, of the same length.
+    pub(crate) fn copy_from(&mut self, other: &Self) -> Result<()> {
+        assert_eq!(self.len, other.len, "cuda: as many numbers");
+        let context = &self.scratch.0.0.context;
+        context.bind()?;
+        // SAFETY: slices do not overlap, and both are as long.
+        let copied = unsafe { sys::cuMemcpyDtoDAsync_v2(self.at(), other.at(), 4 * self.len, context.stream) };
+        checked(copied, "copying scratch")
+    }
+
     /// Numbers of four bytes from the host, which must be as many.
     pub(crate) fn upload(&mut self, bytes: &[u8]) -> Result<()> {
         assert_eq!(bytes.len(), 4 * self.len, "cuda: as many numbers");
@@ -325,19 +355,21 @@ impl Module {
         // SAFETY: the module is loaded and never unloaded before its context ends.
         unsafe {
             checked(sys::cuModuleGetFunction(&mut function, self.0, name.as_ptr()), "finding a kernel")?;
-            // What the kernel declares itself counts too: together they must not be more than the card has.
-            let own = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES;
-            let most = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
-            let mut declared = 0;
-            checked(sys::cuFuncGetAttribute(&mut declared, own, function), "asking a kernel")?;
-            let left = MOST_SHARED as i32 - declared;
-            checked(sys::cuFuncSetAttribute(function, most, left), "asking for shared memory")?;
+            use sys::CUfunction_attribute as Attribute;
+            let (own, mut fixed) = (Attribute::CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES, 0);
+            checked(sys::cuFuncGetAttribute(&mut fixed, own, function), "asking for shared memory")?;
+            // Both together are what a block may have.
+            let left = MOST_SHARED.min(EVERY_SHARED.saturating_sub(fixed as usize));
+            let most = Attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+            checked(sys::cuFuncSetAttribute(function, most, left as i32), "asking for shared memory")?;
         }
         Ok(Function(function))
     }
 }
 
-/// Bytes of shared memory that a block of ours may have: what every GPU from compute capability 8.0 on gives.
+/// Bytes of shared memory that every GPU from compute capability 8.0 on gives a block.
+const EVERY_SHARED: usize = 99 << 10;
+/// Those of them that a launch of ours may ask for.
 pub(crate) const MOST_SHARED: usize = 96 << 10;
 
 /// Blocks and threads of a launch, and bytes of shared memory.

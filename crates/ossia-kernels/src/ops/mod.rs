@@ -13,3 +13,5 @@ pub mod rms_norm;
 pub mod rope;
 pub mod router;
 pub mod sample;
+pub mod squares;
+pub mod stored;

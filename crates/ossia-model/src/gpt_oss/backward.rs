@@ -90,12 +90,15 @@ impl<'a> Batch<'a> {
         !counts && balancing.aux == 0.0 && balancing.z == 0.0
     }
 
-    fn step<'s>(&'s self, runtime: &'s Runtime, none: &'s PageTable, tap: Option<&'s mut dyn Tap>) -> Step<'s> {
+    fn step<'s>(&'s self, runtime: &'s Runtime, none: &'s PageTable, tap: Option<&'s mut dyn Tap>) -> Result<Step<'s>> {
         let adapter = self.adapter;
         let document =
             |rows: &Range<usize>| Sequence { rows: rows.clone(), start: 0, full: none, sliding: none, adapter };
         let sequences = self.documents.iter().map(document).collect();
-        Step { runtime, phase: Phase::Training, sequences, kv: &mut [], logits_rows: self.rows.to_vec(), tap }
+        let step =
+            Step { runtime, phase: Phase::Training, sequences, kv: &mut [], logits_rows: self.rows.to_vec(), tap };
+        step.begin(self.tokens)?;
+        Ok(step)
     }
 }
 
@@ -123,13 +126,13 @@ impl Transformer {
             let nll = self.run_forward(runtime, batch, Some(&mut loads))?;
             return Ok(Losses { nll, loads });
         }
-        let (x, mut kept) = self.sweep(&mut batch.step(runtime, &none, Some(&mut loads)), batch)?;
-        let mut step = batch.step(runtime, &none, None);
+        let (x, mut kept) = self.sweep(&mut batch.step(runtime, &none, Some(&mut loads))?, batch)?;
+        let mut step = batch.step(runtime, &none, None)?;
         let t = rms_norm::forward_logits_rows(&mut step, &x, &self.norm)?; // [R, D]
         let (nll, dt) =
             cross_entropy::backward(&mut step, &t, &self.unembedding, batch.targets, &mut grads.unembedding)?;
         drop(t);
-        let mut dx = zeros(runtime, &x)?; // [T, D]
+        let mut dx = Tensor::zeros(runtime, x.rows(), x.cols())?; // [T, D]
         rms_norm::backward_logits_rows(&mut step, &x, &self.norm, &dt, grads.norm.as_deref_mut(), &mut dx)?;
         drop((x, dt));
         for (layer, (block, grad)) in self.blocks.iter().zip(&mut grads.blocks).enumerate().rev() {
@@ -150,7 +153,7 @@ impl Transformer {
 
     fn run_forward(&self, runtime: &Runtime, batch: &Batch, loads: Option<&mut Loads>) -> Result<Vec<f32>> {
         let none = PageTable::default();
-        let mut step = batch.step(runtime, &none, loads.map(|loads| loads as &mut dyn Tap));
+        let mut step = batch.step(runtime, &none, loads.map(|loads| loads as &mut dyn Tap))?;
         let mut x = embed::forward(&mut step, batch.tokens, &self.embedding)?;
         for block in &self.blocks {
             block.forward(&mut step, &mut x, &self.rope)?;
@@ -164,7 +167,7 @@ impl Transformer {
         let mut x = embed::forward(step, batch.tokens, &self.embedding)?; // [T, D]
         let mut kept = Vec::with_capacity(self.blocks.len());
         for block in &self.blocks {
-            let input = copy(step.runtime, &x)?;
+            let input = x.copy(step.runtime)?;
             let made = if batch.recompute {
                 block.forward(step, &mut x, &self.rope)?;
                 None
@@ -199,7 +202,7 @@ impl Block {
         let (attention, mlp) = match made {
             Some(made) => made,
             None => {
-                let mut y = copy(step.runtime, &x)?; // [T, D], the residual stream between the halves
+                let mut y = x.copy(step.runtime)?; // [T, D], the residual stream between the halves
                 let attention = self.attention.forward_saving(step, &x, &mut y, rope)?;
                 (attention, self.mlp.begin(step, y)?)
             }
@@ -217,7 +220,7 @@ impl Block {
         rope: &Rope,
     ) -> Result<(Saved, SavedMlp)> {
         let attention = self.attention.forward_saving(step, input, x, rope)?;
-        let y = copy(step.runtime, x)?; // [T, D]
+        let y = x.copy(step.runtime)?; // [T, D]
         let mut mlp = self.mlp.begin(step, y)?;
         mlp.hidden = Some(experts::add_forward_saving(step, &mlp.t, &mlp.routes, &self.mlp.experts, x)?);
         Ok((attention, mlp))
@@ -263,16 +266,15 @@ impl AttentionBlock {
         grad: &mut AttentionGrad,
         dx: &mut Tensor,
     ) -> Result<()> {
-        let arena = &step.runtime.arena;
         let Saved { t, qkv, o, lse } = saved;
-        let mut d_o = Tensor::scratch(arena, o.rows(), o.cols())?; // [T, H d]
-        let mut d_qkv = Tensor::scratch(arena, qkv.rows(), qkv.cols())?; // [T, (H + 2K) d]
+        let mut d_o = Tensor::new(step.runtime, o.rows(), o.cols())?; // [T, H d]
+        let mut d_qkv = Tensor::new(step.runtime, qkv.rows(), qkv.cols())?; // [T, (H + 2K) d]
         linear::backward(step, &o, &self.out, dx, &mut grad.out, &mut d_o, Write::Set)?;
         let d_sinks = grad.sinks.as_deref_mut();
         attention::backward(step, &qkv, &self.sinks, &self.shape, &o, &lse, &d_o, &mut d_qkv, d_sinks)?;
         drop((qkv, o, lse, d_o));
         rope::backward(step, &mut d_qkv, rope, self.shape.heads)?;
-        let mut dt = Tensor::scratch(&step.runtime.arena, t.rows(), t.cols())?; // [T, D]
+        let mut dt = Tensor::new(step.runtime, t.rows(), t.cols())?; // [T, D]
         linear::backward(step, &t, &self.qkv, &d_qkv, &mut grad.qkv, &mut dt, Write::Set)?;
         rms_norm::backward(step, &x, &self.norm, &dt, grad.norm.as_deref_mut(), dx) // [T, D]
     }
@@ -295,22 +297,10 @@ impl MlpBlock {
         dx: &mut Tensor,
     ) -> Result<()> {
         let SavedMlp { y, t, routes, logits, hidden } = saved;
-        let mut dt = Tensor::scratch(&step.runtime.arena, t.rows(), t.cols())?; // [T, D]
-        let mut d_weights = step.runtime.arena.take::<f32>(routes.weights.len())?; // [T, k]
+        let mut dt = Tensor::new(step.runtime, t.rows(), t.cols())?; // [T, D]
+        let mut d_weights = Tensor::new(step.runtime, t.rows(), routes.per_token)?; // [T, k]
         experts::backward(step, &t, &routes, &self.experts, hidden, dx, &mut grad.experts, &mut dt, &mut d_weights)?;
         router::backward(step, &t, &self.router, (&routes, &logits), &d_weights, balance, &mut grad.router, &mut dt)?;
         rms_norm::backward(step, &y, &self.norm, &dt, grad.norm.as_deref_mut(), dx) // [T, D]
     }
-}
-
-fn copy(runtime: &Runtime, x: &Tensor) -> Result<Tensor> {
-    let mut out = Tensor::scratch(&runtime.arena, x.rows(), x.cols())?;
-    out.host_mut().copy_from_slice(x.host());
-    Ok(out)
-}
-
-fn zeros(runtime: &Runtime, like: &Tensor) -> Result<Tensor> {
-    let mut out = Tensor::scratch(&runtime.arena, like.rows(), like.cols())?;
-    out.host_mut().fill(0.0);
-    Ok(out)
 }

@@ -11,8 +11,9 @@ use std::sync::Arc;
 use ossia_kernels::cpu::isa::Isa;
 use ossia_kernels::ops::experts::{ExpertGrad, ExpertsGrad};
 use ossia_kernels::ops::linear::{Linear, LinearGrad};
+use ossia_kernels::ops::stored::Stored;
 use ossia_kernels::pool::Pool;
-use ossia_kernels::{DType, Floats, Matrix};
+use ossia_kernels::{DType, Floats, Matrix, Runtime};
 
 use super::backward::{AttentionGrad, BlockGrad, Gradients, MlpGrad};
 use super::config::Config;
@@ -125,6 +126,12 @@ impl Parameters {
         self.len() == 0
     }
 
+    /// The tensors as a step sees them: on a device what decides is not rounded, nor is what is small.
+    pub fn stored(&self) -> Vec<Stored> {
+        let exact = |class| matches!(class, Class::Norm | Class::Bias | Class::Router);
+        self.tensors.iter().map(|p| Stored { range: p.range.clone(), exact: exact(p.class) }).collect()
+    }
+
     /// The tensor called `name`.
     pub fn get(&self, name: &str) -> Option<&Parameter> {
         self.tensors.iter().find(|t| t.name == name)
@@ -179,6 +186,27 @@ impl Parameters {
         push_linear(&mut out, &model.unembedding);
         assert_eq!(out.len(), self.len(), "a model of this shape");
         out
+    }
+
+    /// Tells a device where in the run `values` the vectors lie that `model`, made of it, has copied.
+    pub fn name(&self, model: &Transformer, values: &Floats, runtime: &Runtime) {
+        let mut vectors: Vec<&[f32]> = Vec::new();
+        for block in &model.blocks {
+            let (attention, mlp) = (&block.attention, &block.mlp);
+            vectors.push(&attention.norm.weight);
+            vectors.extend(attention.qkv.parts().iter().filter_map(|part| part.bias.as_deref()));
+            vectors.push(&attention.sinks);
+            vectors.extend(attention.out.parts().iter().filter_map(|part| part.bias.as_deref()));
+            vectors.push(&mlp.norm.weight);
+            vectors.extend(mlp.router.parts().iter().filter_map(|part| part.bias.as_deref()));
+            // The run has the biases of gates and ups interleaved: they are found under the gates' name.
+            vectors.extend(mlp.experts.experts.iter().flat_map(|e| [&e.gate_bias[..], &e.down_bias]));
+        }
+        vectors.push(&model.norm.weight);
+        let places = self.tensors.iter().filter(|p| matches!(p.class, Class::Norm | Class::Bias));
+        let places: Vec<&[f32]> = places.map(|p| &values[p.range.clone()]).collect();
+        assert_eq!(vectors.len(), places.len(), "a model of this shape");
+        runtime.name(&vectors.into_iter().zip(places).collect::<Vec<_>>());
     }
 
     /// A run of gradients, tensor by tensor.

@@ -5,6 +5,7 @@
 use ossia_kernels::Precision;
 use ossia_kernels::arena::Arena;
 use ossia_kernels::cpu::gemm;
+use ossia_kernels::cuda::Gpu;
 use ossia_kernels::ops::experts::{self, Hidden};
 use ossia_kernels::ops::{attention, cross_entropy, linear, low_rank, router};
 
@@ -93,4 +94,22 @@ pub fn training_bytes(config: &Config, largest: LargestBatch) -> usize {
     let peak = stream + kept + last.max(saved + mlp.max(attention)) + adapters;
     // First-fit leaves gaps between ranges of different sizes.
     peak + peak / 4 + (64 << 10)
+}
+
+/// The same of a GPU, whose products take no panels and whose largest gradients are those of the experts.
+pub fn gpu_training_bytes(config: &Config, tokens: usize, recompute: bool) -> usize {
+    let (t, d, q, row) = (tokens, config.hidden_size, config.query_size(), heads(config).row());
+    let (e, k, i, layers) = (config.num_experts, config.experts_per_token, config.intermediate_size, config.num_layers);
+    let tables = Gpu::training_tables_len(t) + t * config.head_dim;
+    let stream = (layers + 2) * t * d;
+    let last = t * (3 * d + 1) + cross_entropy::gpu_scratch_len(t, config.vocab_size);
+    let saved = t * (3 * d + row + q + config.num_heads + e + 2 * k);
+    let hidden = experts::gpu_hidden_len(t, k, i);
+    let kept = if recompute { saved } else { layers * (saved + hidden) };
+    // The experts' scratch has room for their hidden units, which are there already where they are kept.
+    let mlp = t * (2 * d + k + e) + experts::gpu_train_scratch_len(t, (e, k), d, i);
+    let attention = t * (2 * d + q + row + config.num_heads);
+    let peak = 4 * (tables + stream + kept + last.max(mlp).max(attention));
+    // First-fit leaves gaps between ranges of different sizes, each of which begins at a multiple of 256 bytes.
+    peak + peak / 8 + (1 << 20)
 }

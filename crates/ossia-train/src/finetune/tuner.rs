@@ -77,7 +77,7 @@ impl Tuner {
 
     /// Lets the model see the trained numbers as they are now.
     pub fn look(&mut self) -> Result<()> {
-        if let Some(name) = first_broken(self.subject.tensors(), self.subject.values()) {
+        if let Some(name) = first_broken(&self.runtime, self.subject.tensors(), self.subject.values())? {
             return Err(self.not_finite(format!("the weight {name}")));
         }
         self.subject.look(&self.runtime.pool)
@@ -126,7 +126,7 @@ impl Tuner {
     pub fn update(&mut self, loss: f64, lr: f32) -> Result<f64> {
         let tensors = self.subject.tensors();
         if !loss.is_finite() {
-            let gradient = first_broken(tensors, &self.gradients);
+            let gradient = first_broken(&self.runtime, tensors, &self.gradients)?;
             return Err(self.not_finite(match gradient {
                 Some(name) => format!("the loss, and with it the gradient of {name},"),
                 None => "the loss".into(),
@@ -137,7 +137,7 @@ impl Tuner {
         let tensors = tensors.to_vec();
         let values = self.subject.change();
         optimizer::update(&self.runtime, &tensors, values, &self.gradients, &mut self.moments, &update)?;
-        if let Some(name) = first_broken(&tensors, values) {
+        if let Some(name) = first_broken(&self.runtime, &tensors, values)? {
             return Err(self.not_finite(format!("the updated weight {name}")));
         }
         self.gradients.fill(0.0);

@@ -8,12 +8,14 @@
 //! Shapes: p, g, m, v of one length, element by element.
 
 mod cpu;
+mod cuda;
 #[cfg(test)]
 mod reference;
 #[cfg(test)]
 mod tests;
 
-use crate::Runtime;
+use crate::cuda::Device;
+use crate::{Result, Runtime};
 
 /// What an update does.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -40,8 +42,20 @@ impl Settings {
     }
 }
 
-/// Updates p and the moments m and v.
-pub fn update(runtime: &Runtime, p: &mut [f32], g: &[f32], (m, v): (&mut [f32], &mut [f32]), settings: &Settings) {
+/// Updates p and the moments m and v: parts of runs that are held, where the runtime is a device's.
+pub fn update(
+    runtime: &Runtime,
+    p: &mut [f32],
+    g: &[f32],
+    (m, v): (&mut [f32], &mut [f32]),
+    settings: &Settings,
+) -> Result<()> {
     assert!(p.len() == g.len() && p.len() == m.len() && p.len() == v.len(), "adamw: one length");
-    cpu::update(runtime, p, g, (m, v), settings);
+    match &runtime.device {
+        Device::Cpu => {
+            cpu::update(runtime, p, g, (m, v), settings);
+            Ok(())
+        }
+        Device::Cuda(gpu) => cuda::update(gpu, p, g, (m, v), settings),
+    }
 }

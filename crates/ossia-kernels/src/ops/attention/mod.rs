@@ -20,6 +20,7 @@
 
 mod cpu;
 mod cuda;
+mod cuda_train;
 #[cfg(test)]
 mod reference;
 mod scalar;
@@ -51,7 +52,10 @@ pub struct Shape {
 pub fn forward(step: &mut Step, qkv: &Tensor, sinks: &[f32], shape: &Shape) -> Result<Tensor> {
     check(step, qkv, sinks, shape);
     if let Device::Cuda(gpu) = &step.runtime.device {
-        let o = cuda::forward(gpu, step, qkv, sinks, shape)?;
+        let o = match step.phase {
+            Phase::Inference => cuda::forward(gpu, step, qkv, sinks, shape)?,
+            Phase::Training => cuda_train::forward(gpu, qkv, sinks, shape)?.0,
+        };
         step.made("attention", &o);
         return Ok(o);
     }
@@ -68,6 +72,11 @@ pub fn forward(step: &mut Step, qkv: &Tensor, sinks: &[f32], shape: &Shape) -> R
 pub fn forward_saving(step: &mut Step, qkv: &Tensor, sinks: &[f32], shape: &Shape) -> Result<(Tensor, Tensor)> {
     assert!(step.phase == Phase::Training, "attention: gradients are for training");
     check(step, qkv, sinks, shape);
+    if let Device::Cuda(gpu) = &step.runtime.device {
+        let (o, lse) = cuda_train::forward(gpu, qkv, sinks, shape)?;
+        step.made("attention", &o);
+        return Ok((o, lse));
+    }
     let arena = &step.runtime.arena;
     let mut o = Tensor::scratch(arena, qkv.rows(), shape.heads.query * shape.heads.dim)?;
     let mut lse = Tensor::scratch(arena, qkv.rows(), shape.heads.query)?;
@@ -95,6 +104,10 @@ pub fn backward(
     let is = |tensor: &Tensor, cols: usize| tensor.rows() == qkv.rows() && tensor.cols() == cols;
     assert!(is(o, query * dim) && is(d_o, query * dim) && is(lse, query), "attention: shapes of o, d_o, lse");
     assert!(is(d_qkv, qkv.cols()) && d_sinks.as_ref().is_none_or(|d| d.len() == query), "attention: gradients");
+    if let Device::Cuda(gpu) = &step.runtime.device {
+        let saved = cuda_train::Saved { o, lse, d_o };
+        return cuda_train::backward(gpu, qkv, sinks, shape, &saved, d_qkv, d_sinks.as_deref());
+    }
     let saved = (o.host(), lse.host(), d_o.host());
     training::backward(step, (qkv.host(), sinks), shape, saved, d_qkv.host_mut(), d_sinks)
 }

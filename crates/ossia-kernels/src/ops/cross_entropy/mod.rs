@@ -9,14 +9,18 @@
 //! U [V, D], targets and weights w [R], nll [R].
 
 mod cpu;
+mod cuda;
 #[cfg(test)]
 mod reference;
 #[cfg(test)]
 mod tests;
 
 use crate::arena::Arena;
+use crate::cuda::Device;
 use crate::ops::linear::{Linear, LinearGrad};
 use crate::{Error, Result, Step, Tensor};
+
+pub use cuda::scratch_len as gpu_scratch_len;
 
 /// What the rows are to predict.
 #[derive(Clone, Copy)]
@@ -39,7 +43,11 @@ pub fn backward(
 ) -> Result<(Vec<f32>, Tensor)> {
     check(t, unembedding, targets.ids)?;
     assert_eq!(targets.weights.len(), t.rows(), "cross_entropy: a weight for each row");
-    let mut dt = Tensor::scratch(&step.runtime.arena, t.rows(), t.cols())?;
+    let mut dt = Tensor::new(step.runtime, t.rows(), t.cols())?;
+    if let Device::Cuda(gpu) = &step.runtime.device {
+        let nll = cuda::rows(gpu, t, unembedding, targets, Some((grad, &dt)))?;
+        return Ok((nll, dt));
+    }
     let nll = cpu::backward(step.runtime, t.host(), (unembedding, step.adapter()), targets, grad, dt.host_mut())?;
     Ok((nll, dt))
 }
@@ -47,6 +55,9 @@ pub fn backward(
 /// nll [R] alone, in nats.
 pub fn forward(step: &mut Step, t: &Tensor, unembedding: &Linear, ids: &[u32]) -> Result<Vec<f32>> {
     check(t, unembedding, ids)?;
+    if let Device::Cuda(gpu) = &step.runtime.device {
+        return cuda::rows(gpu, t, unembedding, Targets { ids, weights: &[], z: 0.0 }, None);
+    }
     cpu::forward(step.runtime, t.host(), (unembedding, step.adapter()), ids)
 }
 

@@ -32,6 +32,11 @@ pub fn forward(step: &mut Step, tokens: &[u32], table: &Matrix) -> Result<Tensor
 /// Adds to dE [V, D], the gradient of the table, where dx [T, D] comes back.
 pub fn backward(step: &mut Step, tokens: &[u32], dx: &Tensor, d_table: &mut [f32]) -> Result<()> {
     assert!(dx.rows() == tokens.len() && d_table.len().is_multiple_of(dx.cols()), "embed: shapes");
-    cpu::backward(step.runtime, tokens, dx.host(), dx.cols(), d_table);
-    Ok(())
+    match &step.runtime.device {
+        Device::Cpu => {
+            cpu::backward(step.runtime, tokens, dx.host(), dx.cols(), d_table);
+            Ok(())
+        }
+        Device::Cuda(gpu) => cuda::backward(gpu, dx, d_table),
+    }
 }

@@ -16,6 +16,7 @@ mod adapter;
 mod adapter_tests;
 mod cpu;
 mod cuda;
+mod cuda_train;
 #[cfg(test)]
 mod reference;
 #[cfg(test)]
@@ -34,6 +35,8 @@ use crate::{Matrix, Phase, Precision, Result, Step, Tensor};
 
 pub use adapter::{ExpertsAdapter, ExpertsAdapterGrad, Pair};
 pub use cuda::scratch_len as gpu_scratch_len;
+pub use cuda_train::{hidden_len as gpu_hidden_len, train_scratch_len as gpu_train_scratch_len};
+use train::Kept;
 pub use train::{ExpertGrad, ExpertsGrad, Hidden, backward, train_scratch_bytes};
 
 /// One expert. Gate and up rows lie interleaved in some layouts and apart in others; as matrices they are two views.
@@ -85,7 +88,8 @@ pub fn add_forward(step: &mut Step, t: &Tensor, routes: &Routes, experts: &Exper
     let first = &experts.experts[0];
     assert!(t.cols() == first.gate.cols() && x.cols() == first.down.rows() && t.rows() == x.rows(), "experts: shapes");
     match (&step.runtime.device, step.phase) {
-        (Device::Cuda(gpu), _) => cuda::add_forward(gpu, step, t, routes, experts, x)?,
+        (Device::Cuda(gpu), Phase::Inference) => cuda::add_forward(gpu, step, t, routes, experts, x)?,
+        (Device::Cuda(gpu), Phase::Training) => drop(cuda_train::add_forward(gpu, t, routes, experts, x)?),
         (Device::Cpu, Phase::Inference) => {
             let slots = if experts.adapters.is_empty() { Vec::new() } else { step.slots(t.rows()) };
             cpu::add_forward(step.runtime, t.host(), routes, experts, &slots, x.host_mut())?;
@@ -106,7 +110,10 @@ pub fn add_forward_saving(
     experts: &Experts,
     x: &mut Tensor,
 ) -> Result<Hidden> {
-    let hidden = train::add_forward(step.runtime, t.host(), routes, (experts, step.adapter()), x.host_mut())?;
+    let hidden = match &step.runtime.device {
+        Device::Cpu => train::add_forward(step.runtime, t.host(), routes, (experts, step.adapter()), x.host_mut())?,
+        Device::Cuda(gpu) => Hidden(Kept::Cuda(cuda_train::add_forward(gpu, t, routes, experts, x)?)),
+    };
     step.made("experts", x);
     Ok(hidden)
 }

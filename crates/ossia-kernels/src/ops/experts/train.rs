@@ -12,12 +12,13 @@
 
 use super::adapter::{Adapted, ExpertsAdapterGrad};
 use super::cpu::{Groups, combine};
-use super::{Expert, Experts, ExpertsAdapter};
+use super::{Expert, Experts, ExpertsAdapter, cuda_train};
 use crate::arena::{Arena, Slice};
 use crate::cpu::columns::{self, ColumnSum};
 use crate::cpu::disjoint::Disjoint;
 use crate::cpu::gemm::{self, Outer, Product, Target, View, Weight, Write};
 use crate::cpu::lanes::{LANES, Lanes, dot, exp, fma, versions};
+use crate::cuda::{self, Device};
 use crate::ops::router::Routes;
 use crate::{Result, Runtime, Step, Tensor};
 
@@ -43,7 +44,13 @@ pub struct ExpertsGrad<'a> {
 }
 
 /// Gate and up before the clamps [pairs, 2 I], expert by expert.
-pub struct Hidden(Slice<f32>);
+pub struct Hidden(pub(super) Kept);
+
+/// Where they are.
+pub(super) enum Kept {
+    Cpu(Slice<f32>),
+    Cuda(cuda::Slice),
+}
 
 impl Hidden {
     /// Bytes of scratch for `tokens` with `k` experts of `i` units each.
@@ -184,7 +191,7 @@ pub fn add_forward(
         adapted.add_down(View::new(&act, i), &mut down)?;
     }
     combine(runtime, &down, Some(&pairs.places()), routes, d, x);
-    Ok(Hidden(h))
+    Ok(Hidden(Kept::Cpu(h)))
 }
 
 /// Adds the gradients of the experts to `grads`; writes those of t [T, D] to dt and those of the routes' weights
@@ -200,25 +207,33 @@ pub fn backward(
     dy: &Tensor,
     grads: &mut ExpertsGrad,
     dt: &mut Tensor,
-    d_weights: &mut [f32],
+    d_weights: &mut Tensor,
 ) -> Result<()> {
     let runtime = step.runtime;
+    if let Device::Cuda(gpu) = &runtime.device {
+        let hidden = hidden.map(|Hidden(kept)| match kept {
+            Kept::Cuda(h) => h,
+            Kept::Cpu(_) => unreachable!("kept where the runtime computes"),
+        });
+        return cuda_train::backward(gpu, t, routes, experts, hidden, dy, grads, dt, d_weights);
+    }
     let pairs = Pairs::new(runtime, (experts, step.adapter()), routes);
     let adapted = pairs.adapted();
     let (d, i) = pairs.sizes;
     let all = grads.experts.len();
-    assert!((all == 0 || all == experts.experts.len()) && d_weights.len() == pairs.len(), "experts: shapes");
+    assert!((all == 0 || all == experts.experts.len()) && d_weights.host().len() == pairs.len(), "experts: shapes");
     assert!(t.cols() == d && dy.cols() == d && dt.cols() == d && dt.rows() == t.rows(), "experts: shapes");
     let (t_rows, mut dy_rows) = (pairs.gather(t.host())?, pairs.gather(dy.host())?);
     let mut h = match hidden {
-        Some(Hidden(h)) => h,
+        Some(Hidden(Kept::Cpu(h))) => h,
+        Some(Hidden(Kept::Cuda(_))) => unreachable!("kept where the runtime computes"),
         None => pairs.gate_up(&t_rows)?,
     };
     let mut u = runtime.arena.take::<f32>(pairs.len() * i)?;
     let out = Disjoint::new(&mut u);
     pairs.apply(View::new(&dy_rows, d), &out, Write::Set, |e| (Weight::Columns(&e.down), None))?;
     let v = adapted.as_ref().map(|a| a.back_down(View::new(&dy_rows, d), &mut u)).transpose()?;
-    activation_gradients(&pairs, &dy_rows, &mut h, &mut u, d_weights);
+    activation_gradients(&pairs, &dy_rows, &mut h, &mut u, d_weights.host_mut());
     if !grads.experts.is_empty() {
         add_weight_gradients(&pairs, (&t_rows, &dy_rows, &h, &u), &mut grads.experts)?;
     }

@@ -125,7 +125,7 @@ fn run(runtime: &Runtime, experts: &Experts, ids: &[u32], t: &[f64], dy: &[f64],
         .collect();
     let mut grads = ExpertsGrad { experts: experts_grad, adapter: None };
     let mut dt = tensor(runtime, tokens, d, &vec![f32::NAN; tokens * d]);
-    let mut dw = vec![f32::NAN; ids.len()];
+    let mut dw = tensor(runtime, tokens, 2, &vec![f32::NAN; ids.len()]);
     backward(&mut step, &t, &routes, experts, Some(hidden), &dy, &mut grads, &mut dt, &mut dw).unwrap();
     let part = |v: &[f32], width: usize, half: usize| {
         v.chunks_exact(width).skip(half).step_by(2).flatten().copied().collect::<Vec<f32>>()
@@ -135,7 +135,12 @@ fn run(runtime: &Runtime, experts: &Experts, ids: &[u32], t: &[f64], dy: &[f64],
         let [gate, up, down] = halves;
         [gate, up, down, part(bias, 1, 0), part(bias, 1, 1), down_bias.clone()]
     };
-    Run { y: y.host().to_vec(), dt: dt.host().to_vec(), dw, grads: store.iter().map(split).collect() }
+    Run {
+        y: y.host().to_vec(),
+        dt: dt.host().to_vec(),
+        dw: dw.host().to_vec(),
+        grads: store.iter().map(split).collect(),
+    }
 }
 
 #[test]

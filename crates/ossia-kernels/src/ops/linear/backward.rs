@@ -1,10 +1,11 @@
 //! Gradients of a linear layer: dx = dy W, dW += dyᵀ x, db += the sum of dy over tokens; those of its adapter are
 //! `low_rank`'s. What is frozen costs nothing.
 
-use super::Linear;
+use super::{Linear, cuda_train};
 use crate::cpu::columns::{self, ColumnSum};
 use crate::cpu::disjoint::Disjoint;
 use crate::cpu::gemm::{self, Outer, Product, Target, View, Weight};
+use crate::cuda::Device;
 use crate::ops::low_rank::{self, LowRankGrad};
 use crate::{Result, Runtime, Step, Tensor};
 
@@ -33,7 +34,12 @@ pub fn backward(
 ) -> Result<()> {
     assert!(x.cols() == linear.cols() && dy.cols() == linear.rows() && x.rows() == dy.rows(), "linear: shapes");
     assert!(dx.rows() == x.rows() && dx.cols() == x.cols(), "linear: the gradient has the input's shape");
-    gradients(step.runtime, (x.host(), dy.host()), linear, step.adapter(), grad, dx.host_mut(), write)
+    match &step.runtime.device {
+        Device::Cpu => {
+            gradients(step.runtime, (x.host(), dy.host()), linear, step.adapter(), grad, dx.host_mut(), write)
+        }
+        Device::Cuda(gpu) => cuda_train::backward(gpu, x, linear, dy, grad, dx, write),
+    }
 }
 
 /// All gradients, of x [T, K] and dy [T, N].

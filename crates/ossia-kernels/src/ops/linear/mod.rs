@@ -7,6 +7,7 @@
 mod backward;
 mod cpu;
 pub(crate) mod cuda;
+pub(crate) mod cuda_train;
 #[cfg(test)]
 pub(crate) mod reference;
 #[cfg(test)]
@@ -14,7 +15,7 @@ mod tests;
 
 use crate::cpu::dot::quantize;
 use crate::cpu::dot::{Lists, Panels};
-use crate::cuda::Device;
+use crate::cuda::{Device, Gpu};
 use crate::ops::low_rank::{self, LowRank, Share, Slots};
 use crate::{Matrix, Phase, Precision, Result, Runtime, Step, Tensor};
 
@@ -111,7 +112,7 @@ pub fn forward(step: &mut Step, x: &Tensor, linear: &Linear) -> Result<Tensor> {
         }
         Device::Cuda(gpu) => {
             let y = Tensor::on_gpu(gpu, x.rows(), linear.rows())?;
-            cuda::apply(gpu, step, x, linear, &y, Write::Set)?;
+            on_gpu(gpu, step, x, linear, &y, Write::Set)?;
             y
         }
     };
@@ -124,10 +125,17 @@ pub fn add_forward(step: &mut Step, x: &Tensor, linear: &Linear, y: &mut Tensor)
     assert!(x.cols() == linear.cols() && y.cols() == linear.rows() && x.rows() == y.rows(), "linear: shapes");
     match &step.runtime.device {
         Device::Cpu => apply(step, x.host(), linear, y.host_mut(), Write::Add)?,
-        Device::Cuda(gpu) => cuda::apply(gpu, step, x, linear, y, Write::Add)?,
+        Device::Cuda(gpu) => on_gpu(gpu, step, x, linear, y, Write::Add)?,
     }
     step.made("linear_add", y);
     Ok(())
+}
+
+fn on_gpu(gpu: &Gpu, step: &Step, x: &Tensor, linear: &Linear, y: &Tensor, write: Write) -> Result<()> {
+    match step.phase {
+        Phase::Inference => cuda::apply(gpu, step, x, linear, y, write),
+        Phase::Training => cuda_train::forward(gpu, x, linear, y, write),
+    }
 }
 
 /// Bytes of scratch for an input of `tokens` rows of `cols`, besides the output.

@@ -10,17 +10,21 @@
 //! (Liu and others, 2025), so both can share a learning rate. Shapes: p, g, m [R, C].
 
 mod cpu;
+mod cuda;
 #[cfg(test)]
-mod reference;
+pub(crate) mod reference;
 #[cfg(test)]
 mod tests;
 
+use crate::cuda::Device;
 use crate::{Result, Runtime};
 
+pub use cuda::scratch_len as gpu_scratch_len;
+
 /// a, b, c of the iteration.
-const COEFFICIENTS: (f32, f32, f32) = (3.4445, -4.7750, 2.0315);
+pub(crate) const COEFFICIENTS: (f32, f32, f32) = (3.4445, -4.7750, 2.0315);
 /// Rounds of it.
-const ROUNDS: usize = 5;
+pub(crate) const ROUNDS: usize = 5;
 
 /// One matrix to be updated.
 pub struct Parameter<'a> {
@@ -49,13 +53,16 @@ pub struct Settings {
     pub scale: f32,
 }
 
-/// Updates all matrices and their momenta.
+/// Updates all matrices and their momenta: parts of runs that are held, where the runtime is a device's.
 pub fn update(runtime: &Runtime, parameters: &mut [Parameter], settings: &Settings) -> Result<()> {
     for p in parameters.iter() {
         let n = p.rows * p.cols;
         assert!(p.value.len() == n && p.gradient.len() == n && p.momentum.len() == n, "muon: shapes");
     }
-    cpu::update(runtime, parameters, settings)
+    match &runtime.device {
+        Device::Cpu => cpu::update(runtime, parameters, settings),
+        Device::Cuda(gpu) => parameters.iter().try_for_each(|p| cuda::update(gpu, p, settings)),
+    }
 }
 
 /// Bytes of scratch for matrices whose largest is [rows, cols].

@@ -1,11 +1,12 @@
 //! Gradients of a norm. With r = 1 / sqrt(mean(x^2) + eps) and u = dy g: dg += sum over tokens of dy x r,
 //! dx += r u - x r^3 mean(u x) (SPEC 7.2).
 
-use super::Norm;
+use super::{Norm, cuda_train};
 use crate::cpu::columns::{self, ColumnSum};
 use crate::cpu::disjoint::Disjoint;
 use crate::cpu::gemm::View;
 use crate::cpu::lanes::{dot, fma, versions};
+use crate::cuda::Device;
 use crate::{Result, Runtime, Step, Tensor};
 
 /// Adds to dg [D], unless it is frozen, and to dx [T, D], where x [T, D] went in and dy [T, D] comes back.
@@ -18,7 +19,10 @@ pub fn backward(
     dx: &mut Tensor,
 ) -> Result<()> {
     assert!(x.rows() == dy.rows() && x.rows() == dx.rows() && x.cols() == dx.cols(), "rms_norm: shapes");
-    gradients(step.runtime, (x.host(), dy.host()), norm, d_norm, dx.host_mut(), None)
+    match &step.runtime.device {
+        Device::Cpu => gradients(step.runtime, (x.host(), dy.host()), norm, d_norm, dx.host_mut(), None),
+        Device::Cuda(gpu) => cuda_train::backward(gpu, x, norm, dy, d_norm.as_deref(), dx, false),
+    }
 }
 
 /// The same where dy [R, D] belongs to the rows `step.logits_rows` only.
@@ -31,7 +35,11 @@ pub fn backward_logits_rows(
     dx: &mut Tensor,
 ) -> Result<()> {
     assert!(dy.rows() == step.logits_rows.len() && x.rows() == dx.rows() && x.cols() == dx.cols(), "rms_norm: shapes");
-    gradients(step.runtime, (x.host(), dy.host()), norm, d_norm, dx.host_mut(), Some(&step.logits_rows))
+    let rows = Some(&step.logits_rows[..]);
+    match &step.runtime.device {
+        Device::Cpu => gradients(step.runtime, (x.host(), dy.host()), norm, d_norm, dx.host_mut(), rows),
+        Device::Cuda(gpu) => cuda_train::backward(gpu, x, norm, dy, d_norm.as_deref(), dx, true),
+    }
 }
 
 fn gradients(

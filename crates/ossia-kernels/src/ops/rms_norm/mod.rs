@@ -5,6 +5,7 @@
 mod backward;
 mod cpu;
 mod cuda;
+mod cuda_train;
 #[cfg(test)]
 mod reference;
 #[cfg(test)]

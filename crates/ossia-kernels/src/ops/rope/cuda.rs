@@ -1,4 +1,4 @@
-//! The launchers; the kernels are in `kernel.cu`.
+//! The launchers; the kernels are in `kernel.cu` and `train.cu`.
 
 use super::{Heads, Projection, Rope};
 use crate::cuda::{Argument, Gpu, Shape, Slice};
@@ -19,7 +19,7 @@ pub(super) fn forward(
     window: Option<usize>,
 ) -> Result<()> {
     check(heads)?;
-    let out = out(gpu, step, (Argument::NULL, qkv), (turns(gpu, rope, qkv.rows())?, heads), layer, window);
+    let out = out(gpu, step, (Argument::NULL, qkv), (turns(gpu, rope, qkv.rows(), true)?, heads), layer, window);
     let shape = Shape { grid: (qkv.rows(), heads.query + 2 * heads.kv, 1), threads: heads.dim / 2, shared: 0 };
     // SAFETY: (out); the pages that tables name lie inside the stores.
     unsafe { gpu.launch("rope", "rope", shape, &out) }
@@ -30,7 +30,7 @@ pub(super) fn project(gpu: &Gpu, step: &Step, x: &Tensor, projection: &Projectio
     let Projection { norm, rope, .. } = projection;
     let (tokens, cols) = (x.rows(), x.cols());
     let weight = gpu.floats(&norm.weight)?;
-    let turns = turns(gpu, rope, tokens)?;
+    let turns = turns(gpu, rope, tokens, true)?;
     let tiling = Tiling::of(gpu, projection.linear.rows(), tokens);
     if !tiling.is_packed() {
         return product(
@@ -122,14 +122,25 @@ fn out(
     ]
 }
 
-/// Cosines and sines [T, d / 2] of the step's positions, which are the same for all layers: made by the first.
-fn turns(gpu: &Gpu, rope: &Rope, tokens: usize) -> Result<Argument> {
+/// The rotation of training, or with a `sign` of -1 its reverse.
+pub(super) fn rotate_all(gpu: &Gpu, qkv: &Tensor, rope: &Rope, heads: Heads, sign: f32) -> Result<()> {
+    let turns = turns(gpu, rope, qkv.rows(), false)?;
+    let arguments = [qkv.device().into(), turns, sign.into(), qkv.cols().into(), heads.dim.into()];
+    let shape = Shape { grid: (qkv.rows(), heads.query + heads.kv, 1), threads: heads.dim / 2, shared: 0 };
+    // SAFETY: (qkv, turns, sign, row, dim).
+    unsafe { gpu.launch("rope.train", "rope_rotate", shape, &arguments) }
+}
+
+/// Cosines and sines [T, d / 2] of the step's positions, which are the same for all layers: made by the first. Frequencies of
+/// a model that `lasts` are kept on the device.
+fn turns(gpu: &Gpu, rope: &Rope, tokens: usize, lasts: bool) -> Result<Argument> {
     let tables = gpu.tables();
     tables.turns(|| {
         let half = rope.inv_freq.len();
         let turns: Slice = gpu.take(2 * tokens * half)?;
-        let frequencies = gpu.floats(&rope.inv_freq)?;
-        let arguments = [(&frequencies).into(), rope.concentration.into(), tables.positions(), (&turns).into()];
+        let copy = if lasts { None } else { Some(gpu.uploaded(&rope.inv_freq)?) };
+        let frequencies = copy.as_ref().map_or_else(|| gpu.floats(&rope.inv_freq), |copy| Ok(copy.into()))?;
+        let arguments = [frequencies, rope.concentration.into(), tables.positions(), (&turns).into()];
         let shape = Shape { grid: (tokens, 1, 1), threads: half, shared: 0 };
         // SAFETY: (inv_freq, concentration, positions, turns).
         unsafe { gpu.launch("rope", "rope_turns", shape, &arguments)? };

@@ -82,15 +82,16 @@ pub fn project(step: &mut Step, x: &Tensor, projection: &Projection) -> Result<T
     let Projection { norm, linear, rope, heads, layer, window } = *projection;
     assert!(x.cols() == linear.cols() && linear.rows() == heads.row(), "rope: shapes");
     // Adapters come between the product and the rotation.
-    if let (Device::Cuda(gpu), true) = (&step.runtime.device, step.may_fuse() && !linear.is_adapted()) {
+    let may_fuse = step.phase == Phase::Inference && step.may_fuse() && !linear.is_adapted();
+    if let (Device::Cuda(gpu), true) = (&step.runtime.device, may_fuse) {
         let qkv = cuda::project(gpu, step, x, projection)?;
         step.made("rope", &qkv);
         return Ok(qkv);
     }
     let t = rms_norm::forward(step, x, norm)?;
-    let mut qkv = match &step.runtime.device {
-        Device::Cpu => linear::forward(step, &t, linear)?,
-        Device::Cuda(gpu) => {
+    let mut qkv = match (&step.runtime.device, step.phase) {
+        (Device::Cpu, _) | (_, Phase::Training) => linear::forward(step, &t, linear)?,
+        (Device::Cuda(gpu), Phase::Inference) => {
             let qkv = cuda::product_of(gpu, step, &t, projection)?;
             step.made("linear", &qkv);
             qkv
@@ -114,7 +115,7 @@ pub fn forward(
         (Device::Cpu, Phase::Inference) => cpu::forward(step, qkv.host_mut(), rope, heads, layer, window),
         (Device::Cpu, Phase::Training) => cpu::rotate_all(step, qkv.host_mut(), rope, heads, 1.0),
         (Device::Cuda(gpu), Phase::Inference) => cuda::forward(gpu, step, qkv, rope, heads, layer, window)?,
-        (Device::Cuda(_), Phase::Training) => unreachable!("training runs on the processor"),
+        (Device::Cuda(gpu), Phase::Training) => cuda::rotate_all(gpu, qkv, rope, heads, 1.0)?,
     }
     step.made("rope", qkv);
     Ok(())
@@ -124,6 +125,11 @@ pub fn forward(
 /// (SPEC 7.2).
 pub fn backward(step: &mut Step, d_qkv: &mut Tensor, rope: &Rope, heads: Heads) -> Result<()> {
     assert!(d_qkv.cols() == heads.row() && rope.inv_freq.len() * 2 == heads.dim, "rope: shapes");
-    cpu::rotate_all(step, d_qkv.host_mut(), rope, heads, -1.0);
-    Ok(())
+    match &step.runtime.device {
+        Device::Cpu => {
+            cpu::rotate_all(step, d_qkv.host_mut(), rope, heads, -1.0);
+            Ok(())
+        }
+        Device::Cuda(gpu) => cuda::rotate_all(gpu, d_qkv, rope, heads, -1.0),
+    }
 }

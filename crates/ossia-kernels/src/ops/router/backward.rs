@@ -1,8 +1,9 @@
 //! Gradients of the router. For the chosen experts dr_s = w_s (dw_s - sum w dw), zero for the others; balancing adds to
 //! every expert p (g - sum p g), p the softmax over all of a token's logits, and the z-loss 2 z lse p (SPEC 7.2).
 
-use super::Routes;
+use super::{Routes, cuda_train};
 use crate::cpu::disjoint::Disjoint;
+use crate::cuda::Device;
 use crate::ops::linear::{self, Linear, LinearGrad, Write};
 use crate::{Result, Step, Tensor};
 
@@ -22,14 +23,17 @@ pub fn backward(
     t: &Tensor,
     router: &Linear,
     (routes, logits): (&Routes, &Tensor),
-    d_weights: &[f32],
+    d_weights: &Tensor,
     balance: &Balance,
     grad: &mut LinearGrad,
     dt: &mut Tensor,
 ) -> Result<()> {
     let (experts, k) = (router.rows(), routes.per_token);
-    assert!(d_weights.len() == t.rows() * k && logits.cols() == experts, "router: shapes");
+    assert!(d_weights.rows() == t.rows() && d_weights.cols() == k && logits.cols() == experts, "router: shapes");
     assert!(balance.load.len() == experts, "router: a gradient for each expert");
+    if let Device::Cuda(gpu) = &step.runtime.device {
+        return cuda_train::backward(gpu, t, router, (routes, logits), d_weights, balance, grad, dt);
+    }
     let mut d_logits = step.runtime.arena.take::<f32>(t.rows() * experts)?;
     let out = Disjoint::new(&mut d_logits);
     step.runtime.pool.run_ranges(t.rows(), 128, |range, _| {
@@ -39,7 +43,7 @@ pub fn backward(
             let chosen = &routes.experts[i * k..(i + 1) * k];
             let weights = &routes.weights[i * k..(i + 1) * k];
             balanced(logits.row(i), balance, d);
-            choice(chosen, weights, &d_weights[i * k..(i + 1) * k], d);
+            choice(chosen, weights, d_weights.row(i), d);
         }
     });
     let io = (t.host(), &*d_logits);

@@ -1,8 +1,6 @@
 //! The launcher; the kernels are in `kernel.cu`.
 
-use std::sync::Arc;
-
-use crate::cuda::{Argument, Gpu, MOST_SHARED, Memory, Shape, Slice};
+use crate::cuda::{Argument, Gpu, MOST_SHARED, Shape, Slice};
 use crate::ops::linear::{self, Linear};
 use crate::ops::rms_norm::Norm;
 use crate::{Error, Result, Step, Tensor};
@@ -59,7 +57,7 @@ pub(super) fn forward(
         (&weights).into(),
         (&bias).into(),
         x.device().into(),
-        scale.as_ref().map_or(Argument::NULL, Argument::from),
+        scale.unwrap_or(Argument::NULL),
         norm.map_or(0.0, |norm| norm.eps).into(),
         t.as_ref().map_or(Argument::NULL, |t| t.device().into()),
         logits.device().into(),
@@ -87,9 +85,12 @@ pub(super) fn forward(
 }
 
 /// In f32, row by row.
-fn weights(gpu: &Gpu, router: &Linear) -> Result<Arc<Memory>> {
+pub(super) fn weights(gpu: &Gpu, router: &Linear) -> Result<Argument> {
     let [part] = router.parts() else { unreachable!("a router has one part") };
-    gpu.weight(router.parts().as_ptr().cast(), "f32 rows", || {
+    if let Some(seen) = gpu.seen_exact(part.weight.elements().at(0, 0).as_ptr().cast()) {
+        return Ok(seen);
+    }
+    let copy = gpu.weight(router.parts().as_ptr().cast(), "f32 rows", || {
         let mut row = vec![0.0; router.cols()];
         let mut bytes = Vec::with_capacity(router.rows() * router.cols() * 4);
         for expert in 0..router.rows() {
@@ -97,5 +98,6 @@ fn weights(gpu: &Gpu, router: &Linear) -> Result<Arc<Memory>> {
             bytes.extend(row.iter().flat_map(|v| v.to_le_bytes()));
         }
         Ok(bytes)
-    })
+    })?;
+    Ok((&copy).into())
 }

@@ -1,7 +1,8 @@
 // r = Wr t + br, the k largest of them, softmax over those (router/mod.rs), and t = rmsnorm(x) before, where a norm is given.
 #include "../../cuda/common.cuh"
 
-// A warp: the best k of one token's logits, at most 16 routes and 1024 experts; the lower index first where they tie.
+// A warp: the best k of one token's logits, at most 16 routes and 1024 experts; the lower index first where they tie. What is
+// not a number is chosen last, so that ids are valid whatever the logits are, and stays visible in the weights.
 __device__ inline void choose(const float* mine, u32* chosen, float* weights, int experts, int k) {
   const int lane = threadIdx.x % 32;
   u32 taken = 0;
@@ -11,6 +12,7 @@ __device__ inline void choose(const float* mine, u32* chosen, float* weights, in
     int at = 1 << 30;
     for (int i = 0; i * 32 + lane < experts; i++) {
       float v = mine[i * 32 + lane];
+      if (v != v) v = -INF;
       if (!(taken >> i & 1) && (v > best || at == 1 << 30)) { best = v; at = i * 32 + lane; }
     }
     for (int step = 16; step > 0; step >>= 1) {
@@ -19,8 +21,9 @@ __device__ inline void choose(const float* mine, u32* chosen, float* weights, in
       if (other_at != 1 << 30 && (at == 1 << 30 || other > best || (other == best && other_at < at))) { best = other; at = other_at; }
     }
     if (at % 32 == lane) taken |= 1u << (at / 32);
-    if (slot == 0) best_of_all = best;
-    float e = expf(best - best_of_all);
+    const float logit = mine[at];
+    if (slot == 0) best_of_all = logit;
+    float e = expf(logit - best_of_all);
     sum = __fadd_rn(sum, e);
     if (slot == lane) {
       share = e;

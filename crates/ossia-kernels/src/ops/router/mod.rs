@@ -5,6 +5,7 @@
 mod backward;
 mod cpu;
 pub(crate) mod cuda;
+mod cuda_train;
 #[cfg(test)]
 mod reference;
 #[cfg(test)]
@@ -14,7 +15,7 @@ use crate::arena::{Arena, Slice};
 use crate::cuda::Device;
 use crate::ops::linear::{self, Linear};
 use crate::ops::rms_norm::{self, Norm};
-use crate::{Result, Step, Tensor};
+use crate::{Phase, Result, Step, Tensor};
 
 pub use backward::{Balance, backward};
 
@@ -32,7 +33,8 @@ pub struct Routes {
 
 /// t = rmsnorm(x), and where its tokens go: one kernel on a GPU.
 pub fn norm_forward(step: &mut Step, x: &Tensor, norm: &Norm, router: &Linear, k: usize) -> Result<(Tensor, Routes)> {
-    if let (Device::Cuda(gpu), true) = (&step.runtime.device, step.may_fuse()) {
+    let may_fuse = step.phase == Phase::Inference && step.may_fuse();
+    if let (Device::Cuda(gpu), true) = (&step.runtime.device, may_fuse) {
         let (routes, logits, t) = cuda::forward(gpu, step, cuda::Input::Normalised(x, norm), router, k)?;
         step.made("router", &logits);
         return Ok((t.expect("made with the routes"), routes));
@@ -44,16 +46,16 @@ pub fn norm_forward(step: &mut Step, x: &Tensor, norm: &Norm, router: &Linear, k
 
 /// Routes every token to `k` experts.
 pub fn forward(step: &mut Step, t: &Tensor, router: &Linear, k: usize) -> Result<Routes> {
-    if let Device::Cuda(gpu) = &step.runtime.device {
-        let (routes, logits, _) = cuda::forward(gpu, step, cuda::Input::Tokens(t), router, k)?;
-        step.made("router", &logits);
-        return Ok(routes);
-    }
     Ok(forward_saving(step, t, router, k)?.0)
 }
 
 /// The same with the logits [T, E], for [`backward`].
 pub fn forward_saving(step: &mut Step, t: &Tensor, router: &Linear, k: usize) -> Result<(Routes, Tensor)> {
+    if let Device::Cuda(gpu) = &step.runtime.device {
+        let (routes, logits, _) = cuda::forward(gpu, step, cuda::Input::Tokens(t), router, k)?;
+        step.made("router", &logits);
+        return Ok((routes, logits));
+    }
     let arena = &step.runtime.arena;
     let mut logits = Tensor::scratch(arena, t.rows(), router.rows())?;
     linear::apply(step, t.host(), router, logits.host_mut(), linear::Write::Set)?;

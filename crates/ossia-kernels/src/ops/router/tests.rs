@@ -83,7 +83,8 @@ fn gradients_equal_the_reference() {
             let mut grad = LinearGrad { weight: Some(&mut weight), bias: Some(&mut bias), low_rank: Vec::new() };
             let mut dt = tensor(&runtime, tokens, d, &vec![0.0; tokens * d]);
             let balance = Balance { load: &load, z: 0.01 };
-            backward(&mut step, &t, &router, (&routes, &logits), &dw, &balance, &mut grad, &mut dt).unwrap();
+            let d_weights = tensor(&runtime, tokens, k, &dw);
+            backward(&mut step, &t, &router, (&routes, &logits), &d_weights, &balance, &mut grad, &mut dt).unwrap();
             close(dt.host(), &dx, 1e-5, "dt");
             close(&weight, &d_weight, 1e-5, "dW");
             close(&bias, &d_bias, 1e-5, "db");

@@ -12,10 +12,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use ossia_kernels::cpu::isa::Isa;
 use ossia_kernels::cpu::peak;
+use ossia_kernels::cuda::Device;
 use ossia_train::recipe::Recipe;
 use ossia_train::run::{self, Ended};
 
 use crate::error::Failure;
+use crate::gpu::DeviceArg;
 use crate::{machine, output};
 
 /// Arguments of `train`.
@@ -33,6 +35,9 @@ pub struct TrainArgs {
     /// Threads
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
+    /// Where it is trained: cpu, cuda, cuda:N, or auto
+    #[arg(long, default_value = "cpu", value_name = "DEVICE")]
+    device: DeviceArg,
     /// Say what the run would take, and read or write nothing
     #[arg(long)]
     dry_run: bool,
@@ -60,10 +65,10 @@ pub fn run(args: TrainArgs) -> Result<(), Failure> {
     let recipe = Recipe::read(&file)?;
     let threads = args.threads.map_or_else(default_threads, usize::from);
     if args.dry_run {
-        return plan::run(&recipe, threads, args.json);
+        return plan::run(&recipe, &args.device.open_for_training()?, threads, args.json);
     }
     let folder = args.out.unwrap_or_else(|| Path::new("runs").join(&recipe.name));
-    let ended = train(&recipe, &folder, threads, args.json)?;
+    let ended = train(&recipe, &folder, &args.device.open_for_training()?, threads, args.json)?;
     if args.json {
         let loss = ended.last.as_ref().map(|r| r.loss);
         let checkpoint = &ended.checkpoint;
@@ -87,14 +92,17 @@ fn default_threads() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-fn train(recipe: &Recipe, folder: &Path, threads: usize, quiet: bool) -> Result<Ended, Failure> {
+fn train(recipe: &Recipe, folder: &Path, device: &Device, threads: usize, quiet: bool) -> Result<Ended, Failure> {
     let stop = Arc::new(AtomicBool::new(false));
     let raised = stop.clone();
     // A second signal is no more than the first: a step is short, and the save must not be torn.
     let handler = ctrlc::set_handler(move || raised.store(true, Ordering::Relaxed));
     handler.map_err(|e| Failure::Message(format!("cannot listen for signals: {e}")))?;
-    let peak_flops = peak::flops_per_second(threads, Isa::detect());
+    // Nobody has measured what a GPU can do.
+    let on_cpu = matches!(device, Device::Cpu);
+    let peak_flops = if on_cpu { peak::flops_per_second(threads, Isa::detect()) } else { 0.0 };
     let memory = machine::memory_available();
-    let settings = run::Settings { folder, threads, peak_flops, stop: &stop, memory, peak_rss: &machine::peak_rss };
+    let peak_rss = &machine::peak_rss;
+    let settings = run::Settings { folder, device, threads, peak_flops, stop: &stop, memory, peak_rss };
     Ok(run::run(recipe, &settings, &mut progress::Progress::new(quiet, &stop))?)
 }

@@ -2,6 +2,8 @@
 
 use ossia_kernels::cpu::isa::Isa;
 use ossia_kernels::cpu::peak;
+use ossia_kernels::cuda::Device;
+use ossia_model::gpt_oss::config::Config;
 use ossia_train::recipe::Recipe;
 use ossia_train::run::{Memory, flops_per_token};
 
@@ -12,17 +14,15 @@ use crate::{machine, output};
 const REACHED: f64 = 0.35;
 
 /// Prints the plan.
-pub fn run(recipe: &Recipe, threads: usize, json: bool) -> Result<(), Failure> {
+pub fn run(recipe: &Recipe, device: &Device, threads: usize, json: bool) -> Result<(), Failure> {
     let config = recipe.planned_config()?;
     let counts = config.param_counts();
     let parameters = counts.total as f64;
     let training = &recipe.training;
     let tokens = training.steps as f64 * training.batch_tokens as f64;
     let per_token = flops_per_token(&config, recipe.data.max_len);
-    let Memory { state, scratch } = Memory::of(recipe, &config, threads);
-    let peak = peak::flops_per_second(threads, Isa::detect());
+    let (Memory { state, scratch }, available, peak) = machine(recipe, &config, device, threads)?;
     let seconds = tokens * per_token / (peak * REACHED);
-    let available = machine::memory_available().map_or(f64::NAN, |b| b as f64);
     let object = serde_json::json!({
         "parameters": counts.total as u64,
         "active": counts.active as u64,
@@ -52,16 +52,33 @@ pub fn run(recipe: &Recipe, threads: usize, json: bool) -> Result<(), Failure> {
                 bytes(scratch),
                 bytes(available)
             ),
-            format!(
-                "time         {:>12}   at {:.0} % of this machine's {} operations a second",
-                time(seconds),
-                100.0 * REACHED,
-                number(peak)
-            ),
+            match peak.is_nan() {
+                true => "time              unknown   since nobody has measured what this GPU can do".into(),
+                false => format!(
+                    "time         {:>12}   at {:.0} % of this machine's {} operations a second",
+                    time(seconds),
+                    100.0 * REACHED,
+                    number(peak)
+                ),
+            },
             format!("in one day   {:>12}   tokens a second would be needed", number(tokens / 86_400.0)),
         ]
         .join("\n"),
     )
+}
+
+/// What a run takes, the bytes that are free for it where it is computed, and operations a second where they are known.
+fn machine(recipe: &Recipe, config: &Config, device: &Device, threads: usize) -> Result<(Memory, f64, f64), Failure> {
+    match device {
+        Device::Cpu => {
+            let available = machine::memory_available().map_or(f64::NAN, |b| b as f64);
+            Ok((Memory::of(recipe, config, threads), available, peak::flops_per_second(threads, Isa::detect())))
+        }
+        Device::Cuda(gpu) => {
+            let (free, _) = gpu.memory().map_err(|error| Failure::Message(error.to_string()))?;
+            Ok((Memory::of_gpu(recipe, config), free as f64, f64::NAN))
+        }
+    }
 }
 
 /// Three digits and a unit of thousands.
