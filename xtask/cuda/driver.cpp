@@ -238,7 +238,6 @@ Result cuModuleGetFunction(void** function, void*, const char* name) {
 }
 Result cuFuncGetAttribute(int* value, int, void*) { *value = 0; return OK; }
 Result cuFuncSetAttribute(void*, int, int) { return OK; }
-Result cuFuncGetAttribute(int* value, int, void*) { *value = 0; return OK; }
 Result cuLaunchKernel(void* function, u32 gx, u32 gy, u32 gz, u32 bx, u32 by, u32 bz, u32 shared, void*, void** args, void**) {
   auto& entry = *(std::pair<const std::string, Kernel>*)function;
   if (gx * gy * gz == 0 || bx * by * bz == 0 || bx * by * bz > 1024 || gy > 65535 || gz > 65535 || shared > (227 << 10)) return INVALID;
