@@ -7,7 +7,7 @@
 
 use ossia_kernels::arena::Arena;
 use ossia_kernels::cpu::isa::Isa;
-use ossia_kernels::cuda::Device;
+use ossia_kernels::cuda::{Device, Gpu};
 use ossia_kernels::ops::cross_entropy::Targets;
 use ossia_kernels::ops::stored::{self, Form, Stored};
 use ossia_kernels::pool::Pool;
@@ -339,8 +339,11 @@ fn runtime(recipe: &Recipe, parameters: &Parameters, device: &Device, threads: u
 /// Bytes of a GPU's scratch for the largest batch and the update.
 fn gpu_scratch_bytes(recipe: &Recipe, parameters: &Parameters) -> usize {
     let Training { micro_tokens, recompute, optimizer, .. } = recipe.training;
-    let step = gpu_training_bytes(parameters.config(), micro_tokens, recompute);
-    step.max(optimizer::gpu_scratch_bytes(parameters.tensors(), optimizer))
+    let config = parameters.config();
+    let step = gpu_training_bytes(config, micro_tokens, recompute);
+    // What the last step was told of its documents is there until the next begins; a range begins at a multiple of 256 bytes.
+    let told = 4 * (Gpu::training_tables_len(micro_tokens) + micro_tokens * config.head_dim) + (1 << 20);
+    step.max(told + optimizer::gpu_scratch_bytes(parameters.tensors(), optimizer))
 }
 
 /// What a run takes of a GPU's memory, bytes: the weights, what is seen of them, gradients and two moments; and scratch.

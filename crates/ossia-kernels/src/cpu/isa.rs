@@ -65,10 +65,13 @@ impl Isa {
 /// other way round, by a tenth.
 #[cfg(target_arch = "x86_64")]
 pub fn reads_in_order() -> bool {
+    /// The family of Zen 5; what came before was not measured.
+    const ZEN_5: u32 = 0x1a;
     static IN_ORDER: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
     *IN_ORDER.get_or_init(|| {
-        let maker = std::arch::x86_64::__cpuid(0);
-        [maker.ebx, maker.edx, maker.ecx].map(u32::to_le_bytes).concat() == b"AuthenticAMD"
+        let (maker, version) = (std::arch::x86_64::__cpuid(0), std::arch::x86_64::__cpuid(1).eax);
+        let family = (version >> 8 & 0xf) + (version >> 20 & 0xff);
+        [maker.ebx, maker.edx, maker.ecx].map(u32::to_le_bytes).concat() == b"AuthenticAMD" && family >= ZEN_5
     })
 }
 

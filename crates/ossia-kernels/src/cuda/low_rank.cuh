@@ -9,8 +9,6 @@ struct Factor {
   float scale;
 };
 
-static const u32 NONE = 0xffffffffu;
-
 // B u of one row of x: a chain over the rank.
 __device__ inline float low_rank_product(const Factor& factor, const float* u, u32 expert, u32 output) {
   const float* b = factor.b + (u64)expert * factor.b_stride + (u64)output * factor.rank;
@@ -19,16 +17,18 @@ __device__ inline float low_rank_product(const Factor& factor, const float* u, u
   return sum;
 }
 
-// The adapters of pairs: factors [slots, 2] of which `part` counts, the slot of each token, u [pairs, width]. No factors: none.
+// The adapters of pairs: factors [count, 2] of which `part` counts, the slot of each token (from
+// `count` on nothing is there), u [pairs, width]. No factors: none.
 struct Adapted {
   const Factor* factors;
+  u32 count;
   const u32* slots;
   const float* u;
   int part, width, k;
   __device__ inline const Factor* of(u32 pair) const {
     if (!factors) return nullptr;
     u32 slot = slots[pair / k];
-    if (slot == NONE) return nullptr;
+    if (slot >= count) return nullptr;
     const Factor* factor = factors + (u64)slot * 2 + part;
     return factor->rank ? factor : nullptr;
   }
@@ -36,5 +36,5 @@ struct Adapted {
     return low_rank_product(*factor, u + (u64)pair * width, expert, output);
   }
 };
-#define ADAPTED const Factor *factors, const u32 *slots, const float *u, int part, int width, int top
-#define ADAPTED_OF {factors, slots, u, part, width, top}
+#define ADAPTED const Factor *factors, u32 count, const u32 *slots, const float *u, int part, int width, int top
+#define ADAPTED_OF {factors, count, slots, u, part, width, top}

@@ -9,7 +9,7 @@ use crate::matrix::Kind;
 use crate::ops::low_rank::cuda::Attached;
 use crate::ops::router::Routes;
 use crate::pool::Pool;
-use crate::{Error, Result, Step, Tensor};
+use crate::{Error, Matrix, Result, Step, Tensor};
 
 /// Tiles of pairs of an item of the kernels for many.
 const MANY: usize = 8;
@@ -124,16 +124,12 @@ pub fn scratch_len(tokens: usize, (e, k): (usize, usize), d: usize, i: usize) ->
 }
 
 fn check(experts: &Experts) -> Result<()> {
-    let kind = experts.experts[0].gate.kind();
-    if !matches!(kind, Kind::Mxfp4Pairs | Kind::Mxfp4Halves) {
+    let matrices = experts.experts.iter().flat_map(|expert| [&expert.gate, &expert.up, &expert.down]);
+    let mut others = matrices.map(Matrix::kind).filter(|kind| !matches!(kind, Kind::Mxfp4Pairs | Kind::Mxfp4Halves));
+    others.next().map_or(Ok(()), |kind| {
         let found = format!("{kind:?}");
-        return Err(Error::CudaUnsupported {
-            what: "experts are computed as they are released",
-            wanted: "MXFP4",
-            found,
-        });
-    }
-    Ok(())
+        Err(Error::CudaUnsupported { what: "experts are computed as they are released", wanted: "MXFP4", found })
+    })
 }
 
 /// Tiles of pairs that an item takes at most: as many as an expert has on the mean, so that most need one item.

@@ -24,6 +24,8 @@ const ENTRY: usize = 40;
 pub(crate) struct Attached {
     /// A table [slots, parts], and behind it numbers.
     memory: Memory,
+    /// How many slots it has; those of the model that come after them have nothing here.
+    slots: usize,
     /// The most pairs of factors of a slot, the largest rank and the most outputs of a pair.
     parts: usize,
     width: usize,
@@ -58,17 +60,25 @@ impl Attached {
         memory.put(0, &bytes)?;
         let width = slots.iter().flatten().map(|factors| factors.rank).max().unwrap_or(0);
         let outputs = slots.iter().flatten().map(|factors| factors.outputs.len()).max().unwrap_or(0);
-        Ok(Self { memory, parts, width, outputs })
+        Ok(Self { memory, slots: slots.len(), parts, width, outputs })
     }
 
     /// The arguments of kernels that add to pairs, with what `inner` made for `part`.
-    pub(crate) fn arguments(&self, gpu: &Gpu, u: &Slice, part: usize, k: usize) -> [Argument; 6] {
-        [(&self.memory).into(), gpu.tables().slots(), u.into(), part.into(), self.width.into(), k.into()]
+    pub(crate) fn arguments(&self, gpu: &Gpu, u: &Slice, part: usize, k: usize) -> [Argument; 7] {
+        [
+            (&self.memory).into(),
+            self.slots.into(),
+            gpu.tables().slots(),
+            u.into(),
+            part.into(),
+            self.width.into(),
+            k.into(),
+        ]
     }
 
     /// The same where nothing is attached.
-    pub(crate) fn none() -> [Argument; 6] {
-        [Argument::NULL; 6]
+    pub(crate) fn none() -> [Argument; 7] {
+        [Argument::NULL; 7]
     }
 
     /// u [pairs, width] = s A x of `part` for the pairs of tokens with `k` experts each, whose rows of x [.., cols] are
@@ -96,6 +106,7 @@ impl Attached {
     ) -> Result<()> {
         let arguments = [
             (&self.memory).into(),
+            self.slots.into(),
             self.parts.into(),
             first.into(),
             gpu.tables().slots(),
@@ -110,7 +121,7 @@ impl Attached {
             self.width.into(),
         ];
         let shape = Shape { grid: (which.items, (parts * self.width).div_ceil(8), 1), threads: 256, shared: 0 };
-        // SAFETY: (factors, all, first, slots, rows, chosen, x, u, cols, k, per_row, parts, width).
+        // SAFETY: (factors, count, all, first, slots, rows, chosen, x, u, cols, k, per_row, parts, width).
         unsafe { gpu.launch("low_rank", "low_rank_inner", shape, &arguments) }
     }
 }
@@ -133,6 +144,7 @@ pub(crate) fn add(gpu: &Gpu, step: &Step, attached: &Attached, x: &Tensor, y: &T
     attached.start_inner(gpu, which, (x.device().into(), x.cols()), (0, parts), &u)?;
     let arguments = [
         (&attached.memory).into(),
+        attached.slots.into(),
         gpu.tables().slots(),
         rows,
         (&u).into(),
@@ -141,6 +153,6 @@ pub(crate) fn add(gpu: &Gpu, step: &Step, attached: &Attached, x: &Tensor, y: &T
         attached.width.into(),
     ];
     let shape = Shape { grid: (attached.outputs.div_ceil(256), tokens, parts), threads: 256, shared: 0 };
-    // SAFETY: (factors, slots, rows, u, y, stride, width); outputs lie inside y, as was checked when they were attached.
+    // SAFETY: (factors, count, slots, rows, u, y, stride, width); outputs lie inside y, as was checked when they were attached.
     unsafe { gpu.launch("low_rank", "low_rank_add", shape, &arguments) }
 }
