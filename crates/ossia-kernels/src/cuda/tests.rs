@@ -3,6 +3,8 @@
 //! Without a GPU there is nothing to run, and each test says so. `cargo xtask cuda-emulate` runs them with the kernels compiled
 //! for the processor; with OSSIA_CUDA_TESTS=required a missing GPU is a failure.
 
+use std::sync::Arc;
+
 use half::{bf16, f16};
 
 use super::{Device, Gpu, NoCubins};
@@ -22,7 +24,12 @@ use crate::{Matrix, Phase, Precision, Runtime, Sequence, Step, Tensor};
 
 /// A device for one set of weights: copies are found by address, and what is dropped leaves its own to the next.
 pub(super) fn gpu() -> Option<Runtime> {
-    let gpu = match Gpu::open(0, &NoCubins) {
+    runtime_of(Gpu::open(0, &NoCubins))
+}
+
+/// A runtime on a device that was opened, or nothing where there is none.
+pub(super) fn runtime_of(gpu: crate::Result<Arc<Gpu>>) -> Option<Runtime> {
+    let gpu = match gpu {
         Ok(gpu) => gpu,
         Err(error) if std::env::var("OSSIA_CUDA_TESTS").is_ok_and(|v| v == "required") => panic!("{error}"),
         Err(error) => {

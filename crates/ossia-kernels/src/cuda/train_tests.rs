@@ -8,6 +8,7 @@ mod updates;
 
 use half::bf16;
 
+use super::tests::runtime_of;
 use super::{Device, Gpu, NoCubins};
 use crate::arena::Arena;
 use crate::cpu::isa::Isa;
@@ -23,17 +24,7 @@ use crate::{DType, Floats, Precision, Runtime, Step, Tensor};
 
 /// A device with the kernels of training.
 fn device() -> Option<Runtime> {
-    let gpu = match Gpu::open_for_training(0, &NoCubins) {
-        Ok(gpu) => gpu,
-        Err(error) if std::env::var("OSSIA_CUDA_TESTS").is_ok_and(|v| v == "required") => panic!("{error}"),
-        Err(error) => {
-            println!("skipped: {error}");
-            return None;
-        }
-    };
-    gpu.reserve_scratch(64 << 20).unwrap();
-    let (pool, arena) = (Pool::new(2), Arena::new(1 << 20));
-    Some(Runtime { pool, arena, isa: Isa::detect(), precision: Precision::F32, device: Device::Cuda(gpu) })
+    runtime_of(Gpu::open_for_training(0, &NoCubins))
 }
 
 fn cpu() -> Runtime {

@@ -1,8 +1,7 @@
 //! One or two tokens with sixteen rows, AVX-512 with VNNI and VBMI: along the rows, four of them and four groups at a time.
 //!
 //! A row's products with a token are sums over some lanes for each group, and only these sums are brought side by side:
-//! less work than bringing weights side by side and their scales one by one (`few_avx512`), which pays where more tokens
-//! share it. And four rows are read from end to end before the next four, so memory is asked for in the order of its
+//! less work than bringing weights side by side (`few_avx512`), which pays where more tokens share it. And four rows are read from end to end before the next four, so memory is asked for in the order of its
 //! addresses.
 //!
 //! Vectors stay out of closures here: one that is not inlined has none of the features, and calls a function for every
@@ -157,9 +156,12 @@ unsafe fn add<const T: usize, const N: usize>(
 }
 
 /// The first lane four times, then the second, ...
+///
+/// # Safety
+/// As for [`codes`].
 #[inline(always)]
-fn fours() -> __m512i {
-    // SAFETY: the features are present wherever this is called.
+unsafe fn fours() -> __m512i {
+    // SAFETY: promised by the caller.
     unsafe { _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3) }
 }
 
