@@ -22,7 +22,7 @@ mod tests;
 #[cfg(test)]
 mod train_tests;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crate::arena::Arena;
@@ -41,15 +41,19 @@ pub trait Cubins: Send + Sync {
     fn put(&self, op: &str, identity: &str, cubin: &[u8]);
 }
 
-/// Keeps nothing.
-pub struct NoCubins;
+/// Keeps them as long as the process.
+pub struct InMemory;
 
-impl Cubins for NoCubins {
-    fn get(&self, _: &str, _: &str) -> Option<Vec<u8>> {
-        None
+static IN_MEMORY: Mutex<BTreeMap<String, Vec<u8>>> = Mutex::new(BTreeMap::new());
+
+impl Cubins for InMemory {
+    fn get(&self, _: &str, identity: &str) -> Option<Vec<u8>> {
+        lock(&IN_MEMORY).get(identity).cloned()
     }
 
-    fn put(&self, _: &str, _: &str, _: &[u8]) {}
+    fn put(&self, _: &str, identity: &str, cubin: &[u8]) {
+        lock(&IN_MEMORY).insert(identity.to_owned(), cubin.to_vec());
+    }
 }
 
 /// The oldest compute capability that has the instructions of our kernels.
@@ -106,9 +110,8 @@ impl Gpu {
             return Err(Error::Cuda { what: "choosing a device", reason });
         }
         let mut modules = Vec::new();
-        for source in sources {
-            let cubin = compile::cubin(source, about.capability, cubins)?;
-            modules.push((source.name, Mutex::new(driver::Module::load(&context, &cubin)?)));
+        for (name, cubin) in compile::cubins(&sources.collect::<Vec<_>>(), about.capability, cubins) {
+            modules.push((name, Mutex::new(driver::Module::load(&context, &cubin?)?)));
         }
         let mut counters = Memory::new(&context, 4 * COUNTERS)?;
         counters.clear()?;
@@ -227,6 +230,19 @@ impl Gpu {
     /// `bytes` bytes for what stays, their values left over from earlier use.
     pub(crate) fn room(&self, bytes: usize) -> Result<Memory> {
         Memory::new(&self.context, bytes)
+    }
+
+    /// Bytes a second that a copy on the device reads and writes, the best of some: what memory gives at that moment.
+    pub fn copy_bandwidth(&self) -> Result<f64> {
+        let bytes = (self.memory()?.0 / 4).min(2 << 30);
+        let (from, to) = (self.room(bytes)?, self.room(bytes)?);
+        let mut best = f64::INFINITY;
+        for _ in 0..8 {
+            let started = std::time::Instant::now();
+            self.context.copy(&from, &to)?;
+            best = best.min(started.elapsed().as_secs_f64());
+        }
+        Ok(2.0 * bytes as f64 / best)
     }
 
     /// The device's copy of plain numbers, or what training has in their place.

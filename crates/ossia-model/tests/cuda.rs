@@ -11,7 +11,7 @@ use std::path::Path;
 use common::{bits, data, options, prompt, run};
 use ossia_kernels::arena::Arena;
 use ossia_kernels::cpu::isa::Isa;
-use ossia_kernels::cuda::{Device, Gpu, NoCubins};
+use ossia_kernels::cuda::{Device, Gpu, InMemory};
 use ossia_kernels::kv::PageTable;
 use ossia_kernels::ops::cross_entropy::Targets;
 use ossia_kernels::ops::sample::argmax;
@@ -33,7 +33,7 @@ use ossia_model::{Logits, Model, Options, Paged, Work};
 
 /// A device of its own for each model, or nothing where there is none.
 fn device() -> Option<Device> {
-    opened(Gpu::open(0, &NoCubins))
+    opened(Gpu::open(0, &InMemory))
 }
 
 fn opened(gpu: ossia_kernels::Result<std::sync::Arc<Gpu>>) -> Option<Device> {
@@ -301,7 +301,7 @@ fn gradients_point_where_the_processors_do() {
         let (want_nll, want) = gradients(&parameters, &values, &lengths, Device::Cpu, false);
         let mut first: Option<(Vec<f32>, Vec<f32>)> = None;
         for recompute in [false, true] {
-            let Some(device) = opened(Gpu::open_for_training(0, &NoCubins)) else { return };
+            let Some(device) = opened(Gpu::open_for_training(0, &InMemory)) else { return };
             let (nll, got) = gradients(&parameters, &values, &lengths, device, recompute);
             let whole = turned(&got, &want);
             let of = |range: &std::ops::Range<usize>| turned(&got[range.clone()], &want[range.clone()]);

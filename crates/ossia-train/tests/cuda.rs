@@ -5,7 +5,7 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use ossia_kernels::cuda::{Device, Gpu, NoCubins};
+use ossia_kernels::cuda::{Device, Gpu, InMemory};
 use ossia_model::gpt_oss::config::Config;
 use ossia_train::metrics::Record;
 use ossia_train::recipe::Recipe;
@@ -70,7 +70,7 @@ fn recipe(optimizer: &str, recompute: bool) -> Recipe {
 
 /// A GPU of its own for each run.
 fn device() -> Option<Device> {
-    match Gpu::open_for_training(0, &NoCubins) {
+    match Gpu::open_for_training(0, &InMemory) {
         Ok(gpu) => Some(Device::Cuda(gpu)),
         Err(error) if std::env::var("OSSIA_CUDA_TESTS").is_ok_and(|v| v == "required") => panic!("{error}"),
         Err(error) => {

@@ -1,6 +1,7 @@
 //! From the ops' CUDA sources to machine code for one device, by the run-time compiler that comes with CUDA.
 
 use std::ffi::{CStr, CString};
+use std::sync::Mutex;
 
 use cudarc::nvrtc::sys;
 
@@ -68,8 +69,25 @@ const HEADERS: &[(&CStr, &str)] = &[
     (c"products.cuh", include_str!("products.cuh")),
 ];
 
-/// Machine code of `source` for a compute capability: kept code where there is some, else compiled and kept.
-pub(super) fn cubin(source: &Source, capability: (i32, i32), cubins: &dyn Cubins) -> Result<Vec<u8>> {
+/// Machine code of all `sources` for a compute capability, by name. The compiler takes each file on one core, so all are begun
+/// at once, by one who opens a device after the other: what one has compiled, the next finds.
+pub(super) fn cubins(
+    sources: &[&Source],
+    capability: (i32, i32),
+    cubins: &dyn Cubins,
+) -> Vec<(&'static str, Result<Vec<u8>>)> {
+    static OPENING: Mutex<()> = Mutex::new(());
+    let _guard = super::lock(&OPENING);
+    std::thread::scope(|scope| {
+        let begun = sources.iter().map(|source| scope.spawn(move || cubin(source, capability, cubins)));
+        let begun = begun.collect::<Vec<_>>();
+        let ended = begun.into_iter().map(|thread| thread.join().unwrap_or_else(|p| std::panic::resume_unwind(p)));
+        sources.iter().map(|source| source.name).zip(ended).collect()
+    })
+}
+
+/// Kept code where there is some, else compiled and kept.
+fn cubin(source: &Source, capability: (i32, i32), cubins: &dyn Cubins) -> Result<Vec<u8>> {
     let options = [format!("--gpu-architecture=sm_{}{}", capability.0, capability.1), "--std=c++17".to_owned()];
     let parts = options.iter().map(String::as_str).chain([source.text]).chain(HEADERS.iter().map(|h| h.1));
     let identity = parts.collect::<Vec<_>>().join("\0");

@@ -117,6 +117,15 @@ impl Context {
         checked(unsafe { sys::cuStreamSynchronize(self.stream) }, "computing")
     }
 
+    /// Copies as much as both have, after what was asked for before; returns when it is done.
+    pub(super) fn copy(&self, from: &Memory, to: &Memory) -> Result<()> {
+        self.bind()?;
+        // SAFETY: both ranges were allocated for as many bytes, and do not overlap.
+        let copied = unsafe { sys::cuMemcpyDtoDAsync_v2(to.at, from.at, from.len.min(to.len), self.stream) };
+        checked(copied, "copying on the device")?;
+        self.synchronize()
+    }
+
     fn upload(&self, to: u64, bytes: &[u8]) -> Result<()> {
         self.bind()?;
         // SAFETY: the target was allocated for as many bytes, the source is borrowed until the wait is over.

@@ -13,6 +13,7 @@ struct Factor {
 __device__ inline float low_rank_product(const Factor& factor, const float* u, u32 expert, u32 output) {
   const float* b = factor.b + (u64)expert * factor.b_stride + (u64)output * factor.rank;
   float sum = 0;
+#pragma unroll 1
   for (u32 r = 0; r < factor.rank; r++) sum = fmaf(b[r], u[r], sum);
   return sum;
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use half::{bf16, f16};
 
-use super::{Device, Gpu, NoCubins};
+use super::{Device, Gpu, InMemory};
 use crate::arena::Arena;
 use crate::cpu::isa::Isa;
 use crate::kv::{KvLayer, PAGE, PageTable};
@@ -24,7 +24,7 @@ use crate::{Matrix, Phase, Precision, Runtime, Sequence, Step, Tensor};
 
 /// A device for one set of weights: copies are found by address, and what is dropped leaves its own to the next.
 pub(super) fn gpu() -> Option<Runtime> {
-    runtime_of(Gpu::open(0, &NoCubins))
+    runtime_of(Gpu::open(0, &InMemory))
 }
 
 /// A runtime on a device that was opened, or nothing where there is none.

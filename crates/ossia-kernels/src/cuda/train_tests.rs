@@ -9,7 +9,7 @@ mod updates;
 use half::bf16;
 
 use super::tests::runtime_of;
-use super::{Device, Gpu, NoCubins};
+use super::{Device, Gpu, InMemory};
 use crate::arena::Arena;
 use crate::cpu::isa::Isa;
 use crate::kv::PageTable;
@@ -24,7 +24,7 @@ use crate::{DType, Floats, Precision, Runtime, Step, Tensor};
 
 /// A device with the kernels of training.
 fn device() -> Option<Runtime> {
-    runtime_of(Gpu::open_for_training(0, &NoCubins))
+    runtime_of(Gpu::open_for_training(0, &InMemory))
 }
 
 fn cpu() -> Runtime {

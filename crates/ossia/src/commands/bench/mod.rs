@@ -1,7 +1,8 @@
 //! `ossia bench`: prefill and decode speed, time to the first token, share of the memory bandwidth.
 //!
 //! Random tokens; a warm-up of eight; each round fills the prompt in chunks, then decodes one token at a time. Figures
-//! are medians over the rounds. The bandwidth is measured afterwards, on the weights themselves.
+//! are medians over the rounds. The bandwidth is measured afterwards, on the weights themselves; on a GPU it is that of a
+//! copy. Lists of lengths are measured one after the other with the model loaded once.
 
 mod ops;
 
@@ -31,12 +32,12 @@ const BANDWIDTH_BYTES: usize = 2 << 30;
 pub struct BenchArgs {
     #[command(flatten)]
     model: ModelArgs,
-    /// Tokens of the prompt
-    #[arg(short, long, default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..))]
-    prompt: u32,
+    /// Tokens of the prompt; a list measures one after the other, with as many or one of the other lengths
+    #[arg(short, long, default_value = "512", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..))]
+    prompt: Vec<u32>,
     /// Tokens to decode
-    #[arg(short, long = "num", default_value_t = 64)]
-    n: u32,
+    #[arg(short, long = "num", default_value = "64", value_delimiter = ',')]
+    n: Vec<u32>,
     /// Rounds
     #[arg(short, long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
@@ -44,11 +45,11 @@ pub struct BenchArgs {
     #[arg(long)]
     ops: bool,
     /// Sequences that are decoded side by side
-    #[arg(short, long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
-    batch: u16,
+    #[arg(short, long, default_value = "1", value_delimiter = ',', value_parser = clap::value_parser!(u16).range(1..=1024))]
+    batch: Vec<u16>,
     /// Tokens that are there before the prompt
-    #[arg(short, long, default_value_t = 0)]
-    depth: u32,
+    #[arg(short, long, default_value = "0", value_delimiter = ',')]
+    depth: Vec<u32>,
     /// Print one JSON line
     #[arg(long)]
     json: bool,
@@ -56,52 +57,91 @@ pub struct BenchArgs {
 
 /// Runs the command.
 pub fn run(args: BenchArgs) -> Result<(), Failure> {
-    let length = args.length();
-    let batch = args.batch as usize;
-    let need = Need { context: length.max(WARM_UP), logits_rows: batch, sequences: batch, quiet: args.json };
+    let settings = args.settings()?;
+    let most = |of: fn(&Lengths) -> usize| settings.iter().map(of).max().unwrap_or(0);
+    let (length, batch) = (most(Lengths::all).max(WARM_UP), most(|s| s.batch));
+    let need = Need { context: length, logits_rows: batch, sequences: batch, quiet: args.json };
     let Loaded { mut model, checkpoint, load_s } = args.model.load(need)?;
-    check_length(length, model.options().context)?;
-    let tokens = random_tokens(&model, batch, length.max(WARM_UP));
-    let warm_up = Lengths { depth: 0, prompt: WARM_UP.min(model.options().context), decoded: 0 };
-    round(&mut model, &tokens[..1], &warm_up, &mut None)?;
-    let lengths = Lengths { depth: args.depth as usize, prompt: args.prompt as usize, decoded: args.n as usize };
-    let mut watches = if args.ops { Watches::new(&model) } else { None };
-    let rounds = (0..args.rounds).map(|_| round(&mut model, &tokens, &lengths, &mut watches));
+    check_length(most(Lengths::all), model.options().context)?;
+    let tokens = random_tokens(&model, batch, length);
+    let prompt = WARM_UP.min(model.options().context);
+    round(&mut model, &tokens, &Lengths { depth: 0, prompt, decoded: 0, batch: 1 }, &mut None)?;
+    let mut bandwidth = None;
+    for setting in settings {
+        let mut object = measure(&mut model, &tokens, &setting, &args, &checkpoint, &mut bandwidth)?;
+        object["load_s"] = load_s.into();
+        if args.json { output::line(object)? } else { output::line(table(&object))? }
+    }
+    Ok(())
+}
+
+/// One setting: an object of what was found. The bandwidth is measured once.
+fn measure(
+    model: &mut Model,
+    tokens: &[Vec<u32>],
+    lengths: &Lengths,
+    args: &BenchArgs,
+    checkpoint: &Checkpoint,
+    bandwidth: &mut Option<f64>,
+) -> Result<Value, Failure> {
+    let mut watches = if args.ops { Watches::new(model) } else { None };
+    let rounds = (0..args.rounds).map(|_| round(model, tokens, lengths, &mut watches));
     let rounds = rounds.collect::<Result<Vec<_>, _>>()?;
     let peak = machine::peak_rss();
+    let Lengths { batch, prompt, decoded, depth } = *lengths;
     let (prefill_s, decode_s) = (median(rounds.iter().map(|r| r.0)), median(rounds.iter().map(|r| r.1)));
-    let decode = if args.n == 0 { 0.0 } else { (batch * lengths.decoded) as f64 / decode_s };
-    let bandwidth = measure_bandwidth(&model, &checkpoint);
-    let share = decode / batch as f64 * model.transformer().bytes_per_token() as f64 / bandwidth;
-    let on_cpu = matches!(model.options().device, Device::Cpu);
+    let decode = if decoded == 0 { 0.0 } else { (batch * decoded) as f64 / decode_s };
+    let bandwidth = match *bandwidth {
+        Some(known) => known,
+        None => *bandwidth.insert(measure_bandwidth(model, checkpoint)?),
+    };
+    let bytes_per_token = match model.options().device {
+        Device::Cpu => model.transformer().bytes_per_token(),
+        Device::Cuda(_) => model.transformer().gpu_bytes_per_token(),
+    };
+    let share = decode * bytes_per_token as f64 / bandwidth;
     let mut object = json!({
-        "prefill_tok_s": (batch * lengths.prompt) as f64 / prefill_s,
+        "prefill_tok_s": (batch * prompt) as f64 / prefill_s,
         "decode_tok_s": decode,
         "ttft_s": prefill_s,
-        "load_s": load_s,
+        "load_s": Value::Null,
         "peak_rss_bytes": peak,
         "bandwidth_bytes_s": bandwidth,
-        "bytes_per_token": model.transformer().bytes_per_token(),
+        "bytes_per_token": bytes_per_token,
         "device": format!("{:?}", model.options().device),
         "threads": model.options().threads,
         "precision": args.model.precision.name(),
         "isa": source::isa()?.name(),
-        "prompt": args.prompt, "decoded": args.n, "depth": args.depth, "batch": batch, "rounds": args.rounds,
+        "prompt": prompt, "decoded": decoded, "depth": depth, "batch": batch, "rounds": args.rounds,
     });
     // Together, sequences share what they read.
-    object["bandwidth_share"] = if batch == 1 && on_cpu { share.into() } else { Value::Null };
+    object["bandwidth_share"] = if batch == 1 { share.into() } else { Value::Null };
     if let Some(watches) = watches {
         object["ops"] = json!({
             "prefill": watches.prefill.report(bandwidth), "decode": watches.decode.report(bandwidth),
         });
     }
-    if args.json { output::line(object) } else { output::line(table(&object)) }
+    Ok(object)
 }
 
 impl BenchArgs {
-    /// Positions of a sequence.
-    fn length(&self) -> usize {
-        [self.depth, self.prompt, self.n].into_iter().map(|n| n as usize).sum()
+    /// What is measured, one after the other.
+    fn settings(&self) -> Result<Vec<Lengths>, Failure> {
+        let counts = [self.prompt.len(), self.n.len(), self.batch.len(), self.depth.len()];
+        let count = counts.into_iter().max().unwrap_or(1);
+        if counts.iter().any(|&n| n != 1 && n != count) {
+            return Err(Failure::Usage(format!(
+                "-p, -n, -b and -d have {counts:?} lengths: wanted as many of each, or one"
+            )));
+        }
+        let of = |list: &[u32], i: usize| list[i % list.len()] as usize;
+        let setting = |i: usize| Lengths {
+            depth: of(&self.depth, i),
+            prompt: of(&self.prompt, i),
+            decoded: of(&self.n, i),
+            batch: usize::from(self.batch[i % self.batch.len()]),
+        };
+        Ok((0..count).map(setting).collect())
     }
 }
 
@@ -127,12 +167,21 @@ fn random_tokens(model: &Model, batch: usize, length: usize) -> Vec<Vec<u32>> {
 
 /// What a round does with each sequence, in this order.
 struct Lengths {
+    /// Sequences, side by side.
+    batch: usize,
     /// Tokens that are there when the clock starts.
     depth: usize,
     /// Tokens of the prompt.
     prompt: usize,
     /// Tokens decoded, one at a time.
     decoded: usize,
+}
+
+impl Lengths {
+    /// Positions of a sequence.
+    fn all(&self) -> usize {
+        self.depth + self.prompt + self.decoded
+    }
 }
 
 /// Where the time of both phases goes.
@@ -155,8 +204,9 @@ fn round(
     lengths: &Lengths,
     watches: &mut Option<Watches>,
 ) -> Result<(f64, f64), Failure> {
+    let Lengths { batch, depth, prompt, decoded } = *lengths;
+    let tokens = &tokens[..batch];
     let mut held: Vec<Held> = tokens.iter().map(|_| Held::default()).collect();
-    let Lengths { depth, prompt, decoded } = *lengths;
     for (tokens, held) in tokens.iter().zip(&mut held).filter(|_| depth > 0) {
         model.prefill(held, &tokens[..depth], &mut |_| ControlFlow::Continue(()))?;
     }
@@ -213,7 +263,11 @@ fn median(values: impl Iterator<Item = f64>) -> f64 {
     values[values.len() / 2]
 }
 
-fn measure_bandwidth(model: &Model, checkpoint: &Checkpoint) -> f64 {
+/// Bytes a second: what all threads read of weights; on a GPU what a copy reads and writes.
+fn measure_bandwidth(model: &Model, checkpoint: &Checkpoint) -> Result<f64, Failure> {
+    if let Device::Cuda(gpu) = &model.options().device {
+        return gpu.copy_bandwidth().map_err(|e| Failure::Message(e.to_string()));
+    }
     let mut left = BANDWIDTH_BYTES;
     let runs: Vec<&[u8]> = checkpoint
         .tensors()
@@ -223,7 +277,7 @@ fn measure_bandwidth(model: &Model, checkpoint: &Checkpoint) -> f64 {
             run
         })
         .collect();
-    bandwidth::read_bytes_per_second(&model.runtime().pool, &runs, 3)
+    Ok(bandwidth::read_bytes_per_second(&model.runtime().pool, &runs, 3))
 }
 
 fn table(o: &serde_json::Value) -> String {
