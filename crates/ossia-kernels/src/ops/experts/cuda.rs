@@ -4,19 +4,30 @@ use std::sync::Arc;
 
 use super::{Expert, Experts};
 use crate::cuda::pack::{self, BLOCK, PARTS, TILE, TOKENS};
-use crate::cuda::{Argument, Gpu, Memory, Shape, Slice};
+use crate::cuda::{Argument, Gpu, MOST_SHARED, Memory, Shape, Slice};
 use crate::matrix::Kind;
+use crate::ops::linear::cuda::staged_len;
 use crate::ops::low_rank::cuda::Attached;
 use crate::ops::router::Routes;
 use crate::pool::Pool;
 use crate::{Error, Matrix, Result, Step, Tensor};
 
-/// Tiles of pairs of an item of the kernels for many.
-const MANY: usize = 8;
-/// Tiles of rows of their blocks.
+/// Tiles of rows of a block of the kernels for few pairs.
+const FEW_TILES: usize = 2;
+
+/// Shared memory of theirs: sums of all parts, and rows of tokens.
+fn few_shared(cols: usize, tokens: usize) -> usize {
+    PARTS * FEW_TILES * TILE * TOKENS * 4 + staged_len(cols, tokens)
+}
+
+/// Tiles of rows of a block of the kernels for many pairs.
 const MANY_ROWS: usize = 16;
-/// Shared memory of theirs: four stages of `Coded` in `prompt.cuh`, each with codes, scales, and tokens.
-const MANY_SHARED: usize = 4 * (MANY_ROWS * (512 + 32) + MANY / 2 * 2048);
+
+/// Shared memory of theirs, with so many tiles of pairs: four stages of `Coded` in `prompt.cuh`, each with codes, scales, and
+/// tokens.
+fn many_shared(tiles: usize) -> usize {
+    4 * (MANY_ROWS * (512 + 32) + tiles / 2 * 2048)
+}
 
 /// A product's weights on the device.
 struct Packed {
@@ -32,8 +43,8 @@ struct Packed {
 
 /// The work of a step: pairs by expert, in items.
 enum Items<'a> {
-    /// So few pairs of at most eight tokens that blocks find their own: the experts of so many pairs.
-    Found(&'a Slice, usize),
+    /// So few pairs of at most eight tokens that blocks find their own: the experts of so many pairs, and tokens.
+    Found(&'a Slice, usize, usize),
     Made {
         pairs: Slice,
         items: Slice,
@@ -43,24 +54,6 @@ enum Items<'a> {
         /// Tiles of pairs of an item.
         tiles: usize,
     },
-}
-
-impl Items<'_> {
-    /// (items, num_items, pairs).
-    fn arguments(&self) -> [Argument; 3] {
-        match self {
-            Items::Found(chosen, _) => [Argument::NULL, Argument::NULL, (*chosen).into()],
-            Items::Made { pairs, items, num_items, .. } => [items.into(), num_items.into(), pairs.into()],
-        }
-    }
-
-    /// How many there can be, and tiles of pairs of each.
-    fn sizes(&self) -> (usize, usize) {
-        match *self {
-            Items::Found(_, pairs) => (pairs, 1),
-            Items::Made { most, tiles, .. } => (most, tiles),
-        }
-    }
 }
 
 pub(super) fn add_forward(
@@ -76,9 +69,10 @@ pub(super) fn add_forward(
     let (tokens, k) = (t.rows(), routes.per_token);
     let (units, hidden) = (experts.experts[0].gate.rows(), experts.experts[0].down.rows());
     let (up, down) = (packed_up(gpu, &step.runtime.pool, experts)?, packed_down(gpu, &step.runtime.pool, experts)?);
-    let found = tokens <= TOKENS && tokens * k <= 32;
+    let fits = few_shared(t.cols().max(units), tokens) <= MOST_SHARED;
+    let found = tokens <= TOKENS && tokens * k <= 32 && fits;
     let items = if found {
-        Items::Found(&routed.experts, tokens * k)
+        Items::Found(&routed.experts, tokens * k, tokens)
     } else {
         items(gpu, &routed.experts, tokens * k, experts.experts.len())?
     };
@@ -100,10 +94,15 @@ pub(super) fn add_forward(
     let u = inner((&act, units, 1), 1)?;
     let mut out: Vec<Argument> = vec![(&down_bias).into(), (&said).into(), hidden.into()];
     out.extend(adapted(&u, 1));
-    if items.sizes().1 < MANY {
-        let counters = if found { gpu.counters(down.tiles) } else { Argument::NULL };
-        let combine: [Argument; 5] = [(&routed.weights).into(), x.device().into(), k.into(), tokens.into(), counters];
-        out.extend(combine);
+    if found {
+        let combine = [
+            (&routed.weights).into(),
+            x.device().into(),
+            k.into(),
+            tokens.into(),
+            gpu.counters(down.tiles.div_ceil(FEW_TILES)),
+        ];
+        out.extend::<[Argument; 5]>(combine);
     }
     product(gpu, "down", &down, &items, (&act, units, 1), &out)?;
     if found {
@@ -118,9 +117,9 @@ pub(super) fn add_forward(
 /// Numbers of four bytes of scratch for `tokens` with `k` of `e` experts each, of hidden size `d` and `i` units.
 pub fn scratch_len(tokens: usize, (e, k): (usize, usize), d: usize, i: usize) -> usize {
     let pairs = tokens * k;
-    let most = most_items(pairs, e, MANY);
-    let packed = if tiles_of_an_item(pairs, e) < MANY { 0 } else { most * MANY * d.max(i).div_ceil(BLOCK) * 4 * 64 };
-    pairs * (i + d + 1) + 4 * most + 1 + packed
+    let tiles = tiles_of_an_item(pairs, e);
+    let most = most_items(pairs, e, tiles);
+    pairs * (i + d + 1) + 4 * most + 1 + most * tiles * d.max(i).div_ceil(BLOCK) * 4 * 64
 }
 
 fn check(experts: &Experts) -> Result<()> {
@@ -132,13 +131,12 @@ fn check(experts: &Experts) -> Result<()> {
     })
 }
 
-/// Tiles of pairs that an item takes at most: as many as an expert has on the mean, so that most need one item.
+/// Tiles of pairs that an item takes at most: twice as many as an expert has on the mean, up to what registers hold.
 fn tiles_of_an_item(pairs: usize, experts: usize) -> usize {
     match pairs.div_ceil(experts) {
-        0..=4 => 1,
-        5..=12 => 2,
-        13..=24 => 4,
-        _ => MANY,
+        0..=8 => 2,
+        9..=24 => 4,
+        _ => 8,
     }
 }
 
@@ -174,31 +172,34 @@ fn product(
     (x, cols, per_row): (&Slice, usize, usize),
     out: &[Argument],
 ) -> Result<()> {
-    let (work, (most, tiles)) = (items.arguments(), items.sizes());
     let codes = Argument::from(&weights.memory);
     let mut arguments: Vec<Argument> =
         vec![codes, codes.plus(weights.codes), weights.tiles.into(), weights.blocks.into()];
-    arguments.extend(work);
-    if tiles < MANY {
-        let shape =
-            Shape { grid: (weights.tiles, most, 1), threads: PARTS * 32, shared: PARTS * TILE * tiles * TOKENS * 4 };
-        let input: [Argument; 3] = [x.into(), cols.into(), per_row.into()];
-        arguments.extend(input.iter().chain(out));
-        // SAFETY: (weights, work, x, cols, per_row, out).
-        return unsafe { gpu.launch("experts", &format!("experts_{which}_{tiles}"), shape, &arguments) };
-    }
-    let steps = weights.blocks * 4;
-    let packed = gpu.take(most * MANY * steps * 64)?;
-    let packing: [Argument; 5] = [x.into(), (&packed).into(), cols.into(), per_row.into(), steps.into()];
+    let (sorted, list, num_items, most, tiles) = match items {
+        Items::Found(chosen, pairs, tokens) => {
+            arguments.extend::<[Argument; 4]>([(*chosen).into(), x.into(), cols.into(), per_row.into()]);
+            arguments.extend(out);
+            let grid = (weights.tiles.div_ceil(FEW_TILES), *pairs, 1);
+            let shape = Shape { grid, threads: PARTS * 32, shared: few_shared(cols, *tokens) };
+            // SAFETY: (weights, chosen, x, cols, per_row, out).
+            return unsafe { gpu.launch("experts", &format!("experts_{which}_few"), shape, &arguments) };
+        }
+        Items::Made { pairs, items, num_items, most, tiles } => (pairs, items, num_items, *most, *tiles),
+    };
+    let (work, steps): ([Argument; 3], _) = ([list.into(), num_items.into(), sorted.into()], weights.blocks * 4);
+    let packed = gpu.take(most * tiles * steps * 64)?;
+    let packing = [x.into(), (&packed).into(), cols.into(), per_row.into(), steps.into(), tiles.into()];
     let packing = [&work[..], &packing].concat();
-    let shape = Shape { grid: (steps.div_ceil(8), most * MANY, 1), threads: 256, shared: 0 };
-    // SAFETY: (work, x, packed, cols, per_row, steps).
+    let shape = Shape { grid: (steps.div_ceil(8), most * tiles, 1), threads: 256, shared: 0 };
+    // SAFETY: (work, x, packed, cols, per_row, steps, most).
     unsafe { gpu.launch("experts", "experts_pack", shape, &packing)? };
+    arguments.extend(work);
     arguments.push((&packed).into());
     arguments.extend(out);
-    let shape = Shape { grid: (weights.tiles.div_ceil(MANY_ROWS), most, 1), threads: 256, shared: MANY_SHARED };
+    let grid = (weights.tiles.div_ceil(MANY_ROWS), most, 1);
+    let shape = Shape { grid, threads: 256, shared: many_shared(tiles) };
     // SAFETY: (weights, work, packed, out).
-    unsafe { gpu.launch("experts", &format!("experts_{which}_many"), shape, &arguments) }
+    unsafe { gpu.launch("experts", &format!("experts_{which}_{}", tiles * TOKENS), shape, &arguments) }
 }
 
 /// Gate and up: of a tile's rows the first eight are gates, the others the same units' ups.

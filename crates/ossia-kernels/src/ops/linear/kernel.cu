@@ -6,26 +6,46 @@ struct Plain {
   const float* bias;
   float* y;
   int rows, add;
-  __device__ inline void one(float value, int row, int token) const {
-    if (row >= rows) return;
-    float* at = y + (u64)token * rows + row;
-    float v = bias ? value + bias[row] : value;
-    *at = add ? *at + v : v;
+
+  // Rows g and g + 8 of a tile for one token; those that are not there are nullptr.
+  struct Place { float *at[2], bias[2], before[2]; };
+  __device__ inline Place place(int tile, int g, int token) const {
+    Place place;
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+      const int row = 16 * tile + g + 8 * i;
+      place.at[i] = row < rows ? y + (u64)token * rows + row : nullptr;
+      place.bias[i] = bias && row < rows ? bias[row] : 0;
+      place.before[i] = add && row < rows ? *place.at[i] : 0;
+    }
+    return place;
   }
-  __device__ inline void two(float a, float b, int tile, int g, int token) const {
-    one(a, 16 * tile + g, token);
-    one(b, 16 * tile + g + 8, token);
+  __device__ inline void put(float a, float b, const Place& place) const {
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+      float value = i == 0 ? a : b;
+      if (bias) value += place.bias[i];
+      if (place.at[i]) *place.at[i] = add ? place.before[i] + value : value;
+    }
+  }
+  __device__ inline void two(float a, float b, int tile, int g, int token) const { put(a, b, place(tile, g, token)); }
+};
+
+// Up to eight rows of floats.
+struct PutRows {
+  const float* x;
+  int cols, tokens;
+  __device__ inline void operator()(uint4* to) const {
+    after_others();
+    for (int i = 0; i < tokens; i++) stage(to + i * staged_row(cols), x + (u64)i * cols, cols);
   }
 };
 
-// Grid [tiles of rows, tiles of tokens], straight from the floats.
-extern "C" __global__ void __launch_bounds__(256) linear_few_8(const uint4* w, const float* bias, const float* x, float* y, int rows, int cols, int tokens, int add) {
-  ask_for_few(w, 1, rows, cols / 16);
-  after_others();
-  int token = blockIdx.y * 8 + threadIdx.x % 32 / 4;
-  Rows<1> tokens_of = {{token < tokens ? x + (u64)token * cols : nullptr}, cols};
+// Grid [tiles of rows], up to eight tokens.
+extern "C" __global__ void __launch_bounds__(256, 3) linear_few_8(const uint4* w, const float* bias, const float* x, float* y, int rows, int cols, int tokens, int add) {
+  PutRows put = {x, cols, tokens};
   Plain out = {bias, y, rows, add};
-  few<1, 1>(w, rows, cols / 16, tokens_of, tokens, out);
+  few_staged(w, cols, tokens, put, out);
 }
 KERNEL(linear_few_8)
 
@@ -60,8 +80,8 @@ extern "C" __global__ void __launch_bounds__(256) linear_pack(const float* x, ui
   after_others();
   int steps = cols / 16, step = blockIdx.x * 8 + threadIdx.x / 32, token = blockIdx.y * 8 + threadIdx.x % 32 / 4;
   if (step >= steps) return;
-  Rows<1> row = {{token < tokens ? x + (u64)token * cols : nullptr}, cols};
-  packed[packed_at(blockIdx.y, step, steps)] = row.fragment(0, step);
+  Rows row = {token < tokens ? x + (u64)token * cols : nullptr, cols};
+  packed[packed_at(blockIdx.y, step, steps)] = row.fragment(step);
 }
 KERNEL(linear_pack)
 

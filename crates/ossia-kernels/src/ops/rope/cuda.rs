@@ -31,7 +31,7 @@ pub(super) fn project(gpu: &Gpu, step: &Step, x: &Tensor, projection: &Projectio
     let (tokens, cols) = (x.rows(), x.cols());
     let weight = gpu.floats(&norm.weight)?;
     let turns = turns(gpu, rope, tokens, true)?;
-    let tiling = Tiling::of(gpu, projection.linear.rows(), tokens);
+    let tiling = Tiling::of(gpu, (projection.linear.rows(), cols), tokens);
     if !tiling.is_packed() {
         return product(
             gpu,
@@ -89,7 +89,7 @@ fn product(
     arguments.extend(out(gpu, step, (bias, &qkv), (turns, heads), layer, window));
     // SAFETY: (w, input, rows, cols, tokens, out); packed tokens are as many tiles as the grid has, and the pages that tables
     // name lie inside the stores.
-    unsafe { gpu.launch("rope", &format!("rope_{}", tiling.name), tiling.shape(rows, tokens), &arguments)? };
+    unsafe { gpu.launch("rope", &format!("rope_{}", tiling.name), tiling.shape((rows, cols), tokens), &arguments)? };
     Ok(qkv)
 }
 

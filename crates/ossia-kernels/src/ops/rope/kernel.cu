@@ -16,33 +16,51 @@ struct Projected {
   u16 *keys, *values;
   int heads, kv_heads, dim;
 
-  // Channels i and i + d / 2 of a head, with no turns as they are and to no page.
-  __device__ inline void put(float a, float b, int head, int i, int token) const {
+  // Channels i and i + d / 2 of a head for one token: where they go, in a page too where they are a key or a value, and how they
+  // turn.
+  struct Place {
+    float* to;
+    u16* slot;
+    float2 turn, bias;
+    bool turns;
+  };
+  __device__ inline Place place_of(int head, int i, int token) const {
     const int half = dim / 2;
-    if (turns && head < heads + kv_heads) {
-      float2 turn = turns[(u64)token * half + i];
-      // Rounded as the processor rounds, so that the same f16 go to the pages.
-      float turned = __fsub_rn(__fmul_rn(a, turn.x), __fmul_rn(b, turn.y));
-      b = __fadd_rn(__fmul_rn(b, turn.x), __fmul_rn(a, turn.y));
-      a = turned;
-    }
-    float* to = qkv + ((u64)token * (heads + 2 * kv_heads) + head) * dim + i;
-    to[0] = a;
-    to[half] = b;
-    if (!turns || head < heads) return;
+    Place place = {qkv + ((u64)token * (heads + 2 * kv_heads) + head) * dim + i, nullptr, {1, 0}, {0, 0}, turns && head < heads + kv_heads};
+    if (place.turns) place.turn = turns[(u64)token * half + i];
+    // With no turns as they are and to no page.
+    if (!turns || head < heads) return place;
     const u32 position = positions[token], sequence = sequences[token];
     u32 page = tables[(u64)sequence * width + position / 64 - firsts[sequence]];
     u16* store = head < heads + kv_heads ? keys : values;
-    u16* slot = store + (((u64)page * kv_heads + (head - heads) % kv_heads) * 64 + position % 64) * dim;
-    slot[i] = half_of(a);
-    slot[i + half] = half_of(b);
+    place.slot = store + (((u64)page * kv_heads + (head - heads) % kv_heads) * 64 + position % 64) * dim + i;
+    return place;
+  }
+  __device__ inline void put_at(float a, float b, const Place& place) const {
+    if (place.turns) {
+      // Rounded as the processor rounds, so that the same f16 go to the pages.
+      float turned = __fsub_rn(__fmul_rn(a, place.turn.x), __fmul_rn(b, place.turn.y));
+      b = __fadd_rn(__fmul_rn(b, place.turn.x), __fmul_rn(a, place.turn.y));
+      a = turned;
+    }
+    place.to[0] = a;
+    place.to[dim / 2] = b;
+    if (!place.slot) return;
+    place.slot[0] = half_of(a);
+    place.slot[dim / 2] = half_of(b);
   }
 
-  __device__ inline void two(float a, float b, int tile, int g, int token) const {
-    int head = tile / (dim / 16), i = tile % (dim / 16) * 8 + g;
-    if (bias) a += bias[head * dim + i], b += bias[head * dim + i + dim / 2];
-    put(a, b, head, i, token);
+  __device__ inline Place place(int tile, int g, int token) const {
+    const int head = tile / (dim / 16), i = tile % (dim / 16) * 8 + g;
+    Place place = place_of(head, i, token);
+    if (bias) place.bias = make_float2(bias[head * dim + i], bias[head * dim + i + dim / 2]);
+    return place;
   }
+  __device__ inline void put(float a, float b, const Place& place) const {
+    if (bias) a += place.bias.x, b += place.bias.y;
+    put_at(a, b, place);
+  }
+  __device__ inline void two(float a, float b, int tile, int g, int token) const { put(a, b, place(tile, g, token)); }
 };
 
 #define PROJECTED const float *bias, float *qkv, const float2 *turns, const u32 *positions, const u32 *sequences, const u32 *tables, const u32 *firsts, int width, u16 *keys, u16 *values, int heads, int kv_heads, int dim
@@ -61,26 +79,61 @@ extern "C" __global__ void rope(PROJECTED) {
   after_others();
   Projected out = OUT;
   const float* at = qkv + ((u64)blockIdx.x * (heads + 2 * kv_heads) + blockIdx.y) * dim + threadIdx.x;
-  out.put(at[0], at[dim / 2], blockIdx.y, threadIdx.x, blockIdx.x);
+  out.put_at(at[0], at[dim / 2], out.place_of(blockIdx.y, threadIdx.x, blockIdx.x));
 }
 KERNEL(rope)
 
 // x [T, K] normalised, to bf16 as `Packed` reads it. Grid [tiles of tokens]; missing tokens are zeros.
 extern "C" __global__ void __launch_bounds__(256) rope_norm_pack(const float* x, const float* norm, float eps, uint2* packed, int cols, int tokens) {
+  __shared__ float parts[8][NORM_PARTS];
   after_others();
-  Normed rows = norm_tokens(x, norm, eps, blockIdx.x * 8, tokens, cols);
-  const int steps = cols / 16;
-  for (int step = threadIdx.x / 32; step < steps; step += 8) packed[packed_at(blockIdx.x, step, steps)] = rows.fragment(0, step);
+  const int first = blockIdx.x * 8, g = threadIdx.x % 32 / 4, steps = cols / 16;
+  for (int i = 0; i < 8 && first + i < tokens; i++) put_square(parts[i], x + (u64)(first + i) * cols, cols);
+  __syncthreads();
+  const bool real = first + g < tokens;
+  const float scale = real ? norm_scale(parts[g], cols, eps) : 0;
+  // A warp an eight of each lane of eight rows, that is two steps.
+  for (int two = threadIdx.x / 32; two < eights_of(cols) / 4; two += 8) {
+    const int at = two * 4 + threadIdx.x % 4;
+    uint4 both = make_uint4(0, 0, 0, 0);
+    if (real) both = bf16_eight(normed(eight_at(x + (u64)(first + g) * cols, at, cols), scale, eight_at(norm, at, cols)));
+    packed[packed_at(blockIdx.x, 2 * two, steps)] = make_uint2(both.x, both.y);
+    if (2 * two + 1 < steps) packed[packed_at(blockIdx.x, 2 * two + 1, steps)] = make_uint2(both.z, both.w);
+  }
 }
 KERNEL(rope_norm_pack)
 
-// Norm, product, rotation, pages. Grid [tiles of rows, tiles of tokens], straight from the floats.
-extern "C" __global__ void __launch_bounds__(256) rope_few_8(const uint4* w, const float* x, const float* norm, float eps, int rows, int cols, int tokens, PROJECTED) {
-  ask_for_few(w, 1, rows, cols / 16);
-  after_others();
-  Normed rows_of = norm_tokens(x, norm, eps, blockIdx.y * 8, tokens, cols);
+// Up to eight rows, normalised. A thread's eights of weights are there before other kernels have ended.
+struct PutNormed {
+  // Eights of a thread: rows have up to 4,096 columns.
+  static const int MOST = 2;
+  const float *x, *norm;
+  float eps;
+  int cols, tokens;
+  __device__ inline void operator()(uint4* to) const {
+    __shared__ float parts[8][NORM_PARTS];
+    Eight g[MOST];
+#pragma unroll
+    for (int u = 0; u < MOST; u++) g[u] = eight_at(norm, threadIdx.x + 256 * u, cols);
+    after_others();
+    for (int i = 0; i < tokens; i++) put_square(parts[i], x + (u64)i * cols, cols);
+    __syncthreads();
+    for (int i = 0; i < tokens; i++) {
+      const float scale = norm_scale(parts[i], cols, eps);
+#pragma unroll
+      for (int u = 0; u < MOST; u++) {
+        const int at = threadIdx.x + 256 * u;
+        if (at < staged_row(cols) - 4) to[i * staged_row(cols) + at] = bf16_eight(normed(eight_at(x + (u64)i * cols, at, cols), scale, g[u]));
+      }
+    }
+  }
+};
+
+// Norm, product, rotation, pages. Grid [tiles of rows], up to eight tokens.
+extern "C" __global__ void __launch_bounds__(256, 3) rope_few_8(const uint4* w, const float* x, const float* norm, float eps, int rows, int cols, int tokens, PROJECTED) {
+  PutNormed put = {x, norm, eps, cols, tokens};
   Projected out = OUT;
-  few<1, 1>(w, rows, cols / 16, rows_of, tokens, out);
+  few_staged(w, cols, tokens, put, out);
 }
 KERNEL(rope_few_8)
 
