@@ -166,7 +166,7 @@ fn starts(root: &Path, program: &Path, found: Found) -> Result<(), String> {
     let shape = ["synth", "--preset", "20b", "--layers", "4", "--json", "--out"];
     let made = json_of(Command::new(program).args(shape).arg(&weights))?;
     let bytes = number(&made, "bytes").ok_or_else(|| format!("no bytes in {made}"))?;
-    let mut load_s = |model: &Path| {
+    let load_s = |model: &Path| {
         let mut command = Command::new(program);
         command.args(["bench", "--device", "cuda", "--json", "-p", "8", "-n", "4", "-r", "1", "-m"]).arg(model);
         let line = json_of(command.env("XDG_CACHE_HOME", folder.join("cache")))?;

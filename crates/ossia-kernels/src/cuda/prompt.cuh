@@ -116,13 +116,13 @@ template <int ROWS, int TOKENS, int RT, int NP> struct Dense {
 };
 
 // W [rows, 16 steps] times packed tokens. `out` gets rows g and g + 8 of a tile together.
-template <int ROWS, int TOKENS, int RT, int NP, class Out>
+template <int SLOTS, int ROWS, int TOKENS, int RT, int NP, class Out>
 __device__ inline void prompt(const uint4* w, int rows, int steps, const uint4* x, int tokens, const Out& out) {
   DYNAMIC_SHARED(memory);
   const int tile = blockIdx.x * ROWS * RT, pair = blockIdx.y * TOKENS * NP, tiles = (rows + 15) / 16, warp = threadIdx.x / 32;
   Dense<ROWS, TOKENS, RT, NP> job = {(uint4*)memory, {w + (u64)tile * steps * 32, tiles - tile, steps}, {x + (u64)pair * steps * 32, (tokens + 15) / 16 - pair, steps}};
   float sum[RT][2 * NP][4];
-  multiply<3, 1>(sum, job, steps);
+  multiply<SLOTS, 1>(sum, job, steps);
   hand_out(sum, tile + warp % ROWS * RT, tiles, (pair + warp / ROWS * NP) * 16, tokens, out);
 }
 

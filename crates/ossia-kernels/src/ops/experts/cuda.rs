@@ -145,6 +145,9 @@ fn most_items(pairs: usize, experts: usize, tiles: usize) -> usize {
     (experts + pairs / (tiles * TOKENS)).min(pairs)
 }
 
+/// Pairs whose experts lie in shared memory while they are sorted.
+const MOST_HELD: usize = 32 << 10;
+
 fn items(gpu: &Gpu, chosen: &Slice, pairs: usize, experts: usize) -> Result<Items<'static>> {
     let tiles = tiles_of_an_item(pairs, experts);
     let most = most_items(pairs, experts, tiles);
@@ -157,9 +160,10 @@ fn items(gpu: &Gpu, chosen: &Slice, pairs: usize, experts: usize) -> Result<Item
         (&sorted).into(),
         (&items).into(),
         (&num_items).into(),
+        pairs.min(MOST_HELD).into(),
     ];
-    let shape = Shape { grid: (1, 1, 1), threads: 1024, shared: 0 };
-    // SAFETY: (chosen, n, experts, most, pairs, items, num_items).
+    let shape = Shape { grid: (1, 1, 1), threads: 1024, shared: 2 * pairs.min(MOST_HELD) };
+    // SAFETY: (chosen, n, experts, most, pairs, items, num_items, held).
     unsafe { gpu.launch("experts", "experts_items", shape, &arguments)? };
     Ok(Items::Made { pairs: sorted, items, num_items, most, tiles })
 }
@@ -180,8 +184,9 @@ fn product(
         Items::Found(chosen, pairs, tokens) => {
             arguments.extend::<[Argument; 4]>([(*chosen).into(), x.into(), cols.into(), per_row.into()]);
             arguments.extend(out);
-            let shape =
-                Shape { grid: (weights.tiles, *pairs, 1), threads: PARTS * 32, shared: few_shared(cols, *tokens) };
+            let at_once = if which == "up" { FEW_TILES.0 } else { FEW_TILES.1 };
+            let grid = (weights.tiles.div_ceil(at_once), *pairs, 1);
+            let shape = Shape { grid, threads: PARTS * 32, shared: few_shared(cols, *tokens) };
             // SAFETY: (weights, chosen, x, cols, per_row, out).
             return unsafe { gpu.launch("experts", &format!("experts_{which}_few"), shape, &arguments) };
         }

@@ -13,15 +13,22 @@ struct Item { u32 expert, first, count, unused; };
 #define WEIGHTS const uint4 *w, const u32 *scales, int tiles, int blocks
 #define WORK const Item *items, const u32 *num_items, const u32 *pairs
 
-// One block. pairs [n] sorted by expert, ascending in each; items of at most `most` pairs, and how many there are.
-extern "C" __global__ void __launch_bounds__(1024) experts_items(const u32* chosen, int n, int experts, int most, u32* pairs, Item* items, u32* num_items) {
+// One block. pairs [n] sorted by expert, ascending in each; items of at most `most` pairs, and how many there are. A warp goes
+// through all pairs for each of its experts, so their experts lie in shared memory, as many as it holds.
+extern "C" __global__ void __launch_bounds__(1024) experts_items(const u32* chosen, int n, int experts, int most, u32* pairs, Item* items, u32* num_items, int held) {
   __shared__ u32 counts[1024], starts[1024];
+  DYNAMIC_SHARED(memory);
+  u16* near = (u16*)memory;
   after_others();
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  for (int i = threadIdx.x; i < held; i += 1024) near[i] = chosen[i];
+  __syncthreads();
+  auto is_of = [&](int i, int e) { return i < n && (i < held ? (u32)near[i] : chosen[i]) == (u32)e; };
   for (int e = warp; e < experts; e += 32) {
     u32 count = 0;
-#pragma unroll 8
-    for (int i = 0; i < n; i += 32) count += __popc(__ballot_sync(ALL, i + lane < n && chosen[i + lane] == (u32)e));
+#pragma unroll 4
+    for (int i = lane; i - lane < n; i += 32) count += is_of(i, e);
+    for (int step = 16; step > 0; step >>= 1) count += __shfl_xor_sync(ALL, count, step);
     if (lane == 0) counts[e] = count;
   }
   __syncthreads();
@@ -40,11 +47,11 @@ extern "C" __global__ void __launch_bounds__(1024) experts_items(const u32* chos
   __syncthreads();
   for (int e = warp; e < experts; e += 32) {
     u32 at = starts[e];
-#pragma unroll 8
-    for (int i = 0; i < n; i += 32) {
-      bool mine = i + lane < n && chosen[i + lane] == (u32)e;
-      u32 who = __ballot_sync(ALL, mine);
-      if (mine) pairs[at + __popc(who & ((1u << lane) - 1))] = i + lane;
+#pragma unroll 4
+    for (int i = lane; i - lane < n; i += 32) {
+      const bool mine = is_of(i, e);
+      const u32 who = __ballot_sync(ALL, mine);
+      if (mine) pairs[at + __popc(who & ((1u << lane) - 1))] = i;
       at += __popc(who);
     }
   }

@@ -77,9 +77,10 @@ impl Tiling {
         let (threads, shared) = if !self.is_packed() {
             (PARTS * 32, PARTS * TILE * TOKENS * 4 + staged_len(cols, tokens))
         } else if self.is_prompt() {
-            // A warp for two tiles of rows and eight or four of tokens; three stages (`prompt.cuh`) of 2 KB for each tile of
-            // rows and each two of tokens.
-            (tiles.0 * 32, 3 * 2048 * (tiles.0 + tiles.1 / 2))
+            // A warp for two tiles of rows and eight or four of tokens; three or six stages (`prompt.cuh`) of 2 KB for each tile
+            // of rows and each two of tokens.
+            let slots = if self.name == Self::WIDE.name { 3 } else { 6 };
+            (tiles.0 * 32, slots * 2048 * (tiles.0 + tiles.1 / 2))
         } else {
             (PARTS * 32, PARTS * tiles.0 * TILE * tiles.1 * TOKENS * 4)
         };

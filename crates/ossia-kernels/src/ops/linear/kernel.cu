@@ -65,15 +65,15 @@ FEW(linear_few_64, 2, 8)
 
 // For prompts, grid [tiles of rows, tiles of tokens] by what a block takes: 128 rows times 128 tokens, or 64 times 64 where
 // blocks would be fewer than processors.
-#define PROMPT(name, ROWS, TOKENS, NP)                                                                                                 \
+#define PROMPT(name, SLOTS, ROWS, TOKENS, NP)                                                                                                \
   extern "C" __global__ void __launch_bounds__(ROWS * TOKENS * 32) name(const uint4* w, const float* bias, const uint4* x, float* y, int rows, int cols, int tokens, int add) { \
     after_others();                                                                                                                    \
     Plain out = {bias, y, rows, add};                                                                                                              \
-    prompt<ROWS, TOKENS, 2, NP>(w, rows, cols / 16, x, tokens, out);                                                                   \
+    prompt<SLOTS, ROWS, TOKENS, 2, NP>(w, rows, cols / 16, x, tokens, out);                                                                   \
   }                                                                                                                                    \
   KERNEL(name)
-PROMPT(linear_wide, 4, 2, 4)
-PROMPT(linear_narrow, 2, 2, 2)
+PROMPT(linear_wide, 3, 4, 2, 4)
+PROMPT(linear_narrow, 6, 2, 2, 2)
 
 // x [T, K] to bf16 as `Packed` reads it. Grid [steps / 8, tiles of tokens], a warp a step; missing tokens are zeros.
 extern "C" __global__ void __launch_bounds__(256) linear_pack(const float* x, uint2* packed, int cols, int tokens) {

@@ -153,12 +153,12 @@ FEW(rope_few_64, 2, 8)
 
 // For prompts, grid [tiles of rows, tiles of tokens] by what a block takes: 128 rows times 128 tokens, or 64 times 64 where
 // blocks would be fewer than processors.
-#define PROMPT(name, ROWS, TOKENS, NP)                                                                                                 \
+#define PROMPT(name, SLOTS, ROWS, TOKENS, NP)                                                                                                \
   extern "C" __global__ void __launch_bounds__(ROWS * TOKENS * 32) name(const uint4* w, const uint4* x, int rows, int cols, int tokens, PROJECTED) { \
     after_others();                                                                                                                    \
     Projected out = OUT;                                                                                                              \
-    prompt<ROWS, TOKENS, 2, NP>(w, rows, cols / 16, x, tokens, out);                                                                   \
+    prompt<SLOTS, ROWS, TOKENS, 2, NP>(w, rows, cols / 16, x, tokens, out);                                                                   \
   }                                                                                                                                    \
   KERNEL(name)
-PROMPT(rope_wide, 4, 2, 4)
-PROMPT(rope_narrow, 2, 2, 2)
+PROMPT(rope_wide, 3, 4, 2, 4)
+PROMPT(rope_narrow, 6, 2, 2, 2)

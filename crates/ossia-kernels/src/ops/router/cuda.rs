@@ -21,10 +21,8 @@ pub(super) enum Input<'a> {
     Normalised(&'a Tensor, &'a Norm),
 }
 
-/// Tokens that choose together where many do, so that weights are read once for all of them.
-const TOGETHER: usize = 4;
-/// More than so many are many.
-const FEW_TOKENS: usize = 64;
+/// Up to so many tokens have a block for each expert.
+const FEW_TOKENS: usize = 8;
 /// The widest rows that have a block for each expert and token.
 const MOST_COLUMNS: usize = 4096;
 
@@ -45,7 +43,14 @@ pub(super) fn forward(
     let (kernel, grid, shared) = if tokens <= FEW_TOKENS && cols <= MOST_COLUMNS {
         ("router_one", (experts, tokens, 1), 0)
     } else {
-        ("router_4", (tokens.div_ceil(TOGETHER), 1, 1), TOGETHER * cols.next_multiple_of(32) * 4)
+        // As many tokens read weights together as leave every processor a block.
+        let blocks = |together: usize| tokens.div_ceil(together) >= gpu.about().processors;
+        let (kernel, together) = match (blocks(4), blocks(2)) {
+            (true, _) => ("router_4", 4),
+            (_, true) => ("router_2", 2),
+            _ => ("router_1", 1),
+        };
+        (kernel, (tokens.div_ceil(together), 1, 1), together * cols.next_multiple_of(32) * 4)
     };
     let shape = Shape { grid, threads: 256, shared };
     if experts > MOST.0 || k > MOST.1 || shape.shared > MOST_SHARED {

@@ -157,6 +157,10 @@ template <int N> __device__ inline void route(ROUTE) {
 }
 
 #define ROUTED w, bias, x, norm, eps, t, logits, chosen, weights, counters, experts, cols, k, tokens
+extern "C" __global__ void __launch_bounds__(256) router_1(ROUTE) { route<1>(ROUTED); }
+KERNEL(router_1)
+extern "C" __global__ void __launch_bounds__(256) router_2(ROUTE) { route<2>(ROUTED); }
+KERNEL(router_2)
 extern "C" __global__ void __launch_bounds__(256) router_4(ROUTE) { route<4>(ROUTED); }
 KERNEL(router_4)
 

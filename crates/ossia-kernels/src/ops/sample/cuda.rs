@@ -15,7 +15,7 @@ pub const fn scratch_len(rows: usize) -> usize {
 pub(super) fn best(gpu: &Gpu, logits: &Tensor) -> Result<Vec<Option<u32>>> {
     let (rows, vocab) = (logits.rows(), logits.cols());
     let (ranks, best) = (gpu.take(2 * BLOCKS * rows)?, gpu.take(rows)?);
-    let shape = Shape { grid: (BLOCKS, rows, 1), threads: 256, shared: 0 };
+    let shape = Shape { grid: (BLOCKS, rows, 1), threads: 1024, shared: 0 };
     let arguments = [logits.device().into(), vocab.into(), (&ranks).into(), (&best).into(), gpu.counters(rows)];
     // SAFETY: (logits, vocab, ranks, best, counters).
     unsafe { gpu.launch("sample", "sample_best", shape, &arguments)? };
