@@ -18,6 +18,9 @@ const MANY_ROWS: usize = 16;
 /// Shared memory of theirs: four stages of `Coded` in `prompt.cuh`, each with codes, scales, and tokens.
 const MANY_SHARED: usize = 4 * (MANY_ROWS * (512 + 32) + MANY / 2 * 2048);
 
+/// The same of those of `hopper.cu`: five stages.
+const HOPPER_SHARED: usize = MANY_SHARED / 4 * 5;
+
 /// A product's weights on the device.
 struct Packed {
     /// Codes, and behind them scales.
@@ -187,18 +190,39 @@ fn product(
         // SAFETY: (weights, work, x, cols, per_row, out).
         return unsafe { gpu.launch("experts", &format!("experts_{which}_{tiles}"), shape, &arguments) };
     }
-    let steps = weights.blocks * 4;
-    let packed = gpu.take(most * MANY * steps * 64)?;
-    let packing: [Argument; 5] = [x.into(), (&packed).into(), cols.into(), per_row.into(), steps.into()];
-    let packing = [&work[..], &packing].concat();
-    let shape = Shape { grid: (steps.div_ceil(8), most * MANY, 1), threads: 256, shared: 0 };
-    // SAFETY: (work, x, packed, cols, per_row, steps).
-    unsafe { gpu.launch("experts", "experts_pack", shape, &packing)? };
+    let packed = gpu.take(most * MANY * weights.blocks * 256)?;
+    pack_many(gpu, &work, (most, weights.blocks), (x, cols, per_row), &packed)?;
     arguments.push((&packed).into());
     arguments.extend(out);
-    let shape = Shape { grid: (weights.tiles.div_ceil(MANY_ROWS), most, 1), threads: 256, shared: MANY_SHARED };
+    let (op, end, shared) =
+        if gpu.is_hopper() { ("experts.hopper", "async", HOPPER_SHARED) } else { ("experts", "many", MANY_SHARED) };
+    let shape = Shape { grid: (weights.tiles.div_ceil(MANY_ROWS), most, 1), threads: 256, shared };
     // SAFETY: (weights, work, packed, out).
-    unsafe { gpu.launch("experts", &format!("experts_{which}_many"), shape, &arguments) }
+    unsafe { gpu.launch(op, &format!("experts_{which}_{end}"), shape, &arguments) }
+}
+
+/// Rows of `x` as the kernels for many take them, of `most` items and `blocks` blocks of columns.
+fn pack_many(
+    gpu: &Gpu,
+    work: &[Argument; 3],
+    (most, blocks): (usize, usize),
+    (x, cols, per_row): (&Slice, usize, usize),
+    packed: &Slice,
+) -> Result<()> {
+    let mut arguments = work.to_vec();
+    let input: [Argument; 4] = [x.into(), packed.into(), cols.into(), per_row.into()];
+    arguments.extend(input);
+    if gpu.is_hopper() {
+        arguments.push(blocks.into());
+        let shape = Shape { grid: (blocks.div_ceil(2), most, 1), threads: 256, shared: 0 };
+        // SAFETY: (work, x, packed, cols, per_row, blocks).
+        return unsafe { gpu.launch("experts.hopper", "experts_pack_pieces", shape, &arguments) };
+    }
+    let steps = blocks * 4;
+    arguments.push(steps.into());
+    let shape = Shape { grid: (steps.div_ceil(8), most * MANY, 1), threads: 256, shared: 0 };
+    // SAFETY: (work, x, packed, cols, per_row, steps).
+    unsafe { gpu.launch("experts", "experts_pack", shape, &arguments) }
 }
 
 /// Gate and up: of a tile's rows the first eight are gates, the others the same units' ups.

@@ -4,14 +4,9 @@
 //
 // A tile of the first product has eight gate rows and under them the up rows of the same units, so a lane that has the one
 // has the other.
-#include "../../cuda/low_rank.cuh"
 #include "../../cuda/pack.cuh"
 #include "../../cuda/prompt.cuh"
-
-struct Item { u32 expert, first, count, unused; };
-
-#define WEIGHTS const uint4 *w, const u32 *scales, int tiles, int blocks
-#define WORK const Item *items, const u32 *num_items, const u32 *pairs
+#include "experts.cuh"
 
 // One block. pairs [n] sorted by expert, ascending in each; items of at most `most` pairs, and how many there are.
 extern "C" __global__ void __launch_bounds__(1024) experts_items(const u32* chosen, int n, int experts, int most, u32* pairs, Item* items, u32* num_items) {
@@ -75,47 +70,6 @@ __device__ inline bool has_work(Work& work, WORK) {
   return (bits & ((1u << blockIdx.y) - 1)) == 0;
 }
 
-// act of one unit and pair.
-struct Up {
-  const float *gate_bias, *up_bias;
-  float limit, alpha;
-  float* act;
-  int units;
-  Adapted adapted;
-  __device__ inline void out(float gate, float up, u32 expert, int unit, u32 pair) const {
-    if (unit >= units) return;
-    gate += gate_bias[(u64)expert * units + unit];
-    up += up_bias[(u64)expert * units + unit];
-    if (const Factor* factor = adapted.of(pair)) {
-      gate += adapted.product(factor, expert, 2 * unit, pair);
-      up += adapted.product(factor, expert, 2 * unit + 1, pair);
-    }
-    // Comparisons that keep what is not a number.
-    gate = gate > limit ? limit : gate;
-    up = up > limit ? limit : up < -limit ? -limit : up;
-    act[(u64)pair * units + unit] = gate / __fadd_rn(1.0f, expf(-alpha * gate)) * (up + 1.0f);
-  }
-  __device__ inline void two(float gate, float up, u32 expert, int tile, int g, u32 pair) const { out(gate, up, expert, tile * 8 + g, pair); }
-};
-
-// What one expert says to a pair.
-struct Down {
-  const float* bias;
-  float* said;
-  int rows;
-  Adapted adapted;
-  __device__ inline void out(float value, u32 expert, int row, u32 pair) const {
-    if (row >= rows) return;
-    value += bias[(u64)expert * rows + row];
-    if (const Factor* factor = adapted.of(pair)) value += adapted.product(factor, expert, row, pair);
-    said[(u64)pair * rows + row] = value;
-  }
-  __device__ inline void two(float a, float b, u32 expert, int tile, int g, u32 pair) const {
-    out(a, expert, tile * 16 + g, pair);
-    out(b, expert, tile * 16 + g + 8, pair);
-  }
-};
-
 template <int NT> __device__ inline Rows<NT> rows_of(const float* x, int cols, int per_row, const Work& work) {
   Rows<NT> rows;
   rows.cols = cols;
@@ -152,9 +106,6 @@ template <int NT> __device__ inline void few_down(const float* parts, const Work
     if (token < work.count) down.out(sum_parts<1, NT>(parts, 0, row, token), work.expert, blockIdx.x * 16 + row, work.pair(token));
   }
 }
-
-#define UP_OUT const float *gate_bias, const float *up_bias, float limit, float alpha, float *act, int units, ADAPTED
-#define DOWN_OUT const float *bias, float *said, int rows, ADAPTED
 
 // What a token's k experts say, best first, each with its weight.
 __device__ inline float combined(const float* said, const float* weights, u64 token, int k, int row, int rows) {
@@ -197,14 +148,6 @@ __device__ inline float combined(const float* said, const float* weights, u64 to
 FEW_ROWS(1, (256))
 FEW_ROWS(2, (256, 2))
 FEW_ROWS(4, (256))
-
-// The pairs of an item, for `hand_out`.
-template <class Out> struct OfItem {
-  const Out& out;
-  Item item;
-  const u32* pairs;
-  __device__ inline void two(float a, float b, int tile, int g, int at) const { out.two(a, b, item.expert, tile, g, pairs[item.first + at]); }
-};
 
 // 256 rows of an item of at most 16 NP pairs.
 template <int NP, class Out> __device__ inline void prompt(WEIGHTS, const uint4* x, const OfItem<Out>& out) {
