@@ -269,8 +269,8 @@ Result cuDriverGetVersion(int* v) { *v = 13000; return OK; }
 Result cuDeviceGetCount(int* n) { *n = 1; return OK; }
 Result cuDeviceGet(int* device, int ordinal) { *device = ordinal; return ordinal == 0 ? OK : INVALID; }
 Result cuDeviceGetName(char* name, int len, int) { snprintf(name, len, "emulated"); return OK; }
-// Compute capability 9.0; everything else is 132.
-Result cuDeviceGetAttribute(int* value, int attribute, int) { *value = attribute == 75 ? 9 : attribute == 76 ? 0 : 132; return OK; }
+// Compute capability 9.0, 227 KB of shared memory; everything else is 132.
+Result cuDeviceGetAttribute(int* value, int attribute, int) { *value = attribute == 75 ? 9 : attribute == 76 ? 0 : attribute == 97 ? 227 << 10 : 132; return OK; }
 Result cuDevicePrimaryCtxRetain(void** context, int) { static int one; *context = &one; return OK; }
 Result cuDevicePrimaryCtxRelease_v2(int) { return OK; }
 Result cuCtxSetCurrent(void*) { return OK; }

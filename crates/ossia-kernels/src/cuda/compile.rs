@@ -60,9 +60,11 @@ pub(super) const SOURCES: &[Source] = &[
     source!("experts"),
     hopper!("experts"),
     source!("linear"),
+    hopper!("linear"),
     source!("low_rank"),
     source!("rms_norm"),
     source!("rope"),
+    hopper!("rope"),
     source!("router"),
     source!("sample"),
 ];
@@ -95,8 +97,10 @@ const HEADERS: &[(&CStr, &str)] = &[
     (c"../../cuda/products.cuh", include_str!("products.cuh")),
     (c"common.cuh", include_str!("common.cuh")),
     (c"experts.cuh", include_str!("../ops/experts/experts.cuh")),
+    (c"linear.cuh", include_str!("../ops/linear/linear.cuh")),
     (c"prompt.cuh", include_str!("prompt.cuh")),
     (c"products.cuh", include_str!("products.cuh")),
+    (c"rope.cuh", include_str!("../ops/rope/rope.cuh")),
     (c"wgmma.cuh", include_str!("wgmma.cuh")),
 ];
 

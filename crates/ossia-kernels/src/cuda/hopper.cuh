@@ -6,6 +6,15 @@
 #include "prompt.cuh"
 #include "wgmma.cuh"
 
+// Pieces of eight columns of a stage.
+static const int PIECES = 2 * STAGE;
+
+// Eight columns of a row as bf16.
+__device__ inline uint4 piece_of(float4 a, float4 b) {
+  return make_uint4(bf16_pair(a.x, a.y), bf16_pair(a.z, a.w), bf16_pair(b.x, b.y), bf16_pair(b.z, b.w));
+}
+__device__ inline uint4 piece_of(const float* at) { return piece_of(*(const float4*)at, *(const float4*)(at + 4)); }
+
 // sum += what a chain has come to, once all products are made. (Of sums that are read while others are made, the compiler
 // thinks that they are not ready, and lets every product be waited for.)
 template <int RT, int NT> __device__ inline void take_chain(float (&sum)[RT][NT][4], float (&c)[RT][NT][4]) {
@@ -63,4 +72,54 @@ template <int SLOTS, int RUN, int RT, int NT, class Job> __device__ inline void 
     slot = next;
   }
   take_chain(sum, c);
+}
+
+// bf16: eight warps with a tile of rows each, times the 8 NT tokens of all.
+template <int NT> struct Wide {
+  // Of a stage: weights, tokens.
+  static const int TOKENS = 8 * NT, X = 8 * STRIP, SIZE = X + PIECES * TOKENS;
+  uint4* memory;
+  Strips<8, 256> rows;
+  // Of the thread's first piece [piece, token], of which `stride` tokens lie in memory; from it on there are `live` tokens and
+  // `left` pieces.
+  const uint4* x;
+  int stride, live, left;
+  u64 first;
+  uint4 a[2][1];
+
+  __device__ inline void copy(int slot) {
+    uint4* to = memory + slot * SIZE;
+    rows.copy(to);
+    to += X + threadIdx.x / 64 * TOKENS + threadIdx.x % 64;
+#pragma unroll
+    for (int piece = 0; piece < PIECES; piece += 4)
+#pragma unroll
+      for (int token = 0; token < TOKENS; token += 64)
+        copy_async(to + piece * TOKENS + token, x + piece * stride + token, token >= live || piece >= left);
+    x += PIECES * stride;
+    left -= PIECES;
+  }
+  __device__ inline void load(int which, int slot, int s) {
+    a[which][0] = memory[slot * SIZE + threadIdx.x / 32 * STRIP + s * 32 + threadIdx.x % 32];
+  }
+  // An operand counts in pieces of 16 bytes, so places may be added to it.
+  __device__ inline u64 b(int slot, int s) const { return first + (u32)(slot * SIZE + s * 2 * TOKENS); }
+};
+
+// Tokens that lie in memory as pieces, some of them zeros.
+__device__ inline int padded(int tokens) { return (tokens + 15) / 16 * 16; }
+
+// W [rows, 16 steps] times tokens x [piece, token]. Blocks that run at the same time take twelve blocks of tokens and as many
+// of rows, so that little is read more than once from memory. `out` gets rows g and g + 8 of a tile together.
+template <int NT, class Out> __device__ inline void prompt_async(const uint4* w, int rows, int steps, const uint4* x, int tokens, const Out& out) {
+  DYNAMIC_SHARED(memory);
+  const u32 TOGETHER = 12, block = blockIdx.y * gridDim.x + blockIdx.x, before = block / (TOGETHER * gridDim.x) * TOGETHER;
+  const u32 high = gridDim.y - before < TOGETHER ? gridDim.y - before : TOGETHER, at = block - before * gridDim.x;
+  const int tile = at / high * 8, token = (before + at % high) * 8 * NT, tiles = (rows + 15) / 16;
+  const int piece = threadIdx.x / 64, column = token + threadIdx.x % 64, stride = padded(tokens);
+  typedef Wide<NT> Job;
+  Job job = {(uint4*)memory, {w + (u64)tile * steps * 32, tiles - tile, steps}, x + (u64)piece * stride + column, stride, stride - column, 2 * steps - piece, operand((uint4*)memory + Job::X, 8 * NT * 16)};
+  float sum[1][NT][4];
+  multiply_async<4, 1>(sum, job, steps);
+  hand_out(sum, tile + threadIdx.x / 32, tiles, token, tokens, out);
 }

@@ -149,23 +149,26 @@ fn embeddings_and_rows_are_found() {
 #[test]
 fn linear_is_the_product_of_bf16() {
     let (none, mut numbers) = (PageTable::default(), Numbers(4));
-    for (kind, rows, cols, processors) in [
-        (Kind::BF16, 40, 96, 1000),
-        (Kind::Q8, 16, 32, 1000),
-        (Kind::F32, 201, 288, 1000),
+    for (kind, rows, cols, processors, hopper) in [
+        (Kind::BF16, 40, 96, 1000, true),
+        (Kind::Q8, 16, 32, 1000, true),
+        (Kind::F32, 201, 288, 1000, true),
         // One processor has always enough to do, so blocks are large.
-        (Kind::BF16, 40, 96, 1),
-        (Kind::Q8, 16, 32, 1),
-        (Kind::BF16, 201, 800, 1),
+        (Kind::BF16, 40, 96, 1, false),
+        (Kind::Q8, 16, 32, 1, false),
+        (Kind::BF16, 201, 800, 1, false),
+        (Kind::BF16, 40, 96, 1, true),
+        (Kind::Q8, 16, 32, 1, true),
+        (Kind::BF16, 201, 800, 1, true),
     ] {
-        let Some(runtime) = gpu_of(processors) else { return };
+        let Some(runtime) = gpu_as(processors, hopper) else { return };
         let parts = [rows / 2, rows - rows / 2]
             .map(|rows| Part { weight: numbers.matrix(kind, rows, cols), bias: Some(numbers.vec(rows)) });
-        let x = numbers.vec(130 * cols);
+        let x = numbers.vec(260 * cols);
         let want = products(&parts, &x);
         let linear = Linear::new(parts.into());
         let mut first = None;
-        for tokens in [130, 128, 90, 65, 64, 33, 32, 17, 16, 9, 8, 3, 1] {
+        for tokens in [260, 130, 128, 90, 65, 64, 33, 32, 17, 16, 9, 8, 3, 1] {
             let mut step = step(&runtime, &none, tokens);
             poison(&runtime);
             let x = tensor(&runtime, cols, &x[..tokens * cols]);

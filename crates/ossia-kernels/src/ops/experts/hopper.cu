@@ -2,8 +2,8 @@
 #include "../../cuda/hopper.cuh"
 #include "experts.cuh"
 
-// Pieces of eight columns of a stage, and tokens of an item.
-static const int PIECES = 8, TOKENS = 64;
+// Tokens of an item.
+static const int TOKENS = 64;
 
 // Eight warps, each with two tiles of rows that no other reads, times the 8 NT tokens of all.
 template <int NT> struct Coded64 {
@@ -102,12 +102,7 @@ extern "C" __global__ void __launch_bounds__(256) experts_pack_pieces(WORK, cons
   const float* row = token < item.count ? x + (u64)(pairs[item.first + token] / per_row) * cols : nullptr;
   const int first = blockIdx.x * 2 * PIECES + threadIdx.x / TOKENS;
   for (int piece = first; piece < blocks * PIECES && piece < first + 2 * PIECES; piece += 256 / TOKENS) {
-    uint4 out = make_uint4(0, 0, 0, 0);
-    if (row && 8 * piece < cols) {
-      float4 a = *(const float4*)(row + 8 * piece), b = *(const float4*)(row + 8 * piece + 4);
-      out = make_uint4(bf16_pair(a.x, a.y), bf16_pair(a.z, a.w), bf16_pair(b.x, b.y), bf16_pair(b.z, b.w));
-    }
-    packed[((u64)blockIdx.y * blocks * PIECES + piece) * TOKENS + token] = out;
+    packed[((u64)blockIdx.y * blocks * PIECES + piece) * TOKENS + token] = row && 8 * piece < cols ? piece_of(row + 8 * piece) : make_uint4(0, 0, 0, 0);
   }
 }
 KERNEL(experts_pack_pieces)

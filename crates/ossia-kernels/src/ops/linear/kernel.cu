@@ -1,22 +1,7 @@
 // y = W x + b, and y += W x + b (linear/mod.rs), with W in bf16.
 #include "../../cuda/pack.cuh"
 #include "../../cuda/prompt.cuh"
-
-struct Plain {
-  const float* bias;
-  float* y;
-  int rows, add;
-  __device__ inline void one(float value, int row, int token) const {
-    if (row >= rows) return;
-    float* at = y + (u64)token * rows + row;
-    float v = bias ? value + bias[row] : value;
-    *at = add ? *at + v : v;
-  }
-  __device__ inline void two(float a, float b, int tile, int g, int token) const {
-    one(a, 16 * tile + g, token);
-    one(b, 16 * tile + g + 8, token);
-  }
-};
+#include "linear.cuh"
 
 // Grid [tiles of rows, tiles of tokens], straight from the floats.
 extern "C" __global__ void __launch_bounds__(256) linear_few_8(const uint4* w, const float* bias, const float* x, float* y, int rows, int cols, int tokens, int add) {
