@@ -25,8 +25,9 @@ template <int RT, int NT> __device__ inline void take_chain(float (&sum)[RT][NT]
 }
 
 // sum [RT tiles of rows][NT tiles of tokens] of a warp, whose tiles are multiplied with those of the three others of its
-// warpgroup; stages are kept in SLOTS places. `job` has operands `a`, twice, copies those of a stage (`copy`), reads those of a
-// step (`load`) and knows where its tokens are (`b`). What is multiplied next is loaded while a step is multiplied.
+// warpgroup; stages are kept in SLOTS places. `job` has operands `a` of STAGE steps, copies those of a stage (`copy`), reads
+// those of a step (`load`) and knows where its tokens are (`b`). What is multiplied next is loaded while a step is multiplied,
+// or two.
 template <int SLOTS, int RUN, int RT, int NT, class Job> __device__ inline void multiply_async(float (&sum)[RT][NT][4], Job& job, int steps) {
   const int stages = (steps + STAGE - 1) / STAGE;
   Ends<RUN> ends(steps / RUN);
@@ -40,7 +41,7 @@ template <int SLOTS, int RUN, int RT, int NT, class Job> __device__ inline void 
   copies_wait<SLOTS - 2>();
   products_may_read();
   __syncthreads();
-  job.load(0, 0, 0);
+  job.load(0, 0);
   bool begun = false;
   for (int stage = 0, slot = 0; stage < stages; stage++) {
     const int next = slot + 1 < SLOTS ? slot + 1 : 0, before = slot > 0 ? slot - 1 : SLOTS - 1;
@@ -50,21 +51,22 @@ template <int SLOTS, int RUN, int RT, int NT, class Job> __device__ inline void 
       if (ended) take_chain(sum, c);
       products_begin();
 #pragma unroll
-      for (int r = 0; r < RT; r++) product(c[r], job.a[s % 2][r], job.b(slot, s), begun && !ended);
+      for (int r = 0; r < RT; r++) product(c[r], job.a[s][r], job.b(slot, s), begun && !ended);
       products_close();
       begun = true;
       while (s % RUN == 0 && ends.end == stage * STAGE + s) ends.pass();
-      // What was multiplied in the step before has been read.
-      products_wait<1>();
-      if (s == 0) {
+      // What was multiplied before those has been read. (Of more than two the compiler loses count where the loop goes round.)
+      if (s == 0 || s == STAGE - 1) products_wait<1>();
+      else products_wait<2>();
+      if (s == 1) {
         // All have read the stage before, and the next one has come.
         copies_wait<SLOTS - 3>();
         products_may_read();
         __syncthreads();
       }
       // After the last step, what nobody multiplies with.
-      job.load((s + 1) % 2, s + 1 < STAGE ? slot : next, (s + 1) % STAGE);
-      if (s == 1) {
+      job.load(s + 1 < STAGE ? slot : next, (s + 1) % STAGE);
+      if (s == 2) {
         if (stage + SLOTS - 1 < stages) job.copy(before);
         copies_close();
       }
@@ -85,7 +87,7 @@ template <int NT> struct Wide {
   const uint4* x;
   int stride, live, left;
   u64 first;
-  uint4 a[2][1];
+  uint4 a[STAGE][1];
 
   __device__ inline void copy(int slot) {
     uint4* to = memory + slot * SIZE;
@@ -99,8 +101,8 @@ template <int NT> struct Wide {
     x += PIECES * stride;
     left -= PIECES;
   }
-  __device__ inline void load(int which, int slot, int s) {
-    a[which][0] = memory[slot * SIZE + threadIdx.x / 32 * STRIP + s * 32 + threadIdx.x % 32];
+  __device__ inline void load(int slot, int s) {
+    a[s][0] = memory[slot * SIZE + threadIdx.x / 32 * STRIP + s * 32 + threadIdx.x % 32];
   }
   // An operand counts in pieces of 16 bytes, so places may be added to it.
   __device__ inline u64 b(int slot, int s) const { return first + (u32)(slot * SIZE + s * 2 * TOKENS); }

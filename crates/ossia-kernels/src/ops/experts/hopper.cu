@@ -7,34 +7,36 @@ static const int TOKENS = 64;
 
 // Eight warps, each with two tiles of rows that no other reads, times the 8 NT tokens of all.
 template <int NT> struct Coded64 {
+  static const int RT = 2, TILES = 8 * RT, WIDTH = 8 * NT;
   // Of a stage: codes, scales, tokens.
-  static const int RT = 2, TILES = 8 * RT, SCALES = TILES * 32, X = SCALES + TILES * 2, SIZE = X + PIECES * 8 * NT;
+  static const int SCALES = TILES * 32, X = SCALES + TILES * 2, SIZE = X + PIECES * WIDTH;
   uint4* memory;
-  // Of the warp's first tile; `live` is how many tiles there are from it on.
-  const uint4 *w, *scales;
+  // What the thread copies first; `live` is how many tiles there are from its warp's first on.
+  const uint4 *w, *scales, *x;
   int live, blocks;
-  const uint4* x;
   u64 first;
   uint4 codes[RT];
   u32 scale[RT];
-  uint4 a[2][RT];
+  uint4 a[STAGE][RT];
+
+  __device__ inline Coded64(uint4* memory, const uint4* w, const uint4* scales, const uint4* x, int live, int blocks)
+      : memory(memory), w(w + threadIdx.x % 32), scales(scales + (u64)(threadIdx.x % 32 / 2) * blocks * 2 + threadIdx.x % 2),
+        x(x + threadIdx.x / WIDTH * TOKENS + threadIdx.x % WIDTH), live(live), blocks(blocks), first(operand(memory + X, WIDTH * 16)) {}
 
   __device__ inline void copy(int slot) {
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     uint4* to = memory + slot * SIZE;
-    const int tile = threadIdx.x / 32 * RT, lane = threadIdx.x % 32;
 #pragma unroll
-    for (int r = 0; r < RT; r++) copy_async(to + (tile + r) * 32 + lane, w + (u64)r * blocks * 32 + lane, r >= live);
-    if (lane < 2 * RT) copy_async(to + SCALES + tile * 2 + lane, scales + (u64)(lane / 2) * blocks * 2 + lane % 2, lane / 2 >= live);
+    for (int r = 0; r < RT; r++) copy_async(to + (warp * RT + r) * 32 + lane, w + r * (blocks * 32), r >= live);
+    if (lane < 2 * RT) copy_async(to + SCALES + warp * RT * 2 + lane, scales, lane / 2 >= live);
     w += 32;
     scales += 2;
 #pragma unroll
-    for (int i = 0; i < PIECES * 8 * NT; i += 256) {
-      const int at = i + threadIdx.x;
-      if (at < PIECES * 8 * NT) copy_async(to + X + at, x + at / (8 * NT) * TOKENS + at % (8 * NT), false);
-    }
+    for (int i = 0; i < PIECES * WIDTH; i += 256)
+      if (i + 256 <= PIECES * WIDTH || threadIdx.x < PIECES * WIDTH) copy_async(to + X + i + threadIdx.x, x + i / WIDTH * TOKENS, false);
     x += PIECES * TOKENS;
   }
-  __device__ inline void load(int which, int slot, int s) {
+  __device__ inline void load(int slot, int s) {
     const uint4* from = memory + slot * SIZE;
     const int tile = threadIdx.x / 32 * RT, lane = threadIdx.x % 32;
 #pragma unroll
@@ -43,11 +45,11 @@ template <int NT> struct Coded64 {
         codes[r] = from[(tile + r) * 32 + lane];
         scale[r] = ((const u32*)(from + SCALES + (tile + r) * 2))[lane / 4];
       }
-      a[which][r] = coded(codes[r], scale[r], s);
+      a[s][r] = coded(codes[r], scale[r], s);
     }
   }
   // An operand counts in pieces of 16 bytes, so places may be added to it.
-  __device__ inline u64 b(int slot, int s) const { return first + (u32)(slot * SIZE + s * 2 * 8 * NT); }
+  __device__ inline u64 b(int slot, int s) const { return first + (u32)(slot * SIZE + s * 2 * WIDTH); }
 };
 
 // 256 rows of an item of at most 8 NT pairs.
@@ -55,8 +57,7 @@ template <int NT, class Out> __device__ inline void multiply_item(WEIGHTS, const
   DYNAMIC_SHARED(memory);
   const int first = blockIdx.x * 16 + threadIdx.x / 32 * 2;
   const u64 at = ((u64)out.item.expert * tiles + first) * blocks;
-  typedef Coded64<NT> Job;
-  Job job = {(uint4*)memory, w + at * 32, (const uint4*)scales + at * 2, tiles - first, blocks, x, operand((uint4*)memory + Job::X, 8 * NT * 16)};
+  Coded64<NT> job((uint4*)memory, w + at * 32, (const uint4*)scales + at * 2, x, tiles - first, blocks);
   float sum[2][NT][4];
   multiply_async<5, STAGE>(sum, job, blocks * STAGE);
   hand_out(sum, first, tiles, 0, out.item.count, out);
