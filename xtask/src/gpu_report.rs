@@ -5,7 +5,7 @@
 //! already are not measured again, so a run that was cut off goes on.
 
 use std::collections::HashMap;
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -15,91 +15,74 @@ const USAGE: &str = "usage: xtask gpu-report [NAME=VALUE …]
   program=target/release/ossia   what is measured
   kernels=FILE model=FILE        test programs of ossia-kernels and of ossia-model's `cuda`; without them nothing is checked
   out=gpu-report.csv             where figures are kept; those that are there are not measured again
-  models=20b,120b,train          shapes, and a training step";
+  models=start,20b,120b,train    how it starts, shapes, and a training step";
 
 /// What a part of this model measures: tokens a second of the last step of a recipe.
 const TRAINING: &str = "train";
+/// What a part of this model measures: how a program starts.
+const START: &str = "start";
 /// The recipe.
 const RECIPE: &str = "crates/ossia-train/recipes/gpu-report.toml";
+/// What is made for parts, and kernels that are compiled anew.
+const FOLDER: &str = "target/gpu-report";
 
-/// One figure: what is measured, with which arguments of `ossia bench`, and what is known of others.
+/// One figure: what is measured, and what is known of others.
 struct Part {
     name: &'static str,
     model: &'static str,
-    arguments: &'static [&'static str],
+    /// Tokens before the clock, of the prompt, decoded; sequences.
+    lengths: [usize; 4],
     /// The field of bench's JSON.
     field: &'static str,
-    wanted: f64,
+    wanted: Wanted,
     published: &'static str,
 }
 
+/// What a figure is held to.
+#[derive(Clone, Copy)]
+enum Wanted {
+    AtLeast(f64),
+    AtMost(f64),
+}
+
+const DECODE: &str = "decode_tok_s";
+const PREFILL: &str = "prefill_tok_s";
+
 /// In the order of their worth: what is cut off is cut off at the end.
+#[rustfmt::skip]
 const PARTS: &[Part] = &[
-    Part {
-        name: "decode, batch 1 after 1k",
-        model: "20b",
-        arguments: &["-p", "1024", "-n", "256", "-r", "3"],
-        field: "decode_tok_s",
-        wanted: 700.0,
-        published: "ONNX Runtime 382 (H200)",
-    },
-    Part {
-        name: "prefill 2k",
-        model: "20b",
-        arguments: &["-p", "2048", "-n", "4", "-r", "3", "--chunk", "2048"],
-        field: "prefill_tok_s",
-        wanted: 40_000.0,
-        published: "ONNX Runtime 29,400 (H200)",
-    },
-    Part {
-        name: "decode, batch 256",
-        model: "20b",
-        arguments: &["-p", "64", "-n", "64", "-b", "256", "-r", "1"],
-        field: "decode_tok_s",
-        wanted: 20_000.0,
-        published: "TensorRT-LLM 13,890 at its most (H200)",
-    },
-    Part {
-        name: "decode, batch 1 after 1k",
-        model: "120b",
-        arguments: &["-p", "1024", "-n", "256", "-r", "3"],
-        field: "decode_tok_s",
-        wanted: 500.0,
-        published: "8 x H100 SGLang 318",
-    },
-    Part {
-        name: "decode, batch 64 after 1k",
-        model: "120b",
-        arguments: &["-p", "1024", "-n", "64", "-b", "64", "-r", "1", "--chunk", "2048"],
-        field: "decode_tok_s",
-        wanted: 3048.0,
-        published: "TensorRT-LLM 22.5 ms a token, vLLM 23.6 (64 / 0.021 s = 3,048)",
-    },
-    Part {
-        name: "decode, batch 256",
-        model: "120b",
-        arguments: &["-p", "64", "-n", "64", "-b", "256", "-r", "1"],
-        field: "decode_tok_s",
-        wanted: 7500.0,
-        published: "TensorRT-LLM 6,868 at its most (H200)",
-    },
-    Part {
-        name: "prefill 2k",
-        model: "120b",
-        arguments: &["-p", "2048", "-n", "4", "-r", "3", "--chunk", "2048"],
-        field: "prefill_tok_s",
-        wanted: 25_000.0,
-        published: "",
-    },
-    Part {
-        name: "AdamW, 2 layers of 8 experts",
-        model: TRAINING,
-        arguments: &[],
-        field: "tok_s",
-        wanted: 100_000.0,
-        published: "a fifth of 790 TFLOP/s (H200)",
-    },
+    part("s, kernels compiled", START, [0, 8, 4, 1], "first", Wanted::AtMost(10.0), ""),
+    part("s, kernels kept", START, [0, 8, 4, 1], "again", Wanted::AtMost(0.5), ""),
+    part("GB/s, weights", START, [0, 8, 4, 1], "load", Wanted::AtLeast(2.0), ""),
+    part("decode after 1k", "20b", [1024, 1, 256, 1], DECODE, Wanted::AtLeast(700.0), "ONNX Runtime 382 (H200)"),
+    part("share of copying", "20b", [1024, 1, 256, 1], "bandwidth_share", Wanted::AtLeast(0.0), ""),
+    part("prefill 2k", "20b", [0, 2048, 4, 1], PREFILL, Wanted::AtLeast(40_000.0), "ONNX Runtime 29,400 (H200)"),
+    part("decode, 256", "20b", [0, 64, 64, 256], DECODE, Wanted::AtLeast(20_000.0), "TensorRT-LLM 13,890 (H200)"),
+    part("decode after 1k", "120b", [1024, 1, 256, 1], DECODE, Wanted::AtLeast(500.0), "8 x H100 SGLang 318"),
+    part("share of copying", "120b", [1024, 1, 256, 1], "bandwidth_share", Wanted::AtLeast(0.0), ""),
+    // The middle of 1k + 1k; 64 / 0.021 s.
+    part("decode after 1.5k, 64", "120b", [1536, 1, 64, 64], DECODE, Wanted::AtLeast(3048.0), "TensorRT-LLM 22.5 ms, vLLM 23.6"),
+    part("decode, 256", "120b", [0, 64, 64, 256], DECODE, Wanted::AtLeast(7500.0), "TensorRT-LLM 6,868 (H200)"),
+    part("prefill 2k", "120b", [0, 2048, 4, 1], PREFILL, Wanted::AtLeast(25_000.0), ""),
+    part("AdamW, 2 layers of 8", TRAINING, [0; 4], "tok_s", Wanted::AtLeast(100_000.0), "a fifth of 790 TFLOP/s (H200)"),
 ];
+
+const fn part(
+    name: &'static str,
+    model: &'static str,
+    lengths: [usize; 4],
+    field: &'static str,
+    wanted: Wanted,
+    published: &'static str,
+) -> Part {
+    Part { name, model, lengths, field, wanted, published }
+}
+
+impl Part {
+    fn key(&self) -> String {
+        format!("{} {}", self.model, self.name)
+    }
+}
 
 /// Checks, measures, prints.
 pub fn run(root: &Path, args: &[&str]) -> Result<(), String> {
@@ -115,18 +98,27 @@ pub fn run(root: &Path, args: &[&str]) -> Result<(), String> {
         }
     }
     let (program, out) = (path("program", "target/release/ossia"), path("out", "gpu-report.csv"));
-    let models: Vec<&str> = settings.get("models").unwrap_or(&"20b,120b,train").split(',').collect();
-    let mut known = read(&out);
-    for part in PARTS.iter().filter(|part| models.contains(&part.model)) {
-        let key = format!("{} {}", part.model, part.name);
-        if !known.contains_key(&key) {
-            let figure = if part.model == TRAINING { train(root, &program, part)? } else { measure(&program, part)? };
-            append(&out, &key, figure)?;
-            known.insert(key.clone(), figure);
+    for model in settings.get("models").unwrap_or(&"start,20b,120b,train").split(',') {
+        let known = read(&out);
+        let parts = PARTS.iter().filter(|part| part.model == model);
+        let missing: Vec<&Part> = parts.clone().filter(|part| !known.contains_key(&part.key())).collect();
+        let found = &mut |part: &Part, figure| append(&out, &part.key(), figure);
+        match model {
+            _ if missing.is_empty() => {}
+            TRAINING => found(missing[0], train(root, &program)?)?,
+            START => starts(root, &program, found)?,
+            _ => measure(&program, model, &missing, found)?,
         }
-        let figure = known[&key];
-        let verdict = if figure >= part.wanted { "holds" } else { "MISSES" };
-        println!("{key:<32} {figure:>10.1} tok/s   wanted {:>8.0}   {verdict}   {}", part.wanted, part.published);
+        let known = read(&out);
+        for part in parts {
+            let figure = known.get(&part.key()).copied().unwrap_or(f64::NAN);
+            let (sign, bar, holds) = match part.wanted {
+                Wanted::AtLeast(bar) => (">=", bar, figure >= bar),
+                Wanted::AtMost(bar) => ("<=", bar, figure <= bar),
+            };
+            let verdict = if holds { "holds" } else { "MISSES" };
+            println!("{:<28} {figure:>10.2}   {sign} {bar:>8.1}   {verdict}   {}", part.key(), part.published);
+        }
     }
     Ok(())
 }
@@ -143,44 +135,88 @@ fn check(test: &Path, filter: Option<&str>) -> Result<(), String> {
     }
 }
 
-fn measure(program: &Path, part: &Part) -> Result<f64, String> {
+/// What is told of a figure as soon as it is there.
+type Found<'a> = &'a mut dyn FnMut(&Part, f64) -> Result<(), String>;
+
+/// All parts of a model, which is loaded once.
+fn measure(program: &Path, model: &str, parts: &[&Part], found: Found) -> Result<(), String> {
+    let list = |i: usize| parts.iter().map(|part| part.lengths[i].to_string()).collect::<Vec<_>>().join(",");
+    let lists: Vec<String> =
+        ["-d", "-p", "-n", "-b"].iter().enumerate().flat_map(|(i, o)| [(*o).into(), list(i)]).collect();
     let mut command = Command::new(program);
-    command.args(["bench", "--device", "cuda", "--json", "-m"]).arg(format!("synth:{}", part.model));
-    let output = command.args(part.arguments).stdin(Stdio::null()).stderr(Stdio::inherit()).output();
-    let output = output.map_err(|e| format!("{}: {e}\n{USAGE}", program.display()))?;
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let figure = match Json::read(text.trim().as_bytes()).as_ref().and_then(|json| json.get(part.field)) {
-        Some(Json::Raw(digits)) => String::from_utf8_lossy(digits).parse().ok(),
-        _ => None,
+    command.args(["bench", "--device", "cuda", "--json", "--chunk", "2048", "-r", "2", "-m"]);
+    command.arg(format!("synth:{model}")).args(lists).stdin(Stdio::null()).stdout(Stdio::piped());
+    let mut child = command.spawn().map_err(|e| format!("{}: {e}\n{USAGE}", program.display()))?;
+    let lines = child.stdout.take().map(|out| BufReader::new(out).lines()).into_iter().flatten();
+    for (part, line) in parts.iter().zip(lines) {
+        let line = line.map_err(|e| format!("{}: {e}", program.display()))?;
+        let figure = number(&line, part.field).ok_or_else(|| format!("{}: no {} in {line}", part.key(), part.field))?;
+        found(part, figure)?;
+    }
+    let status = child.wait().map_err(|e| format!("{}: {e}", program.display()))?;
+    if status.success() { Ok(()) } else { Err(format!("{model}: bench ended with {status}")) }
+}
+
+/// Seconds until a small model is ready, with kernels compiled and with those that were kept, and how fast weights come from
+/// files that were just written.
+fn starts(root: &Path, program: &Path, found: Found) -> Result<(), String> {
+    let folder = root.join(FOLDER);
+    remove(&folder)?;
+    let weights = folder.join("weights");
+    let shape = ["synth", "--preset", "20b", "--layers", "4", "--json", "--out"];
+    let made = json_of(Command::new(program).args(shape).arg(&weights))?;
+    let bytes = number(&made, "bytes").ok_or_else(|| format!("no bytes in {made}"))?;
+    let mut load_s = |model: &Path| {
+        let mut command = Command::new(program);
+        command.args(["bench", "--device", "cuda", "--json", "-p", "8", "-n", "4", "-r", "1", "-m"]).arg(model);
+        let line = json_of(command.env("XDG_CACHE_HOME", folder.join("cache")))?;
+        number(&line, "load_s").ok_or_else(|| format!("no load_s in {line}"))
     };
-    figure.ok_or_else(|| {
-        format!("{} {}: bench ended with {} and no {}: {text}", part.model, part.name, output.status, part.field)
-    })
+    for part in PARTS.iter().filter(|part| part.model == START) {
+        let model = if part.field == "load" { &weights } else { Path::new("nano") };
+        let seconds = load_s(model)?;
+        found(part, if part.field == "load" { bytes / 1e9 / seconds } else { seconds })?;
+    }
+    Ok(())
+}
+
+/// What a command prints.
+fn json_of(command: &mut Command) -> Result<String, String> {
+    let output = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output();
+    let output = output.map_err(|e| format!("{:?}: {e}\n{USAGE}", command.get_program()))?;
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+fn number(line: &str, field: &str) -> Option<f64> {
+    match Json::read(line.as_bytes())?.get(field)? {
+        Json::Raw(digits) => String::from_utf8_lossy(digits).parse().ok(),
+        _ => None,
+    }
+}
+
+fn remove(folder: &Path) -> Result<(), String> {
+    match std::fs::remove_dir_all(folder) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(format!("{}: {e}", folder.display())),
+        _ => Ok(()),
+    }
 }
 
 /// Runs the recipe from its beginning; the first steps compile and load, the last one counts.
-fn train(root: &Path, program: &Path, part: &Part) -> Result<f64, String> {
-    let folder = root.join("target/gpu-report");
-    let cleared = std::fs::remove_dir_all(&folder);
-    cleared
-        .or_else(|e| if e.kind() == std::io::ErrorKind::NotFound { Ok(()) } else { Err(e) })
-        .map_err(|e| format!("{}: {e}", folder.display()))?;
+fn train(root: &Path, program: &Path) -> Result<f64, String> {
+    let folder = root.join(FOLDER).join("run");
+    remove(&folder)?;
     let mut command = Command::new(program);
     command.arg("train").arg(root.join(RECIPE)).args(["--device", "cuda", "--json", "--out"]).arg(&folder);
-    let status = command.args(part.arguments).stdin(Stdio::null()).stdout(Stdio::null()).status();
+    let status = command.stdin(Stdio::null()).stdout(Stdio::null()).status();
     match status {
         Ok(status) if status.success() => {}
-        Ok(status) => return Err(format!("{}: training ended with {status}", part.name)),
+        Ok(status) => return Err(format!("training ended with {status}")),
         Err(error) => return Err(format!("{}: {error}\n{USAGE}", program.display())),
     }
     let log = folder.join("metrics.jsonl");
     let text = std::fs::read_to_string(&log).map_err(|e| format!("{}: {e}", log.display()))?;
     let last = text.lines().last().unwrap_or_default();
-    match Json::read(last.as_bytes()).as_ref().and_then(|json| json.get(part.field)) {
-        Some(Json::Raw(digits)) => String::from_utf8_lossy(digits).parse().ok(),
-        _ => None,
-    }
-    .ok_or_else(|| format!("{}: no {} in its last line", log.display(), part.field))
+    number(last, "tok_s").ok_or_else(|| format!("{}: no tok_s in its last line", log.display()))
 }
 
 fn read(out: &PathBuf) -> HashMap<String, f64> {

@@ -37,3 +37,18 @@ fn people_get_a_table() {
     }
     assert!(!bench(&["-p", "4", "-n", "2"]).contains("unembedding"));
 }
+
+/// Lists are measured one after the other; one length serves all.
+#[test]
+fn lists_are_measured_in_turn() {
+    let lines = bench(&["-p", "4,5", "-n", "2", "-b", "1,3", "--json"]);
+    let found = lines.lines().map(|line| {
+        let object: Value = serde_json::from_str(line).expect("a line is JSON");
+        ["prompt", "decoded", "batch"].map(|key| object[key].as_u64().expect("a number"))
+    });
+    assert_eq!(found.collect::<Vec<_>>(), [[4, 2, 1], [5, 2, 3]]);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ossia"));
+    let output = command.args(["bench", "-m", "synth:nano", "-p", "4,5", "-n", "1,2,3"]).output().expect("it runs");
+    assert!(!output.status.success());
+    assert!(String::from_utf8_lossy(&output.stderr).contains("as many of each, or one"));
+}

@@ -111,10 +111,11 @@ __device__ inline void ask_for(const void* from, u64 bytes) {
   for (u64 at = threadIdx.x % 32 * 128; at < bytes; at += 32 * 128) asm volatile("prefetch.global.L2 [%0];" ::"l"((const char*)from + at));
 }
 
-// Weights are read once: past the first cache, and first to leave the second.
+// Weights are read once: past the first cache, and first to leave the second. Loads stay where they are written, before or
+// after the wait for others.
 __device__ inline uint4 load_once(const uint4* at) {
   uint4 v;
-  asm("ld.global.nc.L1::no_allocate.v4.u32 {%0,%1,%2,%3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "l"(at));
+  asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0,%1,%2,%3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "l"(at));
   return v;
 }
 #endif
@@ -147,14 +148,52 @@ __device__ inline bool comes_last(u32* counter, u32 count) {
   return before == count - 1;
 }
 
+// What a thread of 256 has of a row of floats: of every 256 eights one: the eight columns of 32 that a lane of `mma`
+// multiplies with in two steps of 16: 2t and 2t + 1, and those 8, 16 and 24 further on.
+struct Eight { float v[8]; };
+__device__ inline int eights_of(int cols) { return (cols + 31) / 32 * 4; }
+__device__ inline int column_of(int eight, int i) { return eight / 4 * 32 + eight % 4 * 2 + i / 2 * 8 + i % 2; }
+
+// Of a row whose columns are a multiple of 16; zeros behind the last.
+__device__ inline Eight eight_at(const float* row, int eight, int cols) {
+  Eight u;
+#pragma unroll
+  for (int i = 0; i < 8; i += 2) {
+    const int at = column_of(eight, i);
+    float2 two = at < cols ? *(const float2*)(row + at) : make_float2(0, 0);
+    u.v[i] = two.x, u.v[i + 1] = two.y;
+  }
+  return u;
+}
+
+// Those as bf16: of each of the two steps what goes into `mma`.
+__device__ inline uint4 bf16_eight(const Eight& u) {
+  return make_uint4(bf16_pair(u.v[0], u.v[1]), bf16_pair(u.v[2], u.v[3]), bf16_pair(u.v[4], u.v[5]), bf16_pair(u.v[6], u.v[7]));
+}
+
 // Rows x / sqrt(mean(x^2) + eps) * g, made by blocks of 256 threads: each thread's part of the sum is put to `parts` [8] of
 // the row, and after a barrier all know the scale.
 static const int NORM_PARTS = 8;
-__device__ inline void put_square(float* parts, const float* row, int cols) {
-  float sum = 0;
-  for (int i = threadIdx.x; i < cols; i += 256) sum = fmaf(row[i], row[i], sum);
+__device__ inline float square_of(float sum, const Eight& u) {
+#pragma unroll
+  for (int i = 0; i < 8; i++) sum = fmaf(u.v[i], u.v[i], sum);
+  return sum;
+}
+__device__ inline void put_square(float* parts, float sum) {
   sum = warp_sum(sum);
   if (threadIdx.x % 32 == 0) parts[threadIdx.x / 32] = sum;
+}
+__device__ inline void put_square(float* parts, const float* row, int cols) {
+  float sum = 0;
+#pragma unroll 2
+  for (int eight = threadIdx.x; eight < eights_of(cols); eight += 256) sum = square_of(sum, eight_at(row, eight, cols));
+  put_square(parts, sum);
+}
+__device__ inline Eight normed(const Eight& x, float scale, const Eight& g) {
+  Eight u;
+#pragma unroll
+  for (int i = 0; i < 8; i++) u.v[i] = x.v[i] * scale * g.v[i];
+  return u;
 }
 __device__ inline float norm_scale(const float* parts, int cols, float eps) {
   float all = 0;

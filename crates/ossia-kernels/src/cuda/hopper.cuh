@@ -9,11 +9,11 @@
 // Pieces of eight columns of a stage.
 static const int PIECES = 2 * STAGE;
 
-// Eight columns of a row as bf16.
-__device__ inline uint4 piece_of(float4 a, float4 b) {
-  return make_uint4(bf16_pair(a.x, a.y), bf16_pair(a.z, a.w), bf16_pair(b.x, b.y), bf16_pair(b.z, b.w));
+// Eight columns that lie one after the other, as they make a piece.
+__device__ inline Eight columns_at(const float* at) {
+  const float4 a = *(const float4*)at, b = *(const float4*)(at + 4);
+  return {{a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w}};
 }
-__device__ inline uint4 piece_of(const float* at) { return piece_of(*(const float4*)at, *(const float4*)(at + 4)); }
 
 // sum += what a chain has come to, once all products are made. (Of sums that are read while others are made, the compiler
 // thinks that they are not ready, and lets every product be waited for.)

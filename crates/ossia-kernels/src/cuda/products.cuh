@@ -6,40 +6,37 @@
 #pragma once
 #include "common.cuh"
 
-// Columns of each tile of 8 tokens; a lane holds those of token g = lane / 4. A missing token is nullptr.
-template <int NT> struct Rows {
-  const float* row[NT];
+// A row of a tile of 8 tokens, that of token g = lane / 4; a missing one is nullptr.
+struct Rows {
+  const float* row;
   int cols;
-  __device__ inline uint2 fragment(int n, int step) const {
+  __device__ inline uint2 fragment(int step) const {
     int k = 16 * step + 2 * (threadIdx.x % 4);
-    if (!row[n] || 16 * step >= cols) return make_uint2(0, 0);
-    float2 a = *(const float2*)(row[n] + k), b = *(const float2*)(row[n] + k + 8);
+    if (!row || 16 * step >= cols) return make_uint2(0, 0);
+    float2 a = *(const float2*)(row + k), b = *(const float2*)(row + k + 8);
     return make_uint2(bf16_pair(a.x, a.y), bf16_pair(b.x, b.y));
   }
 };
 
-// The same for one tile, of rows that are still to be normalised: each lane has the scale of its token.
-struct Normed {
-  const float *row, *weight;
-  float scale;
-  __device__ inline uint2 fragment(int, int step) const {
-    int k = 16 * step + 2 * (threadIdx.x % 4);
-    if (!row) return make_uint2(0, 0);
-    float2 a = *(const float2*)(row + k), b = *(const float2*)(row + k + 8);
-    float2 g = *(const float2*)(weight + k), h = *(const float2*)(weight + k + 8);
-    return make_uint2(bf16_pair(a.x * scale * g.x, a.y * scale * g.y), bf16_pair(b.x * scale * h.x, b.y * scale * h.y));
-  }
-};
+// Up to eight rows as bf16 in shared memory, in eights. A row is filled up to blocks of 64 columns with zeros, and by half of one
+// so that rows lie in different banks.
+__device__ inline int staged_row(int cols) { return (cols + 63) / 64 * 8 + 4; }
 
-// Eight tokens of x [T, K] from `first` on, for a whole block of 256 threads.
-__device__ inline Normed norm_tokens(const float* x, const float* weight, float eps, int first, int tokens, int cols) {
-  __shared__ float parts[8][NORM_PARTS];
-  for (int i = 0; i < 8 && first + i < tokens; i++) put_square(parts[i], x + (u64)(first + i) * cols, cols);
-  __syncthreads();
-  int g = threadIdx.x % 32 / 4;
-  if (first + g >= tokens) return {nullptr, weight, 0};
-  return {x + (u64)(first + g) * cols, weight, norm_scale(parts[g], cols, eps)};
+// A row of floats, by a block of 256 threads.
+__device__ inline void stage(uint4* to, const float* row, int cols) {
+#pragma unroll 2
+  for (int at = threadIdx.x; at < staged_row(cols) - 4; at += 256) to[at] = bf16_eight(eight_at(row, at, cols));
 }
+
+// What a lane reads of them: a tile whose columns beyond the last row are that row again, of which nothing is handed out.
+struct Staged {
+  const uint4* at;
+  __device__ inline Staged(const uint4* memory, int rows, int cols) {
+    const int g = threadIdx.x % 32 / 4;
+    at = memory + (g < rows ? g : rows - 1) * staged_row(cols) + threadIdx.x % 4;
+  }
+  __device__ inline uint2 fragment(int, int step) const { return ((const uint2*)(at + step / 2 * 4))[step % 2]; }
+};
 
 // [tile / 2, step, lane, tile % 2].
 __device__ inline u64 packed_at(int tile, int step, int steps) { return (((u64)(tile / 2) * steps + step) * 32 + threadIdx.x % 32) * 2 + tile % 2; }
@@ -49,29 +46,59 @@ struct Packed {
   __device__ inline uint2 fragment(int n, int step) const { return at[packed_at(n, step, steps)]; }
 };
 
-// c [RT tiles of rows][NT tiles of tokens] += the steps `from` to `to` of bf16 weights, whose tiles are `stride` apart.
-template <int RT, int NT, class Tokens>
-__device__ inline void add_bf16(float (&c)[RT][NT][4], const uint4* w, u64 stride, int from, int to, const Tokens& tokens) {
+// c [RT tiles of rows][NT tiles of tokens] += the steps `from` to `to` of bf16 weights, whose tiles are `stride` apart. What
+// some steps multiply with is asked for at once, since a warp waits as long for one load as for many.
+template <int RT, int NT>
+__device__ inline void add_bf16(float (&c)[RT][NT][4], const uint4* w, u64 stride, int from, int to, const Packed& tokens) {
   const int lane = threadIdx.x % 32, AHEAD = RT * NT > 4 ? 2 : 4;
   for (int step = from; step < to; step += AHEAD) {
     uint4 a[AHEAD][RT];
+    uint2 b[AHEAD][NT];
 #pragma unroll
     for (int i = 0; i < AHEAD; i++)
 #pragma unroll
       for (int r = 0; r < RT; r++)
         if (step + i < to) a[i][r] = load_once(w + r * stride + (u64)(step + i) * 32 + lane);
 #pragma unroll
+    for (int i = 0; i < AHEAD; i++)
+#pragma unroll
+      for (int n = 0; n < NT; n++)
+        if (step + i < to) b[i][n] = tokens.fragment(n, step + i);
+#pragma unroll
     for (int i = 0; i < AHEAD; i++) {
       if (step + i >= to) break;
 #pragma unroll
-      for (int n = 0; n < NT; n++) {
-        uint2 b = tokens.fragment(n, step + i);
+      for (int n = 0; n < NT; n++)
 #pragma unroll
-        for (int r = 0; r < RT; r++) mma(c[r][n], a[i][r].x, a[i][r].y, a[i][r].z, a[i][r].w, b.x, b.y);
-      }
+        for (int r = 0; r < RT; r++) mma(c[r][n], a[i][r].x, a[i][r].y, a[i][r].z, a[i][r].w, b[i][n].x, b[i][n].y);
     }
   }
 }
+
+// One tile of rows for up to eight tokens: a warp has so many loads of weights on their way, the first of them before other
+// kernels have ended.
+struct Coming {
+  static const int MOST = 8;
+  uint4 a[MOST];
+  const uint4* w;
+  int from, to;
+  __device__ inline Coming(const uint4* tile, int from, int to) : w(tile + threadIdx.x % 32), from(from), to(to) {
+#pragma unroll
+    for (int i = 0; i < MOST; i++)
+      if (from + i < to) a[i] = load_once(w + (u64)(from + i) * 32);
+    if (from + MOST < to) ask_for(tile + (u64)(from + MOST) * 32, (u64)(to - from - MOST) * 512);
+  }
+  __device__ inline void add(float (&c)[4], const Staged& x) {
+    for (int step = from; step < to; step += MOST)
+#pragma unroll
+      for (int i = 0; i < MOST; i++) {
+        if (step + i >= to) break;
+        uint2 b = x.fragment(0, step + i);
+        mma(c, a[i].x, a[i].y, a[i].z, a[i].w, b.x, b.y);
+        if (step + i + MOST < to) a[i] = load_once(w + (u64)(step + i + MOST) * 32);
+      }
+  }
+};
 
 // The four pairs of bf16 in a word of eight codes, times 2^-126. A pair's codes lie 16 bits apart, those of the first
 // three pairs with the sign seven above the other bits (pack.rs); the fourth has what is left.
@@ -94,41 +121,42 @@ __device__ inline uint4 coded(uint4 codes, u32 scales, int s) {
   return make_uint4(bf16_pair_times(a[0], low), bf16_pair_times(a[1], high), bf16_pair_times(a[2], low), bf16_pair_times(a[3], high));
 }
 
-// The same as add_bf16 for MXFP4: a block is 64 columns, four steps; `w` [tile, block, lane], `scales` [tile, block, 8], a
-// word with those of rows g and g + 8 for the first and the second half. Tiles of rows are `stride` blocks apart.
-template <int RT, int NT, class Tokens>
-__device__ inline void add_mxfp4(float (&c)[RT][NT][4], const uint4* w, const u32* scales, u64 stride, int from, int to, const Tokens& tokens) {
-  const int lane = threadIdx.x % 32, AHEAD = RT * NT > 4 ? 1 : 4;
-  for (int block = from; block < to; block += AHEAD) {
-    uint4 codes[AHEAD][RT];
-    u32 scale[AHEAD][RT];
+// The same as add_bf16 for MXFP4, one tile of rows: a block is 64 columns, four steps; `w` [block, lane], `scales` [block, 8], a
+// word with those of rows g and g + 8 for the first and the second half. Begun before tokens are there.
+struct ComingCodes {
+  static const int MOST = 3;
+  uint4 codes[MOST];
+  u32 scale[MOST];
+  const uint4* w;
+  const u32* scales;
+  int from, to;
+  __device__ inline ComingCodes(const uint4* tile, const u32* tile_scales, int from, int to)
+      : w(tile + threadIdx.x % 32), scales(tile_scales + threadIdx.x % 32 / 4), from(from), to(to) {
 #pragma unroll
-    for (int i = 0; i < AHEAD; i++)
+    for (int i = 0; i < MOST; i++)
+      if (from + i < to) load(i, from + i);
+  }
+  __device__ inline void load(int i, int block) {
+    codes[i] = load_once(w + (u64)block * 32);
+    scale[i] = scales[(u64)block * 8];
+  }
+  __device__ inline void add(float (&c)[4], const Staged& x) {
+    for (int block = from; block < to; block += MOST)
 #pragma unroll
-      for (int r = 0; r < RT; r++)
-        if (block + i < to) {
-          u64 at = r * stride + block + i;
-          codes[i][r] = load_once(w + at * 32 + lane);
-          scale[i][r] = scales[at * 8 + lane / 4];
-        }
+      for (int i = 0; i < MOST; i++) {
+        if (block + i >= to) break;
+        const uint4 now = codes[i];
+        const u32 scales_now = scale[i];
+        if (block + i + MOST < to) load(i, block + i + MOST);
 #pragma unroll
-    for (int i = 0; i < AHEAD; i++) {
-      if (block + i >= to) break;
-#pragma unroll
-      for (int s = 0; s < 4; s++) {
-        uint4 a[RT];
-#pragma unroll
-        for (int r = 0; r < RT; r++) a[r] = coded(codes[i][r], scale[i][r], s);
-#pragma unroll
-        for (int n = 0; n < NT; n++) {
-          uint2 b = tokens.fragment(n, 4 * (block + i) + s);
-#pragma unroll
-          for (int r = 0; r < RT; r++) mma(c[r][n], a[r].x, a[r].y, a[r].z, a[r].w, b.x, b.y);
+        for (int pair = 0; pair < 2; pair++) {
+          const uint4 b = x.at[(2 * (block + i) + pair) * 4], first = coded(now, scales_now, 2 * pair), second = coded(now, scales_now, 2 * pair + 1);
+          mma(c, first.x, first.y, first.z, first.w, b.x, b.y);
+          mma(c, second.x, second.y, second.z, second.w, b.z, b.w);
         }
       }
-    }
   }
-}
+};
 
 template <int RT, int NT> __device__ inline void clear(float (&c)[RT][NT][4]) {
 #pragma unroll
@@ -173,8 +201,8 @@ template <int RT, int NT> __device__ inline float sum_parts(const float* parts, 
 
 // A product for few tokens: one warp for each part of k, for RT tiles of 16 rows and NT of 8 tokens a block, where reading
 // the weights is all that takes time. `out` gets rows g and g + 8 of a tile together.
-template <int RT, int NT, class Tokens, class Out>
-__device__ inline void few(const uint4* w, int rows, int steps, const Tokens& x, int tokens, const Out& out) {
+template <int RT, int NT, class Out>
+__device__ inline void few(const uint4* w, int rows, int steps, const Packed& x, int tokens, const Out& out) {
   DYNAMIC_SHARED(memory);
   float* parts = (float*)memory;
   const int part = threadIdx.x / 32, first = blockIdx.x * RT, last = (rows + 15) / 16 - 1;
@@ -190,6 +218,27 @@ __device__ inline void few(const uint4* w, int rows, int steps, const Tokens& x,
     if (first + tile > last || blockIdx.y * NT * 8 + token >= tokens) continue;
     out.two(sum_parts<RT, NT>(parts, tile, g, token), sum_parts<RT, NT>(parts, tile, g + 8, token), first + tile, g, blockIdx.y * NT * 8 + token);
   }
+}
+
+// The same for up to eight tokens that lie in shared memory behind the parts, put there by `put` once others have been waited for.
+template <class Put, class Out> __device__ inline void few_staged(const uint4* w, int cols, int tokens, const Put& put, const Out& out) {
+  DYNAMIC_SHARED(memory);
+  float* parts = (float*)memory;
+  uint4* rows = (uint4*)(parts + PARTS * 16 * 8);
+  const int part = threadIdx.x / 32, steps = cols / 16;
+  Coming coming(w + (u64)blockIdx.x * steps * 32, part_start(part, steps), part_start(part + 1, steps));
+  put(rows);
+  __syncthreads();
+  // What the results go with is there before them.
+  const int g = threadIdx.x % 8, token = threadIdx.x / 8;
+  typename Out::Place place;
+  if (token < tokens) place = out.place(blockIdx.x, g, token);
+  float c[1][1][4];
+  clear(c);
+  coming.add(c[0][0], Staged(rows, tokens, cols));
+  put_part<1, 1>(parts, c);
+  __syncthreads();
+  if (token < tokens) out.put(sum_parts<1, 1>(parts, 0, g, token), sum_parts<1, 1>(parts, 0, g + 8, token), place);
 }
 
 // What a warp of `few` will read of the weights, asked for.

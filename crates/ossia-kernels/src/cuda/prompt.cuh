@@ -15,7 +15,7 @@ static const int STRIP = STAGE * 32;
 // A thread's share of COUNT strips, which are `steps` long in memory: of every stage, in turn, begins the copy to `to`
 // [COUNT, STAGE, 32 lanes]. Strips from `live` on and steps that are not there become zeros.
 template <int COUNT, int THREADS> struct Strips {
-  static const int EACH = COUNT * STRIP / THREADS, APART = THREADS / STRIP;
+  static const int APART = THREADS / STRIP, EACH = (COUNT + APART - 1) / APART;
   const uint4* next;
   u64 stride;
   int live, left;
@@ -24,7 +24,8 @@ template <int COUNT, int THREADS> struct Strips {
         live(live - (int)(threadIdx.x / STRIP)), left(steps * 32 - (int)(threadIdx.x % STRIP)) {}
   __device__ inline void copy(uint4* to) {
 #pragma unroll
-    for (int i = 0; i < EACH; i++) copy_async(to + i * THREADS + threadIdx.x, next + i * stride, i * APART >= live || left <= 0);
+    for (int i = 0; i < EACH; i++)
+      if (COUNT % APART == 0 || i * APART + (int)(threadIdx.x / STRIP) < COUNT) copy_async(to + i * THREADS + threadIdx.x, next + i * stride, i * APART >= live || left <= 0);
     next += STRIP;
     left -= STRIP;
   }

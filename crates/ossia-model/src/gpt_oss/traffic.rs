@@ -24,7 +24,10 @@ impl Transformer {
             let (attention, mlp) = (&block.attention, &block.mlp);
             let expert = &mlp.experts.experts[0];
             let one = expert.gate.bytes() + expert.up.bytes() + expert.down.bytes();
-            of(&attention.qkv, dense) + of(&attention.out, dense) + of(&mlp.router, router) + mlp.experts_per_token * one
+            of(&attention.qkv, dense)
+                + of(&attention.out, dense)
+                + of(&mlp.router, router)
+                + mlp.experts_per_token * one
         });
         blocks.sum::<usize>() + of(&self.unembedding, dense)
     }

@@ -92,9 +92,11 @@ fn muon_is_the_processors() {
         let gradients = [numbers.vec(n), numbers.vec(n)];
         let same = muon_rounded([&gradients[0], &gradients[1]], rows, cols, &settings);
         let same: Vec<f32> = same.into_iter().map(|v| v as f32).collect();
-        // Of larger matrices some number lies on the border of two of bf16, and rounds change it with all others.
+        // Sums in another order put some number of a larger matrix beyond the border of two of bf16, and rounds change it with
+        // all others; which, depends on the order in which `mma` adds.
         if n <= 40 * 33 {
-            near(&got[0], &same, 1e-4, &format!("{rows} x {cols}, the same roundings"));
+            let most = if n <= 5 * 40 { 1e-4 } else { 5e-3 };
+            near(&got[0], &same, most, &format!("{rows} x {cols}, the same roundings"));
         }
         near(&got[0], &want[0], 5e-2, &format!("{rows} x {cols}, none"));
     }

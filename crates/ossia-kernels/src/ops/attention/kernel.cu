@@ -79,13 +79,24 @@ template <int D> __device__ inline void load_page(Page<D>& to, const Call& call,
 template <int D> __device__ inline void put_queries(u16* high, u16* low, const Call& call, const Tile& tile, int most) {
   const int columns = tile.rows * tile.group;
   float scale = 1.0f / sqrtf((float)D);
-  for (int i = threadIdx.x; i < most * D; i += THREADS) {
-    int column = i / D, row = tile.first + column / tile.group, head = tile.kv_head * tile.group + column % tile.group;
-    float q = 0;
-    if (column < columns) q = __fmul_rn(call.qkv[((u64)row * (call.heads + 2 * call.kv_heads) + head) * D + i % D], scale);
-    u16 near = half_of(q);
-    high[column * (D + 8) + i % D] = near;
-    low[column * (D + 8) + i % D] = half_of(__fsub_rn(q, float_of_half(near)));
+  // So many are asked for at once.
+  const int AT_ONCE = 8;
+  for (int from = threadIdx.x; from < most * D; from += AT_ONCE * THREADS) {
+    float q[AT_ONCE];
+#pragma unroll
+    for (int u = 0; u < AT_ONCE; u++) {
+      int i = from + u * THREADS, column = i / D, row = tile.first + column / tile.group, head = tile.kv_head * tile.group + column % tile.group;
+      q[u] = column < columns ? call.qkv[((u64)row * (call.heads + 2 * call.kv_heads) + head) * D + i % D] : 0;
+    }
+#pragma unroll
+    for (int u = 0; u < AT_ONCE; u++) {
+      int i = from + u * THREADS, at = i / D * (D + 8) + i % D;
+      if (i >= most * D) break;
+      float scaled = __fmul_rn(q[u], scale);
+      u16 near = half_of(scaled);
+      high[at] = near;
+      low[at] = half_of(__fsub_rn(scaled, float_of_half(near)));
+    }
   }
 }
 
@@ -344,6 +355,7 @@ template <int D> __device__ inline void join_spans(const Call& call, const Out& 
   const Sight sight = sight_of(call.positions[row], call.window);
   float m = call.sinks[head], sum = 1, total = 0;
   u64 place = (u64)row * call.heads + head;
+#pragma unroll 4
   for (u32 s = sight.first / PAGE / SPAN; s <= sight.last / PAGE / SPAN; s++) {
     u64 at = place * out.spans + s;
     Shares shares = join(m, sum, out.states[2 * at], out.states[2 * at + 1]);

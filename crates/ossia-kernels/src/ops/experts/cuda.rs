@@ -4,22 +4,30 @@ use std::sync::Arc;
 
 use super::{Expert, Experts};
 use crate::cuda::pack::{self, BLOCK, PARTS, TILE, TOKENS};
-use crate::cuda::{Argument, Gpu, Memory, Shape, Slice};
+use crate::cuda::{Argument, Gpu, MOST_SHARED, Memory, Shape, Slice};
 use crate::matrix::Kind;
+use crate::ops::linear::cuda::staged_len;
 use crate::ops::low_rank::cuda::Attached;
 use crate::ops::router::Routes;
 use crate::pool::Pool;
 use crate::{Error, Matrix, Result, Step, Tensor};
 
-/// Tiles of pairs of an item of the kernels for many.
-const MANY: usize = 8;
-/// Tiles of rows of their blocks.
-const MANY_ROWS: usize = 16;
-/// Shared memory of theirs: four stages of `Coded` in `prompt.cuh`, each with codes, scales, and tokens.
-const MANY_SHARED: usize = 4 * (MANY_ROWS * (512 + 32) + MANY / 2 * 2048);
+/// Tiles of rows of a block of the kernels for few pairs.
+const FEW_TILES: usize = 2;
 
-/// The same of those of `hopper.cu`: five stages.
-const HOPPER_SHARED: usize = MANY_SHARED / 4 * 5;
+/// Shared memory of theirs: sums of all parts, and rows of tokens.
+fn few_shared(cols: usize, tokens: usize) -> usize {
+    PARTS * FEW_TILES * TILE * TOKENS * 4 + staged_len(cols, tokens)
+}
+
+/// Tiles of rows of a block of the kernels for many pairs.
+const MANY_ROWS: usize = 16;
+
+/// Shared memory of theirs, with so many tiles of pairs: four stages of `Coded` in `prompt.cuh`, each with codes, scales, and
+/// tokens.
+fn many_shared(tiles: usize) -> usize {
+    4 * (MANY_ROWS * (512 + 32) + tiles / 2 * 2048)
+}
 
 /// A product's weights on the device.
 struct Packed {
@@ -35,8 +43,8 @@ struct Packed {
 
 /// The work of a step: pairs by expert, in items.
 enum Items<'a> {
-    /// So few pairs of at most eight tokens that blocks find their own: the experts of so many pairs.
-    Found(&'a Slice, usize),
+    /// So few pairs of at most eight tokens that blocks find their own: the experts of so many pairs, and tokens.
+    Found(&'a Slice, usize, usize),
     Made {
         pairs: Slice,
         items: Slice,
@@ -46,24 +54,6 @@ enum Items<'a> {
         /// Tiles of pairs of an item.
         tiles: usize,
     },
-}
-
-impl Items<'_> {
-    /// (items, num_items, pairs).
-    fn arguments(&self) -> [Argument; 3] {
-        match self {
-            Items::Found(chosen, _) => [Argument::NULL, Argument::NULL, (*chosen).into()],
-            Items::Made { pairs, items, num_items, .. } => [items.into(), num_items.into(), pairs.into()],
-        }
-    }
-
-    /// How many there can be, and tiles of pairs of each.
-    fn sizes(&self) -> (usize, usize) {
-        match *self {
-            Items::Found(_, pairs) => (pairs, 1),
-            Items::Made { most, tiles, .. } => (most, tiles),
-        }
-    }
 }
 
 pub(super) fn add_forward(
@@ -79,9 +69,10 @@ pub(super) fn add_forward(
     let (tokens, k) = (t.rows(), routes.per_token);
     let (units, hidden) = (experts.experts[0].gate.rows(), experts.experts[0].down.rows());
     let (up, down) = (packed_up(gpu, &step.runtime.pool, experts)?, packed_down(gpu, &step.runtime.pool, experts)?);
-    let found = tokens <= TOKENS && tokens * k <= 32;
+    let fits = few_shared(t.cols().max(units), tokens) <= MOST_SHARED;
+    let found = tokens <= TOKENS && tokens * k <= 32 && fits;
     let items = if found {
-        Items::Found(&routed.experts, tokens * k)
+        Items::Found(&routed.experts, tokens * k, tokens)
     } else {
         items(gpu, &routed.experts, tokens * k, experts.experts.len())?
     };
@@ -103,10 +94,15 @@ pub(super) fn add_forward(
     let u = inner((&act, units, 1), 1)?;
     let mut out: Vec<Argument> = vec![(&down_bias).into(), (&said).into(), hidden.into()];
     out.extend(adapted(&u, 1));
-    if items.sizes().1 < MANY {
-        let counters = if found { gpu.counters(down.tiles) } else { Argument::NULL };
-        let combine: [Argument; 5] = [(&routed.weights).into(), x.device().into(), k.into(), tokens.into(), counters];
-        out.extend(combine);
+    if found {
+        let combine = [
+            (&routed.weights).into(),
+            x.device().into(),
+            k.into(),
+            tokens.into(),
+            gpu.counters(down.tiles.div_ceil(FEW_TILES)),
+        ];
+        out.extend::<[Argument; 5]>(combine);
     }
     product(gpu, "down", &down, &items, (&act, units, 1), &out)?;
     if found {
@@ -121,9 +117,9 @@ pub(super) fn add_forward(
 /// Numbers of four bytes of scratch for `tokens` with `k` of `e` experts each, of hidden size `d` and `i` units.
 pub fn scratch_len(tokens: usize, (e, k): (usize, usize), d: usize, i: usize) -> usize {
     let pairs = tokens * k;
-    let most = most_items(pairs, e, MANY);
-    let packed = if tiles_of_an_item(pairs, e) < MANY { 0 } else { most * MANY * d.max(i).div_ceil(BLOCK) * 4 * 64 };
-    pairs * (i + d + 1) + 4 * most + 1 + packed
+    let tiles = tiles_of_an_item(pairs, e);
+    let most = most_items(pairs, e, tiles);
+    pairs * (i + d + 1) + 4 * most + 1 + most * tiles * d.max(i).div_ceil(BLOCK) * 4 * 64
 }
 
 fn check(experts: &Experts) -> Result<()> {
@@ -135,13 +131,12 @@ fn check(experts: &Experts) -> Result<()> {
     })
 }
 
-/// Tiles of pairs that an item takes at most: as many as an expert has on the mean, so that most need one item.
+/// Tiles of pairs that an item takes at most: twice as many as an expert has on the mean, up to what registers hold.
 fn tiles_of_an_item(pairs: usize, experts: usize) -> usize {
     match pairs.div_ceil(experts) {
-        0..=4 => 1,
-        5..=12 => 2,
-        13..=24 => 4,
-        _ => MANY,
+        0..=8 => 2,
+        9..=24 => 4,
+        _ => 8,
     }
 }
 
@@ -177,52 +172,64 @@ fn product(
     (x, cols, per_row): (&Slice, usize, usize),
     out: &[Argument],
 ) -> Result<()> {
-    let (work, (most, tiles)) = (items.arguments(), items.sizes());
     let codes = Argument::from(&weights.memory);
     let mut arguments: Vec<Argument> =
         vec![codes, codes.plus(weights.codes), weights.tiles.into(), weights.blocks.into()];
+    let (sorted, list, num_items, most, tiles) = match items {
+        Items::Found(chosen, pairs, tokens) => {
+            arguments.extend::<[Argument; 4]>([(*chosen).into(), x.into(), cols.into(), per_row.into()]);
+            arguments.extend(out);
+            let grid = (weights.tiles.div_ceil(FEW_TILES), *pairs, 1);
+            let shape = Shape { grid, threads: PARTS * 32, shared: few_shared(cols, *tokens) };
+            // SAFETY: (weights, chosen, x, cols, per_row, out).
+            return unsafe { gpu.launch("experts", &format!("experts_{which}_few"), shape, &arguments) };
+        }
+        Items::Made { pairs, items, num_items, most, tiles } => (pairs, items, num_items, *most, *tiles),
+    };
+    let work: [Argument; 3] = [list.into(), num_items.into(), sorted.into()];
+    let packed = gpu.take(most * tiles * weights.blocks * 256)?;
+    pack_many(gpu, &work, (most, tiles, weights.blocks), (x, cols, per_row), &packed)?;
     arguments.extend(work);
-    if tiles < MANY {
-        let shape =
-            Shape { grid: (weights.tiles, most, 1), threads: PARTS * 32, shared: PARTS * TILE * tiles * TOKENS * 4 };
-        let input: [Argument; 3] = [x.into(), cols.into(), per_row.into()];
-        arguments.extend(input.iter().chain(out));
-        // SAFETY: (weights, work, x, cols, per_row, out).
-        return unsafe { gpu.launch("experts", &format!("experts_{which}_{tiles}"), shape, &arguments) };
-    }
-    let packed = gpu.take(most * MANY * weights.blocks * 256)?;
-    pack_many(gpu, &work, (most, weights.blocks), (x, cols, per_row), &packed)?;
     arguments.push((&packed).into());
     arguments.extend(out);
-    let (op, end, shared) =
-        if gpu.is_hopper() { ("experts.hopper", "async", HOPPER_SHARED) } else { ("experts", "many", MANY_SHARED) };
-    let shape = Shape { grid: (weights.tiles.div_ceil(MANY_ROWS), most, 1), threads: 256, shared };
+    let grid = (weights.tiles.div_ceil(MANY_ROWS), most, 1);
+    let (op, end, shared) = if is_async(gpu, tiles) {
+        ("experts.hopper", "async".to_owned(), many_shared(tiles) / 4 * 5)
+    } else {
+        ("experts", (tiles * TOKENS).to_string(), many_shared(tiles))
+    };
+    let shape = Shape { grid, threads: 256, shared };
     // SAFETY: (weights, work, packed, out).
     unsafe { gpu.launch(op, &format!("experts_{which}_{end}"), shape, &arguments) }
 }
 
-/// Rows of `x` as the kernels for many take them, of `most` items and `blocks` blocks of columns.
+/// Whether items of so many tiles of pairs are multiplied by the kernels of `hopper.cu`, which have five stages instead of four:
+/// smaller ones take as long as their weights are read.
+fn is_async(gpu: &Gpu, tiles: usize) -> bool {
+    gpu.is_hopper() && tiles == 8
+}
+
+/// Rows of `x` as the kernels for many take them, of `most` items of `tiles` tiles of pairs, and `blocks` blocks of columns.
 fn pack_many(
     gpu: &Gpu,
     work: &[Argument; 3],
-    (most, blocks): (usize, usize),
+    (most, tiles, blocks): (usize, usize, usize),
     (x, cols, per_row): (&Slice, usize, usize),
     packed: &Slice,
 ) -> Result<()> {
-    let mut arguments = work.to_vec();
+    let steps = blocks * 4;
     let input: [Argument; 4] = [x.into(), packed.into(), cols.into(), per_row.into()];
-    arguments.extend(input);
-    if gpu.is_hopper() {
-        arguments.push(blocks.into());
+    let arguments = [&work[..], &input].concat();
+    if is_async(gpu, tiles) {
         let shape = Shape { grid: (blocks.div_ceil(2), most, 1), threads: 256, shared: 0 };
         // SAFETY: (work, x, packed, cols, per_row, blocks).
-        return unsafe { gpu.launch("experts.hopper", "experts_pack_pieces", shape, &arguments) };
+        return unsafe {
+            gpu.launch("experts.hopper", "experts_pack_pieces", shape, &[&arguments[..], &[blocks.into()]].concat())
+        };
     }
-    let steps = blocks * 4;
-    arguments.push(steps.into());
-    let shape = Shape { grid: (steps.div_ceil(8), most * MANY, 1), threads: 256, shared: 0 };
-    // SAFETY: (work, x, packed, cols, per_row, steps).
-    unsafe { gpu.launch("experts", "experts_pack", shape, &arguments) }
+    let shape = Shape { grid: (steps.div_ceil(8), most * tiles, 1), threads: 256, shared: 0 };
+    // SAFETY: (work, x, packed, cols, per_row, steps, most).
+    unsafe { gpu.launch("experts", "experts_pack", shape, &[&arguments[..], &[steps.into(), tiles.into()]].concat()) }
 }
 
 /// Gate and up: of a tile's rows the first eight are gates, the others the same units' ups.

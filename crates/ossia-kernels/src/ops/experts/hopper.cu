@@ -103,7 +103,7 @@ extern "C" __global__ void __launch_bounds__(256) experts_pack_pieces(WORK, cons
   const float* row = token < item.count ? x + (u64)(pairs[item.first + token] / per_row) * cols : nullptr;
   const int first = blockIdx.x * 2 * PIECES + threadIdx.x / TOKENS;
   for (int piece = first; piece < blocks * PIECES && piece < first + 2 * PIECES; piece += 256 / TOKENS) {
-    packed[((u64)blockIdx.y * blocks * PIECES + piece) * TOKENS + token] = row && 8 * piece < cols ? piece_of(row + 8 * piece) : make_uint4(0, 0, 0, 0);
+    packed[((u64)blockIdx.y * blocks * PIECES + piece) * TOKENS + token] = row && 8 * piece < cols ? bf16_eight(columns_at(row + 8 * piece)) : make_uint4(0, 0, 0, 0);
   }
 }
 KERNEL(experts_pack_pieces)

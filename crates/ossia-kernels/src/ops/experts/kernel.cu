@@ -1,6 +1,6 @@
 // The routed experts (experts/mod.rs), weights in MXFP4. Pairs (token * k + slot) are gathered by expert and cut into items
-// of one expert and at most so many pairs as a tiling takes; a block computes some rows of one item. Up to 32 pairs of up to
-// eight tokens are gathered by each block for itself: the item of an expert is its first pair's.
+// of one expert and at most so many pairs as a kernel takes; a block computes some rows of one item. Up to 32 pairs of up to
+// eight tokens are gathered by each block for itself.
 //
 // A tile of the first product has eight gate rows and under them the up rows of the same units, so a lane that has the one
 // has the other.
@@ -15,6 +15,7 @@ extern "C" __global__ void __launch_bounds__(1024) experts_items(const u32* chos
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   for (int e = warp; e < experts; e += 32) {
     u32 count = 0;
+#pragma unroll 8
     for (int i = 0; i < n; i += 32) count += __popc(__ballot_sync(ALL, i + lane < n && chosen[i + lane] == (u32)e));
     if (lane == 0) counts[e] = count;
   }
@@ -34,6 +35,7 @@ extern "C" __global__ void __launch_bounds__(1024) experts_items(const u32* chos
   __syncthreads();
   for (int e = warp; e < experts; e += 32) {
     u32 at = starts[e];
+#pragma unroll 8
     for (int i = 0; i < n; i += 32) {
       bool mine = i + lane < n && chosen[i + lane] == (u32)e;
       u32 who = __ballot_sync(ALL, mine);
@@ -44,67 +46,42 @@ extern "C" __global__ void __launch_bounds__(1024) experts_items(const u32* chos
 }
 KERNEL(experts_items)
 
-// What a block computes: pairs in memory, or as bits.
+// What a block for few pairs computes: those of the expert of pair blockIdx.y, as bits, where that is the expert's first.
 struct Work {
   u32 expert, count, bits;
-  const u32* pairs;
   __device__ inline u32 pair(u32 at) const {
-    if (pairs) return pairs[at];
     u32 left = bits;
     for (u32 i = 0; i < at; i++) left &= left - 1;
     return __ffs(left) - 1;
   }
 };
 
-// The work of blocks blockIdx.y; without items `pairs` are the experts of so many pairs as there are blocks. False where there
-// is none.
-__device__ inline bool has_work(Work& work, WORK) {
-  if (items) {
-    if (blockIdx.y >= *num_items) return false;
-    work = {items[blockIdx.y].expert, items[blockIdx.y].count, 0, pairs + items[blockIdx.y].first};
-    return true;
-  }
-  u32 own = pairs[blockIdx.y], lane = threadIdx.x % 32;
-  u32 bits = __ballot_sync(ALL, lane < gridDim.y && pairs[lane < gridDim.y ? lane : 0] == own);
-  work = {own, (u32)__popc(bits), bits, nullptr};
+// `chosen` are the experts of as many pairs as there are blocks, at most 32 and at most eight of one expert. False where the
+// work is another block's.
+__device__ inline bool has_work(Work& work, const u32* chosen) {
+  u32 own = chosen[blockIdx.y], lane = threadIdx.x % 32;
+  u32 bits = __ballot_sync(ALL, lane < gridDim.y && chosen[lane < gridDim.y ? lane : 0] == own);
+  work = {own, (u32)__popc(bits), bits};
   return (bits & ((1u << blockIdx.y) - 1)) == 0;
 }
 
-template <int NT> __device__ inline Rows<NT> rows_of(const float* x, int cols, int per_row, const Work& work) {
-  Rows<NT> rows;
-  rows.cols = cols;
-#pragma unroll
-  for (int n = 0; n < NT; n++) {
-    u32 at = n * 8 + threadIdx.x % 32 / 4;
-    rows.row[n] = at < work.count ? x + (u64)(work.pair(at) / per_row) * cols : nullptr;
-  }
-  return rows;
-}
-
-// A warp for each part of k; the sums of one tile of rows lie in shared memory after it.
-template <int NT, class Tokens>
-__device__ inline void few(float* parts, const uint4* w, const u32* scales, u32 expert, int tiles, int blocks, const Tokens& x) {
-  u64 tile = ((u64)expert * tiles + blockIdx.x) * blocks;
-  int part = threadIdx.x / 32;
-  float c[1][NT][4];
-  clear(c);
-  add_mxfp4(c, w + tile * 32, scales + tile * 8, 0, part_start(part, blocks), part_start(part + 1, blocks), x);
-  put_part<1, NT>(parts, c);
+// A warp for each part of k; the sums of two tiles of rows lie in shared memory after it. `per_row`: pairs of a row of x.
+static const int FEW_TILES = 2;
+__device__ inline void few(float* parts, WEIGHTS, const Work& work, const float* x, int cols, int per_row) {
+  uint4* rows = (uint4*)(parts + PARTS * FEW_TILES * 16 * 8);
+  const int part = threadIdx.x / 32, from = part_start(part, blocks), to = part_start(part + 1, blocks), first = blockIdx.x * FEW_TILES;
+  const u64 one = ((u64)work.expert * tiles + first) * blocks, other = first + 1 < tiles ? one + blocks : one;
+  ComingCodes upper(w + one * 32, scales + one * 8, from, to), lower(w + other * 32, scales + other * 8, from, to);
+  u32 left = work.bits;
+  for (u32 i = 0; i < work.count; i++, left &= left - 1) stage(rows + i * staged_row(cols), x + (u64)((__ffs(left) - 1) / per_row) * cols, cols);
   __syncthreads();
-}
-
-template <int NT> __device__ inline void few_up(const float* parts, const Work& work, const Up& up) {
-  for (int i = threadIdx.x; i < 8 * NT * 8; i += PARTS * 32) {
-    u32 unit = i % 8, token = i / 8;
-    if (token < work.count) up.out(sum_parts<1, NT>(parts, 0, unit, token), sum_parts<1, NT>(parts, 0, unit + 8, token), work.expert, blockIdx.x * 8 + unit, work.pair(token));
-  }
-}
-
-template <int NT> __device__ inline void few_down(const float* parts, const Work& work, const Down& down) {
-  for (int i = threadIdx.x; i < 16 * NT * 8; i += PARTS * 32) {
-    u32 row = i % 16, token = i / 16;
-    if (token < work.count) down.out(sum_parts<1, NT>(parts, 0, row, token), work.expert, blockIdx.x * 16 + row, work.pair(token));
-  }
+  const Staged tokens(rows, work.count, cols);
+  float c[FEW_TILES][1][4];
+  clear(c);
+  upper.add(c[0][0], tokens);
+  lower.add(c[1][0], tokens);
+  put_part<FEW_TILES, 1>(parts, c);
+  __syncthreads();
 }
 
 // What a token's k experts say, best first, each with its weight.
@@ -114,40 +91,47 @@ __device__ inline float combined(const float* said, const float* weights, u64 to
   return sum;
 }
 
-// Grid [tiles of rows, items]. `per_row`: pairs of a row of x, k for the first product and 1 for the second. Where the second
-// has counters, a tile's last block adds to y what the experts have said to each of `tokens`.
-#define COMBINE const float *weights, float *y, int k, int tokens, u32 *counters
-#define FEW_ROWS(NT, BOUNDS)                                                                                                         \
-  extern "C" __global__ void __launch_bounds__ BOUNDS experts_up_##NT(WEIGHTS, WORK, const float* x, int cols, int per_row, UP_OUT) { \
-    after_others();                                                                                                          \
-    Work work;                                                                                                               \
-    if (!has_work(work, items, num_items, pairs)) return;                                                                    \
-    DYNAMIC_SHARED(memory);                                                                                                  \
-    Up up = {gate_bias, up_bias, limit, alpha, act, units, ADAPTED_OF};                                                                  \
-    few<NT>((float*)memory, w, scales, work.expert, tiles, blocks, rows_of<NT>(x, cols, per_row, work));                     \
-    few_up<NT>((float*)memory, work, up);                                                                                    \
-  }                                                                                                                          \
-  KERNEL(experts_up_##NT)                                                                                                    \
-  extern "C" __global__ void __launch_bounds__ BOUNDS experts_down_##NT(WEIGHTS, WORK, const float* x, int cols, int per_row, DOWN_OUT, COMBINE) { \
-    after_others();                                                                                                          \
-    Work work;                                                                                                               \
-    DYNAMIC_SHARED(memory);                                                                                                  \
-    Down down = {bias, said, rows, ADAPTED_OF};                                                                                          \
-    if (has_work(work, items, num_items, pairs)) {                                                                           \
-      few<NT>((float*)memory, w, scales, work.expert, tiles, blocks, rows_of<NT>(x, cols, per_row, work));                   \
-      few_down<NT>((float*)memory, work, down);                                                                              \
-    }                                                                                                                        \
-    if (!counters || !comes_last(counters + blockIdx.x, gridDim.y)) return;                                                  \
-    for (int i = threadIdx.x; i < 16 * tokens; i += 256) {                                                                   \
-      int row = blockIdx.x * 16 + i % 16;                                                                                    \
-      if (row < rows) y[(u64)(i / 16) * rows + row] += combined(said, weights, i / 16, k, row, rows);                        \
-    }                                                                                                                        \
-  }                                                                                                                          \
-  KERNEL(experts_down_##NT)
-// Threads, and blocks at once where the compiler would otherwise keep too little in registers.
-FEW_ROWS(1, (256))
-FEW_ROWS(2, (256, 2))
-FEW_ROWS(4, (256))
+// Grid [tiles of rows / 2, pairs]. `per_row` is k for the first product and 1 for the second. There a tile's last block adds to y
+// what the experts have said to each of `tokens`.
+static const int FEW_ROWS = 16 * FEW_TILES;
+#define FEW WEIGHTS, const u32 *chosen, const float *x, int cols, int per_row
+extern "C" __global__ void __launch_bounds__(256, 3) experts_up_few(FEW, UP_OUT) {
+  after_others();
+  Work work;
+  if (!has_work(work, chosen)) return;
+  DYNAMIC_SHARED(memory);
+  float* parts = (float*)memory;
+  Up up = {gate_bias, up_bias, limit, alpha, act, units, ADAPTED_OF};
+  const u64 first = (u64)work.expert * units + blockIdx.x * FEW_TILES * 8;
+  ask_for(gate_bias + first, FEW_TILES * 32);
+  ask_for(up_bias + first, FEW_TILES * 32);
+  few(parts, w, scales, tiles, blocks, work, x, cols, per_row);
+  const int g = threadIdx.x % 8, tile = threadIdx.x / 8 % FEW_TILES, at = threadIdx.x / 8 / FEW_TILES;
+  if (at >= (int)work.count) return;
+  const float gate = sum_parts<FEW_TILES, 1>(parts, tile, g, at), turn = sum_parts<FEW_TILES, 1>(parts, tile, g + 8, at);
+  up.two(gate, turn, work.expert, blockIdx.x * FEW_TILES + tile, g, work.pair(at));
+}
+KERNEL(experts_up_few)
+
+extern "C" __global__ void __launch_bounds__(256, 3) experts_down_few(FEW, DOWN_OUT, const float* weights, float* y, int k, int tokens, u32* counters) {
+  after_others();
+  Work work;
+  DYNAMIC_SHARED(memory);
+  float* parts = (float*)memory;
+  Down down = {bias, said, rows, ADAPTED_OF};
+  if (has_work(work, chosen)) {
+    ask_for(bias + (u64)work.expert * rows + blockIdx.x * FEW_ROWS, FEW_ROWS * 4);
+    few(parts, w, scales, tiles, blocks, work, x, cols, per_row);
+    const int row = threadIdx.x % FEW_ROWS, at = threadIdx.x / FEW_ROWS;
+    if (at < (int)work.count) down.out(sum_parts<FEW_TILES, 1>(parts, row / 16, row % 16, at), work.expert, blockIdx.x * FEW_ROWS + row, work.pair(at));
+  }
+  if (!comes_last(counters + blockIdx.x, gridDim.y)) return;
+  for (int i = threadIdx.x; i < FEW_ROWS * tokens; i += 256) {
+    int row = blockIdx.x * FEW_ROWS + i % FEW_ROWS;
+    if (row < rows) y[(u64)(i / FEW_ROWS) * rows + row] += combined(said, weights, i / FEW_ROWS, k, row, rows);
+  }
+}
+KERNEL(experts_down_few)
 
 // 256 rows of an item of at most 16 NP pairs.
 template <int NP, class Out> __device__ inline void prompt(WEIGHTS, const uint4* x, const OfItem<Out>& out) {
@@ -160,48 +144,63 @@ template <int NP, class Out> __device__ inline void prompt(WEIGHTS, const uint4*
   hand_out(sum, first, tiles, 0, out.item.count, out);
 }
 
-// Items of at most 64 pairs, those of few with half the products.
-template <class Out> __device__ inline void prompt(WEIGHTS, WORK, const uint4* x, const Out& each) {
+// Items of at most 16 NP pairs, those of half as many with half the products.
+template <int NP, class Out> __device__ inline void prompt(WEIGHTS, WORK, const uint4* x, const Out& each) {
   if (blockIdx.y >= *num_items) return;
   OfItem<Out> out = {each, items[blockIdx.y], pairs};
-  x += (u64)blockIdx.y * 4 * blocks * STRIP;
-  if (out.item.count > 32) prompt<4>(w, scales, tiles, blocks, x, out);
-  else prompt<2>(w, scales, tiles, blocks, x, out);
+  x += (u64)blockIdx.y * NP * blocks * STRIP;
+  if (NP == 1 || out.item.count > NP * 8) prompt<NP>(w, scales, tiles, blocks, x, out);
+  else prompt<(NP + 1) / 2>(w, scales, tiles, blocks, x, out);
 }
 
 // Grid [tiles of rows / 16, items]; x packed by `experts_pack`.
-extern "C" __global__ void __launch_bounds__(256) experts_up_many(WEIGHTS, WORK, const uint4* x, UP_OUT) {
-  after_others();
-  Up up = {gate_bias, up_bias, limit, alpha, act, units, ADAPTED_OF};
-  prompt(w, scales, tiles, blocks, items, num_items, pairs, x, up);
-}
-KERNEL(experts_up_many)
+#define MANY(PAIRS)                                                                                                       \
+  extern "C" __global__ void __launch_bounds__(256) experts_up_##PAIRS(WEIGHTS, WORK, const uint4* x, UP_OUT) {           \
+    after_others();                                                                                                      \
+    Up up = {gate_bias, up_bias, limit, alpha, act, units, ADAPTED_OF};                                                   \
+    prompt<PAIRS / 16>(w, scales, tiles, blocks, items, num_items, pairs, x, up);                                        \
+  }                                                                                                                      \
+  KERNEL(experts_up_##PAIRS)                                                                                             \
+  extern "C" __global__ void __launch_bounds__(256) experts_down_##PAIRS(WEIGHTS, WORK, const uint4* x, DOWN_OUT) {       \
+    after_others();                                                                                                      \
+    Down down = {bias, said, rows, ADAPTED_OF};                                                                          \
+    prompt<PAIRS / 16>(w, scales, tiles, blocks, items, num_items, pairs, x, down);                                      \
+  }                                                                                                                      \
+  KERNEL(experts_down_##PAIRS)
+MANY(16)
+MANY(32)
+MANY(64)
 
-extern "C" __global__ void __launch_bounds__(256) experts_down_many(WEIGHTS, WORK, const uint4* x, DOWN_OUT) {
+// Rows of the items' pairs to bf16, as `Packed` reads them, `most` tiles an item, of which two by two those that hold none are
+// left out. Grid [steps / 8, items * most].
+extern "C" __global__ void __launch_bounds__(256) experts_pack(WORK, const float* x, uint2* packed, int cols, int per_row, int steps, int most) {
   after_others();
-  Down down = {bias, said, rows, ADAPTED_OF};
-  prompt(w, scales, tiles, blocks, items, num_items, pairs, x, down);
-}
-KERNEL(experts_down_many)
-
-// Rows of the items' pairs to bf16, as `Packed` reads them, eight tiles an item, of which those that hold none are left out.
-// Grid [steps / 8, items * 8].
-extern "C" __global__ void __launch_bounds__(256) experts_pack(WORK, const float* x, uint2* packed, int cols, int per_row, int steps) {
-  after_others();
-  u32 which = blockIdx.y / 8, tile = blockIdx.y % 8, step = blockIdx.x * 8 + threadIdx.x / 32;
+  u32 which = blockIdx.y / most, tile = blockIdx.y % most, step = blockIdx.x * 8 + threadIdx.x / 32;
   if (which >= *num_items || step >= (u32)steps) return;
   Item item = items[which];
   if (tile / 2 * 16 >= item.count) return;
   u32 at = tile * 8 + threadIdx.x % 32 / 4;
-  Rows<1> row = {{at < item.count ? x + (u64)(pairs[item.first + at] / per_row) * cols : nullptr}, cols};
-  packed[packed_at(blockIdx.y, step, steps)] = row.fragment(0, step);
+  Rows row = {at < item.count ? x + (u64)(pairs[item.first + at] / per_row) * cols : nullptr, cols};
+  packed[packed_at(blockIdx.y, step, steps)] = row.fragment(step);
 }
 KERNEL(experts_pack)
 
-// y [T, D] += the sum over a token's k experts. Grid [T].
+// y [T, D] += the sum over a token's k experts, four columns at once, in the order of `combined`. Grid [T].
 extern "C" __global__ void __launch_bounds__(256) experts_combine(const float* said, const float* weights, float* y, int k, int cols) {
   after_others();
-  for (int i = threadIdx.x; i < cols; i += 256) y[(u64)blockIdx.x * cols + i] += combined(said, weights, blockIdx.x, k, i, cols);
+  const u64 token = blockIdx.x;
+  for (int i = threadIdx.x; i < cols / 4; i += 256) {
+    float4 sum = {0, 0, 0, 0};
+#pragma unroll 4
+    for (int slot = 0; slot < k; slot++) {
+      const float weight = weights[token * k + slot];
+      const float4 v = ((const float4*)(said + (token * k + slot) * cols))[i];
+      sum = {fmaf(weight, v.x, sum.x), fmaf(weight, v.y, sum.y), fmaf(weight, v.z, sum.z), fmaf(weight, v.w, sum.w)};
+    }
+    float4* to = (float4*)(y + token * cols) + i;
+    const float4 before = *to;
+    *to = {before.x + sum.x, before.y + sum.y, before.z + sum.z, before.w + sum.w};
+  }
 }
 KERNEL(experts_combine)
 

@@ -9,6 +9,14 @@ use crate::ops::low_rank::{self, LowRank};
 use crate::pool::Pool;
 use crate::{Result, Step, Tensor};
 
+/// The widest rows that blocks put into shared memory (`rope/kernel.cu`: two eights a thread).
+const MOST_STAGED: usize = 4096;
+
+/// Bytes of shared memory of `rows` rows of tokens as bf16 (`staged_row` in `products.cuh`).
+pub(crate) fn staged_len(cols: usize, rows: usize) -> usize {
+    rows * (cols.div_ceil(64) * 8 + 4) * 16
+}
+
 /// How a product is cut, by how many tokens there are.
 #[derive(Clone, Copy)]
 pub(crate) struct Tiling {
@@ -32,9 +40,10 @@ impl Tiling {
         Self { name: "async_128", rows_at_once: 8, tokens_at_once: 16 },
     ];
 
-    /// For a product of `tokens` with `rows` outputs.
-    pub fn of(gpu: &Gpu, rows: usize, tokens: usize) -> Self {
-        if tokens <= TOKENS { Self::FLOATS } else { Self::of_packed(gpu, rows, tokens) }
+    /// For a product of `tokens` with `rows` outputs and `cols` inputs.
+    pub fn of(gpu: &Gpu, (rows, cols): (usize, usize), tokens: usize) -> Self {
+        let is_staged = tokens <= TOKENS && cols <= MOST_STAGED;
+        if is_staged { Self::FLOATS } else { Self::of_packed(gpu, rows, tokens) }
     }
 
     /// The same among the kernels that take packed tokens.
@@ -64,7 +73,7 @@ impl Tiling {
     }
 
     fn blocks(self, rows: usize, tokens: usize) -> usize {
-        let (x, y, _) = self.shape(rows, tokens).grid;
+        let (x, y, _) = self.shape((rows, 0), tokens).grid;
         x * y
     }
 
@@ -93,10 +102,12 @@ impl Tiling {
         tokens.div_ceil(TOKENS * at_once) * at_once
     }
 
-    /// Blocks for a product with `rows` outputs.
-    pub fn shape(self, rows: usize, tokens: usize) -> Shape {
+    /// Blocks for a product with `rows` outputs and `cols` inputs.
+    pub fn shape(self, (rows, cols): (usize, usize), tokens: usize) -> Shape {
         let tiles = (self.rows_at_once, self.tokens_at_once);
-        let (threads, shared) = if self.is_async() {
+        let (threads, shared) = if !self.is_packed() {
+            (PARTS * 32, PARTS * TILE * TOKENS * 4 + staged_len(cols, tokens))
+        } else if self.is_async() {
             // Eight warps; four stages (`hopper.cuh`).
             (256, 4 * (2048 * tiles.0 + 1024 * tiles.1))
         } else if self.is_prompt() {
@@ -115,7 +126,7 @@ pub(super) fn apply(gpu: &Gpu, step: &Step, x: &Tensor, linear: &Linear, y: &Ten
     let weights = weights(gpu, &step.runtime.pool, linear, "bf16 tiles", &|row| row)?;
     let bias = biases(gpu, linear)?;
     let (tokens, rows, cols) = (x.rows(), linear.rows(), linear.cols());
-    let tiling = Tiling::of(gpu, rows, tokens);
+    let tiling = Tiling::of(gpu, (rows, cols), tokens);
     let packed = if tiling.is_packed() { Some(pack_tokens(gpu, x, tiling)?) } else { None };
     let input: Argument = packed.as_ref().map_or(x.device().into(), Argument::from);
     let add = usize::from(matches!(write, Write::Add));
@@ -124,7 +135,9 @@ pub(super) fn apply(gpu: &Gpu, step: &Step, x: &Tensor, linear: &Linear, y: &Ten
         [(&weights).into(), bias, input, y.device().into(), rows.into(), cols.into(), tokens.into(), add.into()];
     let kernel = format!("linear_{}", tiling.name);
     // SAFETY: (w, bias, x, y, rows, cols, tokens, add); packed tokens are as many tiles as the grid has.
-    unsafe { gpu.launch(tiling.file(["linear", "linear.hopper"]), &kernel, tiling.shape(rows, tokens), &arguments)? };
+    unsafe {
+        gpu.launch(tiling.file(["linear", "linear.hopper"]), &kernel, tiling.shape((rows, cols), tokens), &arguments)?
+    };
     add_adapters(gpu, step, x, linear, y)
 }
 

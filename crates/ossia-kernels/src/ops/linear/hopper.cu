@@ -18,6 +18,6 @@ extern "C" __global__ void __launch_bounds__(256) linear_pack_pieces(const float
   after_others();
   const int piece = blockIdx.x * 32 + threadIdx.x / 32 * 4 + threadIdx.x % 4, token = blockIdx.y * 8 + threadIdx.x % 32 / 4;
   if (8 * piece >= cols) return;
-  packed[(u64)piece * padded(tokens) + token] = token < tokens ? piece_of(x + (u64)token * cols + 8 * piece) : make_uint4(0, 0, 0, 0);
+  packed[(u64)piece * padded(tokens) + token] = token < tokens ? bf16_eight(columns_at(x + (u64)token * cols + 8 * piece)) : make_uint4(0, 0, 0, 0);
 }
 KERNEL(linear_pack_pieces)

@@ -3,14 +3,21 @@
 #include "../../cuda/prompt.cuh"
 #include "linear.cuh"
 
-// Grid [tiles of rows, tiles of tokens], straight from the floats.
-extern "C" __global__ void __launch_bounds__(256) linear_few_8(const uint4* w, const float* bias, const float* x, float* y, int rows, int cols, int tokens, int add) {
-  ask_for_few(w, 1, rows, cols / 16);
-  after_others();
-  int token = blockIdx.y * 8 + threadIdx.x % 32 / 4;
-  Rows<1> tokens_of = {{token < tokens ? x + (u64)token * cols : nullptr}, cols};
+// Up to eight rows of floats.
+struct PutRows {
+  const float* x;
+  int cols, tokens;
+  __device__ inline void operator()(uint4* to) const {
+    after_others();
+    for (int i = 0; i < tokens; i++) stage(to + i * staged_row(cols), x + (u64)i * cols, cols);
+  }
+};
+
+// Grid [tiles of rows], up to eight tokens.
+extern "C" __global__ void __launch_bounds__(256, 3) linear_few_8(const uint4* w, const float* bias, const float* x, float* y, int rows, int cols, int tokens, int add) {
+  PutRows put = {x, cols, tokens};
   Plain out = {bias, y, rows, add};
-  few<1, 1>(w, rows, cols / 16, tokens_of, tokens, out);
+  few_staged(w, cols, tokens, put, out);
 }
 KERNEL(linear_few_8)
 
@@ -45,8 +52,8 @@ extern "C" __global__ void __launch_bounds__(256) linear_pack(const float* x, ui
   after_others();
   int steps = cols / 16, step = blockIdx.x * 8 + threadIdx.x / 32, token = blockIdx.y * 8 + threadIdx.x % 32 / 4;
   if (step >= steps) return;
-  Rows<1> row = {{token < tokens ? x + (u64)token * cols : nullptr}, cols};
-  packed[packed_at(blockIdx.y, step, steps)] = row.fragment(0, step);
+  Rows row = {token < tokens ? x + (u64)token * cols : nullptr, cols};
+  packed[packed_at(blockIdx.y, step, steps)] = row.fragment(step);
 }
 KERNEL(linear_pack)
 

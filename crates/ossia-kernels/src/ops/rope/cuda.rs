@@ -34,7 +34,7 @@ pub(super) fn project(gpu: &Gpu, step: &Step, x: &Tensor, projection: &Projectio
     let (tokens, cols) = (x.rows(), x.cols());
     let weight = gpu.floats(&norm.weight)?;
     let turns = turns(gpu, rope, tokens, true)?;
-    let tiling = Tiling::of(gpu, projection.linear.rows(), tokens);
+    let tiling = Tiling::of(gpu, (projection.linear.rows(), cols), tokens);
     if !tiling.is_packed() {
         return product(
             gpu,
@@ -94,7 +94,12 @@ fn product(
     // SAFETY: (w, input, rows, cols, tokens, out); packed tokens are as many tiles as the grid has, and the pages that tables
     // name lie inside the stores.
     unsafe {
-        gpu.launch(tiling.file(FILES), &format!("rope_{}", tiling.name), tiling.shape(rows, tokens), &arguments)?
+        gpu.launch(
+            tiling.file(FILES),
+            &format!("rope_{}", tiling.name),
+            tiling.shape((rows, cols), tokens),
+            &arguments,
+        )?
     };
     Ok(qkv)
 }

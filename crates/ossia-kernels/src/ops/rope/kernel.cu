@@ -19,26 +19,61 @@ extern "C" __global__ void rope(PROJECTED) {
   after_others();
   Projected out = OUT;
   const float* at = qkv + ((u64)blockIdx.x * (heads + 2 * kv_heads) + blockIdx.y) * dim + threadIdx.x;
-  out.put(at[0], at[dim / 2], blockIdx.y, threadIdx.x, blockIdx.x);
+  out.put_at(at[0], at[dim / 2], out.place_of(blockIdx.y, threadIdx.x, blockIdx.x));
 }
 KERNEL(rope)
 
 // x [T, K] normalised, to bf16 as `Packed` reads it. Grid [tiles of tokens]; missing tokens are zeros.
 extern "C" __global__ void __launch_bounds__(256) rope_norm_pack(const float* x, const float* norm, float eps, uint2* packed, int cols, int tokens) {
+  __shared__ float parts[8][NORM_PARTS];
   after_others();
-  Normed rows = norm_tokens(x, norm, eps, blockIdx.x * 8, tokens, cols);
-  const int steps = cols / 16;
-  for (int step = threadIdx.x / 32; step < steps; step += 8) packed[packed_at(blockIdx.x, step, steps)] = rows.fragment(0, step);
+  const int first = blockIdx.x * 8, g = threadIdx.x % 32 / 4, steps = cols / 16;
+  for (int i = 0; i < 8 && first + i < tokens; i++) put_square(parts[i], x + (u64)(first + i) * cols, cols);
+  __syncthreads();
+  const bool real = first + g < tokens;
+  const float scale = real ? norm_scale(parts[g], cols, eps) : 0;
+  // A warp an eight of each lane of eight rows, that is two steps.
+  for (int two = threadIdx.x / 32; two < eights_of(cols) / 4; two += 8) {
+    const int at = two * 4 + threadIdx.x % 4;
+    uint4 both = make_uint4(0, 0, 0, 0);
+    if (real) both = bf16_eight(normed(eight_at(x + (u64)(first + g) * cols, at, cols), scale, eight_at(norm, at, cols)));
+    packed[packed_at(blockIdx.x, 2 * two, steps)] = make_uint2(both.x, both.y);
+    if (2 * two + 1 < steps) packed[packed_at(blockIdx.x, 2 * two + 1, steps)] = make_uint2(both.z, both.w);
+  }
 }
 KERNEL(rope_norm_pack)
 
-// Norm, product, rotation, pages. Grid [tiles of rows, tiles of tokens], straight from the floats.
-extern "C" __global__ void __launch_bounds__(256) rope_few_8(const uint4* w, const float* x, const float* norm, float eps, int rows, int cols, int tokens, PROJECTED) {
-  ask_for_few(w, 1, rows, cols / 16);
-  after_others();
-  Normed rows_of = norm_tokens(x, norm, eps, blockIdx.y * 8, tokens, cols);
+// Up to eight rows, normalised. A thread's eights of weights are there before other kernels have ended.
+struct PutNormed {
+  // Eights of a thread: rows have up to 4,096 columns.
+  static const int MOST = 2;
+  const float *x, *norm;
+  float eps;
+  int cols, tokens;
+  __device__ inline void operator()(uint4* to) const {
+    __shared__ float parts[8][NORM_PARTS];
+    Eight g[MOST];
+#pragma unroll
+    for (int u = 0; u < MOST; u++) g[u] = eight_at(norm, threadIdx.x + 256 * u, cols);
+    after_others();
+    for (int i = 0; i < tokens; i++) put_square(parts[i], x + (u64)i * cols, cols);
+    __syncthreads();
+    for (int i = 0; i < tokens; i++) {
+      const float scale = norm_scale(parts[i], cols, eps);
+#pragma unroll
+      for (int u = 0; u < MOST; u++) {
+        const int at = threadIdx.x + 256 * u;
+        if (at < staged_row(cols) - 4) to[i * staged_row(cols) + at] = bf16_eight(normed(eight_at(x + (u64)i * cols, at, cols), scale, g[u]));
+      }
+    }
+  }
+};
+
+// Norm, product, rotation, pages. Grid [tiles of rows], up to eight tokens.
+extern "C" __global__ void __launch_bounds__(256, 3) rope_few_8(const uint4* w, const float* x, const float* norm, float eps, int rows, int cols, int tokens, PROJECTED) {
+  PutNormed put = {x, norm, eps, cols, tokens};
   Projected out = OUT;
-  few<1, 1>(w, rows, cols / 16, rows_of, tokens, out);
+  few_staged(w, cols, tokens, put, out);
 }
 KERNEL(rope_few_8)
 

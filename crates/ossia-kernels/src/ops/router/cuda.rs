@@ -25,6 +25,8 @@ pub(super) enum Input<'a> {
 const TOGETHER: usize = 4;
 /// More than so many are many.
 const FEW_TOKENS: usize = 64;
+/// The widest rows that have a block for each expert and token.
+const MOST_COLUMNS: usize = 4096;
 
 /// Routes, logits, and the normalised tokens where there is a norm.
 pub(super) fn forward(
@@ -40,9 +42,12 @@ pub(super) fn forward(
     };
     let (tokens, experts, cols) = (x.rows(), router.rows(), router.cols());
     let bias = router.parts()[0].bias.as_ref().expect("a router has a bias");
-    let (together, kernel) = if tokens > FEW_TOKENS { (TOGETHER, "router_4") } else { (1, "router_1") };
-    let shape =
-        Shape { grid: (experts.div_ceil(8), tokens.div_ceil(together), 1), threads: 256, shared: together * cols * 4 };
+    let (kernel, grid, shared) = if tokens <= FEW_TOKENS && cols <= MOST_COLUMNS {
+        ("router_one", (experts, tokens, 1), 0)
+    } else {
+        ("router_4", (tokens.div_ceil(TOGETHER), 1, 1), TOGETHER * cols.next_multiple_of(32) * 4)
+    };
+    let shape = Shape { grid, threads: 256, shared };
     if experts > MOST.0 || k > MOST.1 || shape.shared > MOST_SHARED {
         let (wanted, found) =
             ("at most 1024 experts, 16 of a token", format!("{experts}, {k} of a token, {cols} wide"));
@@ -63,7 +68,7 @@ pub(super) fn forward(
         logits.device().into(),
         (&routes.experts).into(),
         (&routes.weights).into(),
-        gpu.counters(shape.grid.1),
+        gpu.counters(tokens.min(FEW_TOKENS)),
         experts.into(),
         cols.into(),
         k.into(),

@@ -33,15 +33,74 @@ __device__ inline void choose(const float* mine, u32* chosen, float* weights, in
   if (lane < k) weights[lane] = share / sum;
 }
 
-// Grid [E / 8, T / N], a warp an expert for N tokens; weights in f32, so that near ties are decided as the reference decides
-// them. The last block of N tokens chooses for them.
-template <int N> __device__ inline void route(const float* w, const float* bias, const float* x, const float* norm, float eps, float* t, float* logits, u32* chosen, float* weights, u32* counters, int experts, int cols, int k, int tokens) {
+
+#define ROUTE const float *w, const float *bias, const float *x, const float *norm, float eps, float *t, float *logits, u32 *chosen, float *weights, u32 *counters, int experts, int cols, int k, int tokens
+
+// A row of weights times a row of a token: each of 256 threads has a chain over its eights, a lane sums the chains of the
+// threads that are it in each of eight warps, and the lanes of a warp are added. A block does that for one expert and token, or a
+// warp for eight threads after each other.
+__device__ inline float chain(float sum, const Eight& a, const Eight& b) {
+#pragma unroll
+  for (int i = 0; i < 8; i++) sum = fmaf(a.v[i], b.v[i], sum);
+  return sum;
+}
+
+// Grid [E, T], a block an expert for one token of up to 4,096 columns, all of which are asked for at once: every token waits
+// for this. Weights in f32, so that near ties are decided as the reference decides them. A token's last block chooses for it.
+extern "C" __global__ void __launch_bounds__(256) router_one(ROUTE) {
+  const int PER = 2, tid = threadIdx.x;
+  __shared__ float parts[NORM_PARTS], chains[8][32];
+  const u64 token = blockIdx.y, expert = blockIdx.x;
+  Eight a[PER], g[PER], b[PER];
+#pragma unroll
+  for (int u = 0; u < PER; u++) {
+    a[u] = eight_at(w + expert * cols, tid + 256 * u, cols);
+    if (norm) g[u] = eight_at(norm, tid + 256 * u, cols);
+  }
+  const float base = bias[expert];
+  after_others();
+  float sum = 0;
+#pragma unroll
+  for (int u = 0; u < PER; u++) {
+    b[u] = eight_at(x + token * cols, tid + 256 * u, cols);
+    sum = square_of(sum, b[u]);
+  }
+  if (norm) {
+    put_square(parts, sum);
+    __syncthreads();
+    const float scale = norm_scale(parts, cols, eps);
+#pragma unroll
+    for (int u = 0; u < PER; u++) {
+      b[u] = normed(b[u], scale, g[u]);
+      if (expert == 0)
+        for (int i = 0; i < 8; i++)
+          if (column_of(tid + 256 * u, i) < cols) t[token * cols + column_of(tid + 256 * u, i)] = b[u].v[i];
+    }
+  }
+  sum = 0;
+#pragma unroll
+  for (int u = 0; u < PER; u++) sum = chain(sum, a[u], b[u]);
+  chains[tid / 32][tid % 32] = sum;
+  __syncthreads();
+  if (tid < 32) {
+    sum = 0;
+#pragma unroll
+    for (int p = 0; p < 8; p++) sum += chains[p][tid];
+    sum = warp_sum(sum);
+    if (tid == 0) logits[token * experts + expert] = sum + base;
+  }
+  if (comes_last(counters + token, gridDim.x) && tid < 32) choose(logits + token * experts, chosen + token * k, weights + token * k, experts, k);
+}
+KERNEL(router_one)
+
+// Grid [T / N], eight warps that have four experts in turn for N tokens.
+template <int N> __device__ inline void route(ROUTE) {
+  const int EACH = 4, warp = threadIdx.x / 32, lane = threadIdx.x % 32, first = blockIdx.x * N;
   __shared__ float parts[N][NORM_PARTS];
+  // Rows, as the first halves of all eights and the second.
   DYNAMIC_SHARED(memory);
-  float* rows = (float*)memory;
-  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, expert = blockIdx.x * 8 + warp, first = blockIdx.y * N;
-  const float* row = w + (u64)expert * cols;
-  if (expert < experts) ask_for(row, (u64)cols * 4);
+  float4* rows = (float4*)memory;
+  const int eights = eights_of(cols);
   after_others();
   for (int n = 0; n < N && norm && first + n < tokens; n++) put_square(parts[n], x + (u64)(first + n) * cols, cols);
   __syncthreads();
@@ -49,41 +108,56 @@ template <int N> __device__ inline void route(const float* w, const float* bias,
   for (int n = 0; n < N; n++) {
     const bool real = first + n < tokens;
     const float scale = norm && real ? norm_scale(parts[n], cols, eps) : 0;
-    for (int i = threadIdx.x; i < cols; i += 256) {
-      float v = real ? x[(u64)(first + n) * cols + i] : 0;
-      if (norm && real) v = v * scale * norm[i];
-      rows[n * cols + i] = v;
-      if (norm && real && blockIdx.x == 0) t[(u64)(first + n) * cols + i] = v;
+    for (int eight = threadIdx.x; eight < eights; eight += 256) {
+      const u64 row = (u64)(first + n) * cols;
+      Eight u = {};
+      if (real) u = eight_at(x + row, eight, cols);
+      if (norm && real) {
+        u = normed(u, scale, eight_at(norm, eight, cols));
+        for (int i = 0; i < 8; i++)
+          if (column_of(eight, i) < cols) t[row + column_of(eight, i)] = u.v[i];
+      }
+      rows[2 * n * eights + eight] = make_float4(u.v[0], u.v[1], u.v[2], u.v[3]);
+      rows[(2 * n + 1) * eights + eight] = make_float4(u.v[4], u.v[5], u.v[6], u.v[7]);
     }
   }
   __syncthreads();
-  if (expert < experts) {
-    float sums[N];
+  for (int expert = warp * EACH; expert < experts; expert += 8 * EACH) {
+    float sums[EACH][N] = {};
+    for (int p = 0; p < 8; p++) {
+      float chains[EACH][N] = {};
+      for (int eight = p * 32 + lane; eight < eights; eight += 256) {
+        Eight a[EACH];
 #pragma unroll
-    for (int n = 0; n < N; n++) sums[n] = 0;
-    for (int i = 2 * lane; i < cols; i += 64) {
-      float2 a = *(const float2*)(row + i);
+        for (int e = 0; e < EACH; e++) a[e] = eight_at(w + (u64)(expert + e < experts ? expert + e : expert) * cols, eight, cols);
+#pragma unroll
+        for (int n = 0; n < N; n++) {
+          const float4 low = rows[2 * n * eights + eight], high = rows[(2 * n + 1) * eights + eight];
+          const Eight b = {{low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w}};
+#pragma unroll
+          for (int e = 0; e < EACH; e++) chains[e][n] = chain(chains[e][n], a[e], b);
+        }
+      }
+#pragma unroll
+      for (int e = 0; e < EACH; e++)
+#pragma unroll
+        for (int n = 0; n < N; n++) sums[e][n] += chains[e][n];
+    }
+#pragma unroll
+    for (int e = 0; e < EACH; e++)
 #pragma unroll
       for (int n = 0; n < N; n++) {
-        float2 b = *(const float2*)(rows + n * cols + i);
-        sums[n] = fmaf(a.y, b.y, fmaf(a.x, b.x, sums[n]));
+        float sum = warp_sum(sums[e][n]);
+        if (lane == 0 && first + n < tokens && expert + e < experts) logits[(u64)(first + n) * experts + expert + e] = sum + bias[expert + e];
       }
-    }
-#pragma unroll
-    for (int n = 0; n < N; n++) {
-      float sum = warp_sum(sums[n]);
-      if (lane == 0 && first + n < tokens) logits[(u64)(first + n) * experts + expert] = sum + bias[expert];
-    }
   }
-  if (!comes_last(counters + blockIdx.y, gridDim.x)) return;
+  __syncthreads();
   const u64 token = first + warp;
   if (warp < N && token < tokens) choose(logits + token * experts, chosen + token * k, weights + token * k, experts, k);
 }
 
-#define ROUTE const float *w, const float *bias, const float *x, const float *norm, float eps, float *t, float *logits, u32 *chosen, float *weights, u32 *counters, int experts, int cols, int k, int tokens
-extern "C" __global__ void __launch_bounds__(256) router_1(ROUTE) { route<1>(w, bias, x, norm, eps, t, logits, chosen, weights, counters, experts, cols, k, tokens); }
-KERNEL(router_1)
-extern "C" __global__ void __launch_bounds__(256, 2) router_4(ROUTE) { route<4>(w, bias, x, norm, eps, t, logits, chosen, weights, counters, experts, cols, k, tokens); }
+#define ROUTED w, bias, x, norm, eps, t, logits, chosen, weights, counters, experts, cols, k, tokens
+extern "C" __global__ void __launch_bounds__(256) router_4(ROUTE) { route<4>(ROUTED); }
 KERNEL(router_4)
 
 // The choice alone, where logits were changed. Grid [T / 8], a warp a token.
