@@ -76,6 +76,30 @@ template <int SLOTS, int RUN, int RT, int NT, class Job> __device__ inline void 
   take_chain(sum, c);
 }
 
+// `hand_out`, by eight outputs at a time: what they need of memory is asked for before the first is written, since the compiler
+// does not know that writing changes none of it.
+template <int RT, int NT, class Out> __device__ inline void hand_out_eights(const float (&sum)[RT][NT][4], int tile, int tiles, int first, int tokens, const Out& out) {
+  const int g = threadIdx.x % 32 / 4, before = first + threadIdx.x % 4 * 2, EACH = NT < 4 ? NT : 4;
+#pragma unroll
+  for (int r = 0; r < RT; r++)
+#pragma unroll
+    for (int n = 0; n < NT; n += EACH) {
+      if (tile + r >= tiles) continue;
+      typename Out::Place places[2 * EACH];
+#pragma unroll
+      for (int i = 0; i < 2 * EACH; i++) {
+        const int token = before + (n + i / 2) * 8 + i % 2;
+        if (token < tokens) places[i] = out.place(tile + r, g, token);
+      }
+#pragma unroll
+      for (int i = 0; i < 2 * EACH; i++) {
+        const int token = before + (n + i / 2) * 8 + i % 2;
+        const float(&c)[4] = sum[r][n + i / 2];
+        if (token < tokens) out.put(c[i % 2], c[i % 2 + 2], places[i]);
+      }
+    }
+}
+
 // bf16: eight warps with a tile of rows each, times the 8 NT tokens of all.
 template <int NT> struct Wide {
   // Of a stage: weights, tokens.
@@ -123,5 +147,5 @@ template <int NT, class Out> __device__ inline void prompt_async(const uint4* w,
   Job job = {(uint4*)memory, {w + (u64)tile * steps * 32, tiles - tile, steps}, x + (u64)piece * stride + column, stride, stride - column, 2 * steps - piece, operand((uint4*)memory + Job::X, 8 * NT * 16)};
   float sum[1][NT][4];
   multiply_async<4, 1>(sum, job, steps);
-  hand_out(sum, tile + threadIdx.x / 32, tiles, token, tokens, out);
+  hand_out_eights(sum, tile + threadIdx.x / 32, tiles, token, tokens, out);
 }

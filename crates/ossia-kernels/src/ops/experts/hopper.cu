@@ -60,7 +60,7 @@ template <int NT, class Out> __device__ inline void multiply_item(WEIGHTS, const
   Coded64<NT> job((uint4*)memory, w + at * 32, (const uint4*)scales + at * 2, x, tiles - first, blocks);
   float sum[2][NT][4];
   multiply_async<5, STAGE>(sum, job, blocks * STAGE);
-  hand_out(sum, first, tiles, 0, out.item.count, out);
+  hand_out_eights(sum, first, tiles, 0, out.item.count, out);
 }
 
 // Tokens that products for an item of `count` pairs take.
