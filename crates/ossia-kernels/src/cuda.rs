@@ -67,6 +67,7 @@ pub struct Gpu {
     functions: Mutex<HashMap<String, driver::Function>>,
     weights: Mutex<HashMap<(usize, &'static str), Arc<Memory>>>,
     staging: Mutex<Option<driver::staging::Staging>>,
+    notes: Mutex<driver::staging::Notes>,
     scratch: OnceLock<driver::Scratch>,
     tables: Mutex<Option<Arc<Tables>>>,
     documents: Mutex<Option<Arc<documents::Documents>>>,
@@ -116,9 +117,11 @@ impl Gpu {
         }
         let mut counters = Memory::new(&context, 4 * COUNTERS)?;
         counters.clear()?;
+        let notes = Mutex::new(driver::staging::Notes::new(&context)?);
         Ok(Arc::new(Self {
             context,
             about,
+            notes,
             modules,
             functions: Mutex::default(),
             weights: Mutex::default(),
@@ -191,6 +194,20 @@ impl Gpu {
     /// Before [`Gpu::reserve_scratch`].
     pub(crate) fn take(&self, len: usize) -> Result<Slice> {
         self.scratch().take(len)
+    }
+
+    /// A step's numbers in scratch, for kernels that are started later: nobody waits.
+    pub(crate) fn told(&self, numbers: &[u32]) -> Result<Slice> {
+        let slice = self.take(numbers.len())?;
+        lock(&self.notes).send(slice.at(), &numbers.iter().flat_map(|n| n.to_le_bytes()).collect::<Vec<_>>())?;
+        Ok(slice)
+    }
+
+    /// Numbers that kernels have made, on the host.
+    pub(crate) fn heard(&self, slice: &Slice) -> Result<Vec<u32>> {
+        let mut bytes = vec![0; 4 * slice.len()];
+        lock(&self.notes).fetch(slice.at(), &mut bytes)?;
+        Ok(bytes.as_chunks::<4>().0.iter().map(|&n| u32::from_le_bytes(n)).collect())
     }
 
     /// Floats of the host in scratch.

@@ -3,7 +3,10 @@
 //! The driver's library is found at run time, so that one program serves machines with and without a GPU; nothing here is
 //! called before [`present`] has said that it is there, since a function that is missing would end the process.
 
+mod recording;
 pub(super) mod staging;
+
+pub(super) use recording::Graph;
 
 use std::ffi::{CString, c_void};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -287,6 +290,11 @@ impl Slice {
         self.scratch.0.0.at + self.start as u64
     }
 
+    /// How many numbers there are.
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
     /// Where it lies in the scratch.
     pub(super) fn start(&self) -> usize {
         self.start
@@ -426,51 +434,6 @@ impl Context {
         };
         // SAFETY: as above; every kernel waits for those before it, so what it reads has been written.
         checked(unsafe { sys::cuLaunchKernelEx(&config, function.0, pointers, none) }, "starting a kernel")
-    }
-}
-
-/// Kernels that were recorded, with their arguments.
-pub(super) struct Graph(sys::CUgraphExec);
-
-// SAFETY: a handle; it is launched under a lock.
-unsafe impl Send for Graph {}
-
-impl Context {
-    /// What `compute` starts, not run but recorded, and what it returns.
-    pub(super) fn record<T>(&self, compute: impl FnOnce() -> Result<T>) -> Result<(Graph, T)> {
-        self.bind()?;
-        let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
-        // SAFETY: the stream lives as long as `self`.
-        checked(unsafe { sys::cuStreamBeginCapture_v2(self.stream, mode) }, "recording a step")?;
-        let result = compute();
-        let (mut graph, mut ready) = (std::ptr::null_mut(), std::ptr::null_mut());
-        // SAFETY: out parameters are valid for the calls; the graph is not used after it was destroyed.
-        unsafe {
-            let ended = checked(sys::cuStreamEndCapture(self.stream, &mut graph), "recording a step");
-            // What went wrong inside says more.
-            let result = result?;
-            ended?;
-            let made = sys::cuGraphInstantiateWithFlags(&mut ready, graph, 0);
-            let _ = sys::cuGraphDestroy(graph);
-            checked(made, "recording a step")?;
-            Ok((Graph(ready), result))
-        }
-    }
-}
-
-impl Graph {
-    /// Puts all of it at the end of the stream.
-    pub(super) fn launch(&self, context: &Context) -> Result<()> {
-        context.bind()?;
-        // SAFETY: what it reads and writes is scratch, pages and weights of the same model, all of them still held.
-        checked(unsafe { sys::cuGraphLaunch(self.0, context.stream) }, "starting a step")
-    }
-}
-
-impl Drop for Graph {
-    fn drop(&mut self) {
-        // SAFETY: made by `record`, destroyed once; the driver waits for what still runs.
-        let _ = unsafe { sys::cuGraphExecDestroy(self.0) };
     }
 }
 

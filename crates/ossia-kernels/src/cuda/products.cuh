@@ -121,40 +121,35 @@ __device__ inline uint4 coded(uint4 codes, u32 scales, int s) {
   return make_uint4(bf16_pair_times(a[0], low), bf16_pair_times(a[1], high), bf16_pair_times(a[2], low), bf16_pair_times(a[3], high));
 }
 
-// The same as add_bf16 for MXFP4, one tile of rows: a block is 64 columns, four steps; `w` [block, lane], `scales` [block, 8], a
-// word with those of rows g and g + 8 for the first and the second half. Begun before tokens are there.
-struct ComingCodes {
-  static const int MOST = 3;
-  uint4 codes[MOST];
-  u32 scale[MOST];
-  const uint4* w;
-  const u32* scales;
-  int from, to;
-  __device__ inline ComingCodes(const uint4* tile, const u32* tile_scales, int from, int to)
-      : w(tile + threadIdx.x % 32), scales(tile_scales + threadIdx.x % 32 / 4), from(from), to(to) {
-#pragma unroll
-    for (int i = 0; i < MOST; i++)
-      if (from + i < to) load(i, from + i);
+// A warp's part of a tile of MXFP4, on its way to shared memory all at once: codes [block, lane] and scales [block, 8], a word
+// with those of rows g and g + 8 for the first and the second half of a block of 64 columns. A lane reads the codes that it has
+// copied.
+struct Codes {
+  uint4* memory;
+  // In 16 bytes, for at most so many blocks.
+  __device__ static inline int size(int most) { return most * 34; }
+  __device__ inline void begin(const uint4* w, const uint4* scales, int count, int most) const {
+    const int lane = threadIdx.x % 32;
+    uint4* to = memory + lane;
+    w += lane;
+#pragma unroll 2
+    for (int i = 0; i < count; i++, to += 32, w += 32) copy_async(to, w, false);
+    // More than sixteen blocks would not fit into shared memory.
+    if (lane < 2 * count) copy_async(memory + most * 32 + lane, scales + lane, false);
   }
-  __device__ inline void load(int i, int block) {
-    codes[i] = load_once(w + (u64)block * 32);
-    scale[i] = scales[(u64)block * 8];
-  }
-  __device__ inline void add(float (&c)[4], const Staged& x) {
-    for (int block = from; block < to; block += MOST)
-#pragma unroll
-      for (int i = 0; i < MOST; i++) {
-        if (block + i >= to) break;
-        const uint4 now = codes[i];
-        const u32 scales_now = scale[i];
-        if (block + i + MOST < to) load(i, block + i + MOST);
-#pragma unroll
-        for (int pair = 0; pair < 2; pair++) {
-          const uint4 b = x.at[(2 * (block + i) + pair) * 4], first = coded(now, scales_now, 2 * pair), second = coded(now, scales_now, 2 * pair + 1);
-          mma(c, first.x, first.y, first.z, first.w, b.x, b.y);
-          mma(c, second.x, second.y, second.z, second.w, b.z, b.w);
-        }
-      }
+  // c [16, 8] += its product with the tokens, `b` being the lane's of its first block.
+  __device__ inline void add(float (&c)[4], const uint4* b, int count, int most) const {
+    const uint4* codes = memory + threadIdx.x % 32;
+    const u32* scale = (const u32*)(memory + most * 32) + threadIdx.x % 32 / 4;
+    for (int i = 0; i < count; i++, codes += 32, scale += 8, b += 8) {
+      const uint4 now = *codes, low = b[0], high = b[4];
+      const u32 scales = *scale;
+      const uint4 a0 = coded(now, scales, 0), a1 = coded(now, scales, 1), a2 = coded(now, scales, 2), a3 = coded(now, scales, 3);
+      mma(c, a0.x, a0.y, a0.z, a0.w, low.x, low.y);
+      mma(c, a1.x, a1.y, a1.z, a1.w, low.z, low.w);
+      mma(c, a2.x, a2.y, a2.z, a2.w, high.x, high.y);
+      mma(c, a3.x, a3.y, a3.z, a3.w, high.z, high.w);
+    }
   }
 };
 

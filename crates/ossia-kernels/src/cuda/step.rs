@@ -138,8 +138,7 @@ impl Gpu {
         let spans = if decodes { spans.next_power_of_two() } else { spans };
         // The last step's are given back first, so that equal steps find theirs at equal addresses.
         self.set_tables(None);
-        let mut memory = self.take(numbers.len())?;
-        memory.upload(&numbers.iter().flat_map(|n| n.to_le_bytes()).collect::<Vec<_>>())?;
+        let memory = self.told(&numbers)?;
         self.set_tables(Some(Tables {
             memory,
             offsets,

@@ -1,5 +1,5 @@
 //! The way of weights to the device: two buffers that take turns, one filled by the host while the other is being copied and
-//! its rows put in order.
+//! its rows put in order; and that of a step's few numbers.
 
 use std::sync::Arc;
 
@@ -58,21 +58,93 @@ impl Staging {
     }
 }
 
+/// A few numbers on their way there or back: memory that the device copies from and to directly, so that nobody waits for
+/// what was sent.
+pub(crate) struct Notes {
+    context: Arc<Context>,
+    host: *mut u8,
+    sent: sys::CUevent,
+}
+
+// SAFETY: as for `Buffer`.
+unsafe impl Send for Notes {}
+
+impl Notes {
+    /// Bytes of the largest; what is larger is copied from where it lies.
+    const MOST: usize = 1 << 20;
+
+    pub(crate) fn new(context: &Arc<Context>) -> Result<Self> {
+        let (host, sent) = host_memory(context, Self::MOST)?;
+        Ok(Self { context: context.clone(), host, sent })
+    }
+
+    /// Kernels that are started later find `bytes` at address `to`, which has room for them.
+    pub(crate) fn send(&mut self, to: u64, bytes: &[u8]) -> Result<()> {
+        if bytes.len() > Self::MOST {
+            return self.context.upload(to, bytes);
+        }
+        self.context.bind()?;
+        let stream = self.context.stream;
+        // SAFETY: the event lives as long as `self`; once it is reached no copy reads the host's memory, which has MOST bytes,
+        // and the source is borrowed while it is copied.
+        unsafe {
+            checked(sys::cuEventSynchronize(self.sent), "copying to the device")?;
+            self.host.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len());
+            let copied = sys::cuMemcpyHtoDAsync_v2(to, self.host.cast(), bytes.len(), stream);
+            checked(copied, "copying to the device")?;
+            checked(sys::cuEventRecord(self.sent, stream), "copying to the device")
+        }
+    }
+
+    /// What lies at address `from` once everything that was started is done.
+    pub(crate) fn fetch(&mut self, from: u64, bytes: &mut [u8]) -> Result<()> {
+        if bytes.len() > Self::MOST {
+            return self.context.download(from, bytes);
+        }
+        self.context.bind()?;
+        // SAFETY: the host's memory has MOST bytes; what was sent from it has left it before, since the stream keeps its order.
+        let copied = unsafe { sys::cuMemcpyDtoHAsync_v2(self.host.cast(), from, bytes.len(), self.context.stream) };
+        checked(copied, "copying from the device")?;
+        self.context.synchronize()?;
+        // SAFETY: as many bytes were copied there.
+        bytes.copy_from_slice(unsafe { std::slice::from_raw_parts(self.host, bytes.len()) });
+        Ok(())
+    }
+}
+
+impl Drop for Notes {
+    fn drop(&mut self) {
+        // SAFETY: made in `new`, given back once; the stream is waited for, so no copy uses them.
+        unsafe {
+            let _ = self.context.synchronize();
+            let _ = sys::cuMemFreeHost(self.host.cast());
+            let _ = sys::cuEventDestroy_v2(self.sent);
+        }
+    }
+}
+
+/// `len` bytes that the device copies from directly, and an event.
+fn host_memory(context: &Context, len: usize) -> Result<(*mut u8, sys::CUevent)> {
+    context.bind()?;
+    let (mut host, mut sent) = (std::ptr::null_mut(), std::ptr::null_mut());
+    // SAFETY: out parameters are valid for the calls; what was taken is `len` bytes long.
+    unsafe {
+        checked(sys::cuEventCreate(&mut sent, 0), "making an event")?;
+        let taken = checked(sys::cuMemAllocHost_v2(&mut host, len), "taking memory that is held in its place");
+        if let Err(error) = taken {
+            let _ = sys::cuEventDestroy_v2(sent);
+            return Err(error);
+        }
+        host.cast::<u8>().write_bytes(0, len);
+    }
+    Ok((host.cast(), sent))
+}
+
 impl Buffer {
     fn new(context: &Arc<Context>) -> Result<Self> {
         let device = Memory::new(context, STAGE)?;
-        let (mut host, mut sent) = (std::ptr::null_mut(), std::ptr::null_mut());
-        // SAFETY: out parameters are valid for the calls; what was taken is STAGE bytes long.
-        unsafe {
-            checked(sys::cuEventCreate(&mut sent, 0), "making an event")?;
-            let taken = checked(sys::cuMemAllocHost_v2(&mut host, STAGE), "taking memory that is held in its place");
-            if let Err(error) = taken {
-                let _ = sys::cuEventDestroy_v2(sent);
-                return Err(error);
-            }
-            host.cast::<u8>().write_bytes(0, STAGE);
-        }
-        Ok(Self { host: host.cast(), device, sent })
+        let (host, sent) = host_memory(context, STAGE)?;
+        Ok(Self { host, device, sent })
     }
 }
 

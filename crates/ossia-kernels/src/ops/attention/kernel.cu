@@ -79,19 +79,21 @@ template <int D> __device__ inline void load_page(Page<D>& to, const Call& call,
 template <int D> __device__ inline void put_queries(u16* high, u16* low, const Call& call, const Tile& tile, int most) {
   const int columns = tile.rows * tile.group;
   float scale = 1.0f / sqrtf((float)D);
-  // So many are asked for at once.
-  const int AT_ONCE = 8;
-  for (int from = threadIdx.x; from < most * D; from += AT_ONCE * THREADS) {
+  // A thread has one channel of columns that lie so far apart, and asks for so many at once.
+  const int APART = THREADS / D, AT_ONCE = 8;
+  const float* from = call.qkv + threadIdx.x % D;
+  int column = threadIdx.x / D, row = tile.first + column / tile.group, head = column % tile.group;
+  while (column < most) {
     float q[AT_ONCE];
 #pragma unroll
     for (int u = 0; u < AT_ONCE; u++) {
-      int i = from + u * THREADS, column = i / D, row = tile.first + column / tile.group, head = tile.kv_head * tile.group + column % tile.group;
-      q[u] = column < columns ? call.qkv[((u64)row * (call.heads + 2 * call.kv_heads) + head) * D + i % D] : 0;
+      q[u] = column + u * APART < columns ? from[((u64)row * (call.heads + 2 * call.kv_heads) + tile.kv_head * tile.group + head) * D] : 0;
+      for (head += APART; head >= tile.group; head -= tile.group) row++;
     }
 #pragma unroll
-    for (int u = 0; u < AT_ONCE; u++) {
-      int i = from + u * THREADS, at = i / D * (D + 8) + i % D;
-      if (i >= most * D) break;
+    for (int u = 0; u < AT_ONCE; u++, column += APART) {
+      if (column >= most) break;
+      const int at = column * (D + 8) + threadIdx.x % D;
       float scaled = __fmul_rn(q[u], scale);
       u16 near = half_of(scaled);
       high[at] = near;

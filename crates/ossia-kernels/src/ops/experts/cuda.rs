@@ -12,12 +12,13 @@ use crate::ops::router::Routes;
 use crate::pool::Pool;
 use crate::{Error, Matrix, Result, Step, Tensor};
 
-/// Tiles of rows of a block of the kernels for few pairs.
-const FEW_TILES: usize = 2;
+/// Tiles of rows of a block of the kernels for few pairs, of the first and the second product.
+const FEW_TILES: (usize, usize) = (4, 2);
 
-/// Shared memory of theirs: sums of all parts, and rows of tokens.
+/// Shared memory of theirs: of two tiles sums of all parts, and weights with their scales; and rows of tokens.
 fn few_shared(cols: usize, tokens: usize) -> usize {
-    PARTS * FEW_TILES * TILE * TOKENS * 4 + staged_len(cols, tokens)
+    let weights = PARTS * cols.div_ceil(BLOCK).div_ceil(PARTS) * (512 + 32);
+    2 * (weights + PARTS * TILE * TOKENS * 4) + staged_len(cols, tokens)
 }
 
 /// Tiles of rows of a block of the kernels for many pairs.
@@ -100,7 +101,7 @@ pub(super) fn add_forward(
             x.device().into(),
             k.into(),
             tokens.into(),
-            gpu.counters(down.tiles.div_ceil(FEW_TILES)),
+            gpu.counters(down.tiles.div_ceil(FEW_TILES.1)),
         ];
         out.extend::<[Argument; 5]>(combine);
     }
@@ -179,8 +180,8 @@ fn product(
         Items::Found(chosen, pairs, tokens) => {
             arguments.extend::<[Argument; 4]>([(*chosen).into(), x.into(), cols.into(), per_row.into()]);
             arguments.extend(out);
-            let grid = (weights.tiles.div_ceil(FEW_TILES), *pairs, 1);
-            let shape = Shape { grid, threads: PARTS * 32, shared: few_shared(cols, *tokens) };
+            let shape =
+                Shape { grid: (weights.tiles, *pairs, 1), threads: PARTS * 32, shared: few_shared(cols, *tokens) };
             // SAFETY: (weights, chosen, x, cols, per_row, out).
             return unsafe { gpu.launch("experts", &format!("experts_{which}_few"), shape, &arguments) };
         }

@@ -65,23 +65,40 @@ __device__ inline bool has_work(Work& work, const u32* chosen) {
   return (bits & ((1u << blockIdx.y) - 1)) == 0;
 }
 
-// A warp for each part of k; the sums of two tiles of rows lie in shared memory after it. `per_row`: pairs of a row of x.
-static const int FEW_TILES = 2;
-__device__ inline void few(float* parts, WEIGHTS, const Work& work, const float* x, int cols, int per_row) {
-  uint4* rows = (uint4*)(parts + PARTS * FEW_TILES * 16 * 8);
-  const int part = threadIdx.x / 32, from = part_start(part, blocks), to = part_start(part + 1, blocks), first = blockIdx.x * FEW_TILES;
-  const u64 one = ((u64)work.expert * tiles + first) * blocks, other = first + 1 < tiles ? one + blocks : one;
-  ComingCodes upper(w + one * 32, scales + one * 8, from, to), lower(w + other * 32, scales + other * 8, from, to);
+// TILES tiles of rows, a warp for each part of k: `each` gets a tile's number, and where its sums lie in shared memory. Two tiles
+// are on their way, so what is done once for a block is done for many of them. `per_row`: pairs of a row of x.
+template <int TILES, class Each> __device__ inline void few(WEIGHTS, const Work& work, const float* x, int cols, int per_row, const Each& each) {
+  DYNAMIC_SHARED(memory);
+  const int part = threadIdx.x / 32, from = part_start(part, blocks), count = part_start(part + 1, blocks) - from, most = (blocks + PARTS - 1) / PARTS;
+  const int first = blockIdx.x * TILES, last = first + TILES < tiles ? first + TILES : tiles, row = staged_row(cols), size = Codes::size(most);
+  float* parts = (float*)memory;
+  uint4 *rows = (uint4*)(parts + 2 * PARTS * 16 * 8), *codes = rows + work.count * row + part * size;
+  u64 at = ((u64)work.expert * tiles + first) * blocks + from;
+  auto begin = [&](int tile) {
+    Codes own = {codes + tile % 2 * PARTS * size};
+    if (tile < last) own.begin(w + at * 32, (const uint4*)scales + at * 2, count, most);
+    copies_close();
+    at += blocks;
+  };
+  begin(first);
+  begin(first + 1);
   u32 left = work.bits;
-  for (u32 i = 0; i < work.count; i++, left &= left - 1) stage(rows + i * staged_row(cols), x + (u64)((__ffs(left) - 1) / per_row) * cols, cols);
+  for (u32 i = 0; i < work.count; i++, left &= left - 1) stage(rows + i * row, x + (u64)((u32)(__ffs(left) - 1) / (u32)per_row) * cols, cols);
   __syncthreads();
-  const Staged tokens(rows, work.count, cols);
-  float c[FEW_TILES][1][4];
-  clear(c);
-  upper.add(c[0][0], tokens);
-  lower.add(c[1][0], tokens);
-  put_part<FEW_TILES, 1>(parts, c);
-  __syncthreads();
+  const uint4* tokens = Staged(rows, work.count, cols).at + from * 8;
+  for (int tile = first; tile < last; tile++) {
+    float c[1][1][4], *sums = parts + tile % 2 * PARTS * 16 * 8;
+    clear(c);
+    copies_wait<1>();
+    __syncwarp();
+    Codes own = {codes + tile % 2 * PARTS * size};
+    own.add(c[0][0], tokens, count, most);
+    __syncwarp();
+    begin(tile + 2);
+    put_part<1, 1>(sums, c);
+    __syncthreads();
+    each(tile, sums);
+  }
 }
 
 // What a token's k experts say, best first, each with its weight.
@@ -91,44 +108,41 @@ __device__ inline float combined(const float* said, const float* weights, u64 to
   return sum;
 }
 
-// Grid [tiles of rows / 2, pairs]. `per_row` is k for the first product and 1 for the second. There a tile's last block adds to y
-// what the experts have said to each of `tokens`.
-static const int FEW_ROWS = 16 * FEW_TILES;
+// Grid [tiles of rows / TILES, pairs]. `per_row` is k for the first product and 1 for the second. There the last block of some
+// tiles adds to y what the experts have said to each of `tokens`.
+static const int UP_TILES = 4, DOWN_TILES = 2;
 #define FEW WEIGHTS, const u32 *chosen, const float *x, int cols, int per_row
-extern "C" __global__ void __launch_bounds__(256, 3) experts_up_few(FEW, UP_OUT) {
+extern "C" __global__ void __launch_bounds__(256) experts_up_few(FEW, UP_OUT) {
   after_others();
   Work work;
   if (!has_work(work, chosen)) return;
-  DYNAMIC_SHARED(memory);
-  float* parts = (float*)memory;
   Up up = {gate_bias, up_bias, limit, alpha, act, units, ADAPTED_OF};
-  const u64 first = (u64)work.expert * units + blockIdx.x * FEW_TILES * 8;
-  ask_for(gate_bias + first, FEW_TILES * 32);
-  ask_for(up_bias + first, FEW_TILES * 32);
-  few(parts, w, scales, tiles, blocks, work, x, cols, per_row);
-  const int g = threadIdx.x % 8, tile = threadIdx.x / 8 % FEW_TILES, at = threadIdx.x / 8 / FEW_TILES;
-  if (at >= (int)work.count) return;
-  const float gate = sum_parts<FEW_TILES, 1>(parts, tile, g, at), turn = sum_parts<FEW_TILES, 1>(parts, tile, g + 8, at);
-  up.two(gate, turn, work.expert, blockIdx.x * FEW_TILES + tile, g, work.pair(at));
+  const u64 first = (u64)work.expert * units + blockIdx.x * UP_TILES * 8;
+  ask_for(gate_bias + first, UP_TILES * 32);
+  ask_for(up_bias + first, UP_TILES * 32);
+  few<UP_TILES>(w, scales, tiles, blocks, work, x, cols, per_row, [&](int tile, const float* sums) {
+    const int g = threadIdx.x % 8, at = threadIdx.x / 8;
+    if (at < (int)work.count) up.two(sum_parts<1, 1>(sums, 0, g, at), sum_parts<1, 1>(sums, 0, g + 8, at), work.expert, tile, g, work.pair(at));
+  });
 }
 KERNEL(experts_up_few)
 
-extern "C" __global__ void __launch_bounds__(256, 3) experts_down_few(FEW, DOWN_OUT, const float* weights, float* y, int k, int tokens, u32* counters) {
+extern "C" __global__ void __launch_bounds__(256) experts_down_few(FEW, DOWN_OUT, const float* weights, float* y, int k, int tokens, u32* counters) {
   after_others();
   Work work;
-  DYNAMIC_SHARED(memory);
-  float* parts = (float*)memory;
   Down down = {bias, said, rows, ADAPTED_OF};
   if (has_work(work, chosen)) {
-    ask_for(bias + (u64)work.expert * rows + blockIdx.x * FEW_ROWS, FEW_ROWS * 4);
-    few(parts, w, scales, tiles, blocks, work, x, cols, per_row);
-    const int row = threadIdx.x % FEW_ROWS, at = threadIdx.x / FEW_ROWS;
-    if (at < (int)work.count) down.out(sum_parts<FEW_TILES, 1>(parts, row / 16, row % 16, at), work.expert, blockIdx.x * FEW_ROWS + row, work.pair(at));
+    ask_for(bias + (u64)work.expert * rows + blockIdx.x * DOWN_TILES * 16, DOWN_TILES * 64);
+    few<DOWN_TILES>(w, scales, tiles, blocks, work, x, cols, per_row, [&](int tile, const float* sums) {
+      const int row = threadIdx.x % 16, at = threadIdx.x / 16;
+      if (at < (int)work.count) down.out(sum_parts<1, 1>(sums, 0, row, at), work.expert, tile * 16 + row, work.pair(at));
+    });
   }
   if (!comes_last(counters + blockIdx.x, gridDim.y)) return;
-  for (int i = threadIdx.x; i < FEW_ROWS * tokens; i += 256) {
-    int row = blockIdx.x * FEW_ROWS + i % FEW_ROWS;
-    if (row < rows) y[(u64)(i / FEW_ROWS) * rows + row] += combined(said, weights, i / FEW_ROWS, k, row, rows);
+  const int most = DOWN_TILES * 16;
+  for (int i = threadIdx.x; i < most * tokens; i += 256) {
+    int row = blockIdx.x * most + i % most;
+    if (row < rows) y[(u64)(i / most) * rows + row] += combined(said, weights, i / most, k, row, rows);
   }
 }
 KERNEL(experts_down_few)

@@ -19,12 +19,11 @@ pub(super) fn forward(gpu: &Gpu, x: &Tensor, norm: &Norm, logits_rows: Option<us
 
 /// Whether all values of a tensor are finite.
 pub(crate) fn is_finite(gpu: &Gpu, x: &Tensor) -> Result<bool> {
-    let mut bad = gpu.take(1)?;
-    bad.upload(&0u32.to_le_bytes())?;
+    let bad = gpu.told(&[0])?;
     let count = x.rows() * x.cols();
     let shape = Shape { grid: (count.div_ceil(256 * 8).min(1024), 1, 1), threads: 256, shared: 0 };
     let arguments = [x.device().into(), Argument::long(count), (&bad).into()];
     // SAFETY: (x, n, bad).
     unsafe { gpu.launch("rms_norm", "find_bad", shape, &arguments)? };
-    Ok(bad.download()?[0].to_bits() == 0)
+    Ok(gpu.heard(&bad)? == [0])
 }

@@ -19,6 +19,6 @@ pub(super) fn best(gpu: &Gpu, logits: &Tensor) -> Result<Vec<Option<u32>>> {
     let arguments = [logits.device().into(), vocab.into(), (&ranks).into(), (&best).into(), gpu.counters(rows)];
     // SAFETY: (logits, vocab, ranks, best, counters).
     unsafe { gpu.launch("sample", "sample_best", shape, &arguments)? };
-    let ids = best.download()?.into_iter().map(f32::to_bits);
+    let ids = gpu.heard(&best)?.into_iter();
     Ok(ids.map(|id| (id != u32::MAX).then_some(id)).collect())
 }
