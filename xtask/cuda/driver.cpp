@@ -4,6 +4,7 @@ typedef unsigned int u32;
 typedef unsigned short u16;
 typedef unsigned long long u64;
 #include "emulated.h"
+#include "wgmma.h"
 #include <cstdio>
 #include <cstdlib>
 #include <deque>
@@ -57,12 +58,27 @@ Product& product_of_warp() { return warps[current / 32].product; }
 unsigned char* dynamic_shared() { return shared_memory.data(); }
 static void give_way(Wait why) { fibers[current].wait = why; switch_stack(&fibers[current].at, scheduler); }
 
+static void fail(const char* what) { fprintf(stderr, "emulated: %s\n", what); abort(); }
+
+// `loose`: copies have come that products may not yet read.
+struct Copy { void* to; const void* from; bool zero; int group; };
+struct Copies { std::vector<Copy> waiting; int group; bool loose; };
+static std::vector<Copies> copies;
+static int loose;
+
+// A product under way: what it read, to see that it has not changed, and what becomes of its sums.
+static const int WIDEST = 24;
+struct Under { float* c; const u32* a; u32 a_was[4]; u64 b; bool add; int tiles, group; float sums[WIDEST * 4]; std::vector<u16> b_was; };
+struct Products { std::deque<Under> waiting; int group; bool ordered; };
+static std::vector<Products> products;
+
 static std::vector<bool> waited;
 void has_waited() { waited[current] = true; }
 
 static void body() {
   kernel(arguments);
-  if (!waited[current]) { fprintf(stderr, "emulated: a thread that ends without having waited for the kernels before\n"); abort(); }
+  if (!waited[current]) fail("a thread that ends without having waited for the kernels before");
+  if (!products[current].waiting.empty()) fail("a thread that ends without having waited for its products");
   Warp& warp = warps[current / 32];
   warp.live--;
   block_live--;
@@ -70,12 +86,11 @@ static void body() {
   abort();
 }
 
-struct Copy { void* to; const void* from; bool zero; int group; };
-struct Copies { std::vector<Copy> waiting; int group; };
-static std::vector<Copies> copies;
 
 void copy_begins(void* to, const void* from, bool zero) {
-  if (((uintptr_t)to | (zero ? 0 : (uintptr_t)from)) % 16) { fprintf(stderr, "emulated: a copy of 16 bytes that is not aligned\n"); abort(); }
+  if (((uintptr_t)to | (zero ? 0 : (uintptr_t)from)) % 16) fail("a copy of 16 bytes that is not aligned");
+  // From now on it may come: what lay there is not a number.
+  memset(to, 0xff, 16);
   Copies& own = copies[current];
   own.waiting.push_back({to, from, zero, own.group});
 }
@@ -88,6 +103,11 @@ void copies_wait(int left) {
     if (copy.zero) memset(copy.to, 0, 16); else memcpy(copy.to, copy.from, 16);
   }
   own.waiting.erase(own.waiting.begin(), own.waiting.begin() + done);
+  if (done > 0 && !own.loose) own.loose = true, loose++;
+}
+void copies_fenced() {
+  Copies& own = copies[current];
+  if (own.loose) own.loose = false, loose--;
 }
 
 void block_meets() { block_arrived++; give_way(BLOCK); }
@@ -102,10 +122,61 @@ const unsigned char* warp_gives(const void* value, int size) {
   return warp.given[turn % 2];
 }
 
+// [16, 8 tiles] from where the operand says.
+static std::vector<u16> operand_of(u64 b, int tiles) {
+  const size_t start = (b & 0x3fff) << 4, halves = (b >> 16 & 0x3fff) << 4, eights = (b >> 32 & 0x3fff) << 4;
+  if (b & ~0x00003fff3fff3fffull) fail("an operand with a swizzle, or with bits that mean nothing");
+  std::vector<u16> out(16 * 8 * tiles);
+  for (int k = 0; k < 16; k++)
+    for (int n = 0; n < 8 * tiles; n++) {
+      size_t at = start + k / 8 * halves + n / 8 * eights + n % 8 * 16 + k % 8 * 2;
+      if (at + 2 > shared_memory.size() - 16) fail("an operand outside of shared memory");
+      memcpy(&out[k * 8 * tiles + n], &shared_memory[at], 2);
+    }
+  return out;
+}
+
+void products_ordered() { products[current].ordered = true; }
+
+void product_begins(float* c, const u32* a, int tiles, u64 b, bool add) {
+  Products& own = products[current];
+  if (!own.ordered) fail("a product whose registers are not ordered after what wrote them");
+  if (loose > 0) fail("a product that may not see what was copied");
+  const u32* all = (const u32*)warp_gives(a, 16);
+  own.waiting.push_back({c, a, {a[0], a[1], a[2], a[3]}, b, add, tiles, own.group, {}, operand_of(b, tiles)});
+  Under& one = own.waiting.back();
+  const int g = current % 32 / 4, t = current % 4;
+  for (int half = 0; half < 2; half++) {
+    float row[16];
+    for (int k = 0; k < 16; k++) row[k] = bf16_value(all[4 * (4 * g + k % 8 / 2) + half + k / 8 * 2] >> (16 * (k % 2)) & 0xffff);
+    for (int n = 0; n < tiles; n++)
+      for (int i = 0; i < 2; i++) {
+        float sum = 0;
+        for (int k = 0; k < 16; k++) sum += row[k] * bf16_value(one.b_was[k * 8 * tiles + n * 8 + 2 * t + i]);
+        one.sums[n * 4 + half * 2 + i] = sum;
+      }
+  }
+  // One lane looks after the operand for all.
+  if (current % 32 != 0) one.b_was.clear();
+}
+void products_close() { products[current].group++; }
+void products_wait(int left) {
+  Products& own = products[current];
+  own.ordered = false;
+  for (; !own.waiting.empty() && own.waiting.front().group < own.group - left; own.waiting.pop_front()) {
+    Under& one = own.waiting.front();
+    if (memcmp(one.a, one.a_was, 16)) fail("registers that were written while they were multiplied");
+    if (!one.b_was.empty() && one.b_was != operand_of(one.b, one.tiles)) fail("shared memory that was written while it was multiplied");
+    for (int i = 0; i < one.tiles * 4; i++) one.c[i] = (one.add ? one.c[i] : 0) + one.sums[i];
+  }
+}
+
 static void run_block(int threads) {
   fibers.resize(threads);
   warps.assign((threads + 31) / 32, Warp{});
   copies.assign(threads, Copies{});
+  products.assign(threads, Products{});
+  loose = 0;
   waited.assign(threads, false);
   block_live = threads;
   block_arrived = 0;
@@ -129,7 +200,7 @@ static void run_block(int threads) {
       // A whole warp that has met goes on, and a whole block.
       Warp& warp = warps[i / 32];
       if (warp.live > 0 && warp.arrived == warp.live) {
-        if (warp.live != (threads - i / 32 * 32 < 32 ? threads - i / 32 * 32 : 32)) { fprintf(stderr, "emulated: a collective of a warp whose lanes have partly ended\n"); abort(); }
+        if (warp.live != (threads - i / 32 * 32 < 32 ? threads - i / 32 * 32 : 32)) fail("a collective of a warp whose lanes have partly ended");
         warp.arrived = 0;
         warp.turn++;
         warp.product.is_new = true;
@@ -140,7 +211,7 @@ static void run_block(int threads) {
         for (int j = 0; j < threads; j++) if (fibers[j].wait == BLOCK) fibers[j].wait = RUNS;
       }
     }
-    if (!moved) { fprintf(stderr, "emulated: threads wait for each other for ever\n"); abort(); }
+    if (!moved) fail("threads wait for each other for ever");
   }
 }
 
@@ -198,8 +269,8 @@ Result cuDriverGetVersion(int* v) { *v = 13000; return OK; }
 Result cuDeviceGetCount(int* n) { *n = 1; return OK; }
 Result cuDeviceGet(int* device, int ordinal) { *device = ordinal; return ordinal == 0 ? OK : INVALID; }
 Result cuDeviceGetName(char* name, int len, int) { snprintf(name, len, "emulated"); return OK; }
-// Compute capability 9.0; everything else is 132.
-Result cuDeviceGetAttribute(int* value, int attribute, int) { *value = attribute == 75 ? 9 : attribute == 76 ? 0 : 132; return OK; }
+// Compute capability 9.0, 227 KB of shared memory; everything else is 132.
+Result cuDeviceGetAttribute(int* value, int attribute, int) { *value = attribute == 75 ? 9 : attribute == 76 ? 0 : attribute == 97 ? 227 << 10 : 132; return OK; }
 Result cuDevicePrimaryCtxRetain(void** context, int) { static int one; *context = &one; return OK; }
 Result cuDevicePrimaryCtxRelease_v2(int) { return OK; }
 Result cuCtxSetCurrent(void*) { return OK; }

@@ -130,6 +130,7 @@ inline float __fadd_rn(float a, float b) { return a + b; }
 inline float __fsub_rn(float a, float b) { return a - b; }
 inline float __fmul_rn(float a, float b) { return a * b; }
 
+inline u32 in_shared(const void* at) { return (u32)((const unsigned char*)at - emulated::dynamic_shared()); }
 inline void copy_async(void* to, const void* from, bool zero) { emulated::copy_begins(to, from, zero); }
 inline void copies_close() { emulated::copies_close(); }
 template <int left> void copies_wait() { emulated::copies_wait(left); }

@@ -111,7 +111,8 @@ impl Gpu {
             return Err(Error::Cuda { what: "choosing a device", reason });
         }
         let mut modules = Vec::new();
-        for (name, cubin) in compile::cubins(&sources.collect::<Vec<_>>(), about.capability, cubins) {
+        let sources = sources.filter(|source| source.is_for(about.capability)).collect::<Vec<_>>();
+        for (name, cubin) in compile::cubins(&sources, about.capability, cubins) {
             modules.push((name, Mutex::new(driver::Module::load(&context, &cubin?)?)));
         }
         let mut counters = Memory::new(&context, 4 * COUNTERS)?;
@@ -140,6 +141,11 @@ impl Gpu {
     /// What the device is.
     pub fn about(&self) -> &About {
         &self.about
+    }
+
+    /// Whether there are the kernels of `hopper.cu`.
+    pub(crate) fn is_hopper(&self) -> bool {
+        self.about.capability == compile::HOPPER
     }
 
     /// Bytes that are free on it, and all that it has.

@@ -13,17 +13,43 @@ pub(super) struct Source {
     /// The op.
     pub name: &'static str,
     text: &'static str,
+    /// Whether it is for Hopper alone, with instructions that no other card has.
+    hopper: bool,
+}
+
+/// The compute capability of Hopper.
+pub(super) const HOPPER: (i32, i32) = (9, 0);
+
+impl Source {
+    /// Whether a card has a use for it.
+    pub(super) fn is_for(&self, capability: (i32, i32)) -> bool {
+        !self.hopper || capability == HOPPER
+    }
 }
 
 macro_rules! source {
     ($name:literal) => {
-        Source { name: $name, text: include_str!(concat!("../ops/", $name, "/kernel.cu")) }
+        Source { name: $name, text: include_str!(concat!("../ops/", $name, "/kernel.cu")), hopper: false }
+    };
+}
+
+macro_rules! hopper {
+    ($name:literal) => {
+        Source {
+            name: concat!($name, ".hopper"),
+            text: include_str!(concat!("../ops/", $name, "/hopper.cu")),
+            hopper: true,
+        }
     };
 }
 
 macro_rules! training {
     ($name:literal) => {
-        Source { name: concat!($name, ".train"), text: include_str!(concat!("../ops/", $name, "/train.cu")) }
+        Source {
+            name: concat!($name, ".train"),
+            text: include_str!(concat!("../ops/", $name, "/train.cu")),
+            hopper: false,
+        }
     };
 }
 
@@ -32,10 +58,13 @@ pub(super) const SOURCES: &[Source] = &[
     source!("attention"),
     source!("embed"),
     source!("experts"),
+    hopper!("experts"),
     source!("linear"),
+    hopper!("linear"),
     source!("low_rank"),
     source!("rms_norm"),
     source!("rope"),
+    hopper!("rope"),
     source!("router"),
     source!("sample"),
 ];
@@ -61,12 +90,18 @@ const HEADERS: &[(&CStr, &str)] = &[
     (c"../../cuda/common.cuh", include_str!("common.cuh")),
     (c"../../cuda/columns.cuh", include_str!("columns.cuh")),
     (c"../../cuda/gemm.cuh", include_str!("gemm.cuh")),
+    (c"../../cuda/hopper.cuh", include_str!("hopper.cuh")),
     (c"../../cuda/low_rank.cuh", include_str!("low_rank.cuh")),
     (c"../../cuda/pack.cuh", include_str!("pack.cuh")),
     (c"../../cuda/prompt.cuh", include_str!("prompt.cuh")),
     (c"../../cuda/products.cuh", include_str!("products.cuh")),
     (c"common.cuh", include_str!("common.cuh")),
+    (c"experts.cuh", include_str!("../ops/experts/experts.cuh")),
+    (c"linear.cuh", include_str!("../ops/linear/linear.cuh")),
+    (c"prompt.cuh", include_str!("prompt.cuh")),
     (c"products.cuh", include_str!("products.cuh")),
+    (c"rope.cuh", include_str!("../ops/rope/rope.cuh")),
+    (c"wgmma.cuh", include_str!("wgmma.cuh")),
 ];
 
 /// Machine code of all `sources` for a compute capability, by name. The compiler takes each file on one core, so all are begun
@@ -88,7 +123,8 @@ pub(super) fn cubins(
 
 /// Kept code where there is some, else compiled and kept.
 fn cubin(source: &Source, capability: (i32, i32), cubins: &dyn Cubins) -> Result<Vec<u8>> {
-    let options = [format!("--gpu-architecture=sm_{}{}", capability.0, capability.1), "--std=c++17".to_owned()];
+    let own = if source.hopper { "a" } else { "" };
+    let options = [format!("--gpu-architecture=sm_{}{}{own}", capability.0, capability.1), "--std=c++17".to_owned()];
     let parts = options.iter().map(String::as_str).chain([source.text]).chain(HEADERS.iter().map(|h| h.1));
     let identity = parts.collect::<Vec<_>>().join("\0");
     if let Some(kept) = cubins.get(source.name, &identity) {

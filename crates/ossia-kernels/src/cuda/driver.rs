@@ -11,7 +11,7 @@ pub(super) use recording::Graph;
 use std::ffi::{CString, c_void};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use cudarc::driver::sys;
+use cudarc::driver::sys::{self, CUdevice_attribute_enum as Attribute};
 
 use crate::arena::{Arena, Ranges};
 use crate::{Error, Result};
@@ -35,6 +35,8 @@ pub(super) struct Context {
     device: sys::CUdevice,
     /// Whether a kernel may be started before the one before has ended; it waits itself (`after_others` in `common.cuh`).
     overlaps: bool,
+    /// Bytes of shared memory that a block may have.
+    shared: usize,
 }
 
 // SAFETY: the driver's handles may be used from any thread; `bind` makes the context current where it is used.
@@ -71,7 +73,8 @@ impl Context {
             let flags = sys::CUstream_flags::CU_STREAM_NON_BLOCKING as u32;
             checked(sys::cuStreamCreate(&mut stream, flags), "opening a stream")?;
         }
-        let mut this = Self { stream, context, device, overlaps: false };
+        let mut this = Self { stream, context, device, overlaps: false, shared: 0 };
+        this.shared = this.ask(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)? as usize;
         let (about, mut version) = (this.about()?, 0);
         // SAFETY: the out parameter is valid for the call.
         checked(unsafe { sys::cuDriverGetVersion(&mut version) }, "asking for the driver's version")?;
@@ -80,17 +83,17 @@ impl Context {
         Ok((Arc::new(this), about))
     }
 
+    fn ask(&self, attribute: sys::CUdevice_attribute) -> Result<i32> {
+        let mut value = 0;
+        // SAFETY: the out parameter is valid for the call.
+        checked(unsafe { sys::cuDeviceGetAttribute(&mut value, attribute, self.device) }, "asking the device")?;
+        Ok(value)
+    }
+
     fn about(&self) -> Result<About> {
-        use sys::CUdevice_attribute_enum as Attribute;
-        let ask = |attribute| {
-            let mut value = 0;
-            // SAFETY: the out parameter is valid for the call.
-            checked(unsafe { sys::cuDeviceGetAttribute(&mut value, attribute, self.device) }, "asking the device")?;
-            Ok::<_, Error>(value)
-        };
-        let major = ask(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?;
-        let minor = ask(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?;
-        let processors = ask(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)? as usize;
+        let major = self.ask(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?;
+        let minor = self.ask(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?;
+        let processors = self.ask(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)? as usize;
         let mut name = [0u8; 256];
         // SAFETY: the driver writes at most the length that it is told, with a zero at the end.
         checked(unsafe { sys::cuDeviceGetName(name.as_mut_ptr().cast(), 255, self.device) }, "asking the device")?;
@@ -344,8 +347,8 @@ impl Drop for Slice {
     }
 }
 
-/// A compiled file of kernels.
-pub(super) struct Module(sys::CUmodule);
+/// A compiled file of kernels, and the bytes of shared memory that a block may have.
+pub(super) struct Module(sys::CUmodule, usize);
 
 // SAFETY: a handle; functions are looked up under a lock.
 unsafe impl Send for Module {}
@@ -363,7 +366,7 @@ impl Module {
         let mut module = std::ptr::null_mut();
         // SAFETY: the image is a whole cubin, checked by the driver; the out parameter is valid.
         checked(unsafe { sys::cuModuleLoadData(&mut module, cubin.as_ptr().cast()) }, "loading kernels")?;
-        Ok(Self(module))
+        Ok(Self(module, context.shared))
     }
 
     pub(super) fn function(&self, name: &str) -> Result<Function> {
@@ -376,7 +379,7 @@ impl Module {
             let (own, mut fixed) = (Attribute::CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES, 0);
             checked(sys::cuFuncGetAttribute(&mut fixed, own, function), "asking for shared memory")?;
             // Both together are what a block may have.
-            let left = MOST_SHARED.min(EVERY_SHARED.saturating_sub(fixed as usize));
+            let left = self.1.saturating_sub(fixed as usize);
             let most = Attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
             checked(sys::cuFuncSetAttribute(function, most, left as i32), "asking for shared memory")?;
         }
@@ -384,9 +387,7 @@ impl Module {
     }
 }
 
-/// Bytes of shared memory that every GPU from compute capability 8.0 on gives a block.
-const EVERY_SHARED: usize = 99 << 10;
-/// Those of them that a launch of ours may ask for.
+/// Bytes that a launch may ask for on every GPU, beside what kernels have anyway: from 8.0 on a block is given 99 KB.
 pub(crate) const MOST_SHARED: usize = 96 << 10;
 
 /// Blocks and threads of a launch, and bytes of shared memory.
@@ -404,7 +405,7 @@ impl Context {
     /// They are those that the kernel declares, in order, and what they point to is as large as the kernel takes it to be.
     pub(super) unsafe fn launch(&self, function: Function, shape: Shape, arguments: &mut [u64]) -> Result<()> {
         let Shape { grid: (x, y, z), threads, shared } = shape;
-        assert!(shared <= MOST_SHARED && threads <= 1024 && y <= 65535 && z <= 65535, "cuda: {shape:?}");
+        assert!(shared <= self.shared && threads <= 1024 && y <= 65535 && z <= 65535, "cuda: {shape:?}");
         self.bind()?;
         let mut pointers: Vec<*mut c_void> = arguments.iter_mut().map(|a| std::ptr::from_mut(a).cast()).collect();
         let (x, y, z, threads, shared) = (x as u32, y as u32, z as u32, threads as u32, shared as u32);

@@ -4,7 +4,7 @@
 use std::sync::atomic::Ordering;
 
 use super::Device;
-use super::tests::{THETA, cpu, gpu, gpu_of, poison, some_experts, tensor, values};
+use super::tests::{THETA, cpu, gpu, gpu_as, poison, some_experts, tensor, values};
 use crate::kv::{KvLayer, KvType, PAGE, PageTable};
 use crate::matrix::Kind;
 use crate::ops::attention::{self, Shape};
@@ -61,22 +61,24 @@ fn linear(numbers: &mut Numbers, rows: usize, cols: usize) -> Linear {
 #[test]
 fn a_projection_is_norm_product_and_rotation() {
     let cols = 96;
-    for (heads, start, processors) in [
-        (Heads { query: 4, kv: 2, dim: 16 }, 0, 1000),
-        (Heads { query: 2, kv: 1, dim: 32 }, 100, 1000),
-        (Heads { query: 3, kv: 3, dim: 64 }, 61, 1000),
+    for (heads, start, processors, hopper) in [
+        (Heads { query: 4, kv: 2, dim: 16 }, 0, 1000, true),
+        (Heads { query: 2, kv: 1, dim: 32 }, 100, 1000, true),
+        (Heads { query: 3, kv: 3, dim: 64 }, 61, 1000, true),
         // Large blocks.
-        (Heads { query: 3, kv: 3, dim: 64 }, 61, 1),
-        (Heads { query: 4, kv: 2, dim: 16 }, 0, 1),
+        (Heads { query: 3, kv: 3, dim: 64 }, 61, 1, false),
+        (Heads { query: 4, kv: 2, dim: 16 }, 0, 1, false),
+        (Heads { query: 3, kv: 3, dim: 64 }, 61, 1, true),
+        (Heads { query: 4, kv: 2, dim: 16 }, 0, 1, true),
     ] {
-        let Some(runtime) = gpu_of(processors) else { return };
+        let Some(runtime) = gpu_as(processors, hopper) else { return };
         let mut numbers = Numbers(9);
         let (norm, rope) =
             (Norm { weight: numbers.vec(cols), eps: 1e-5 }, Rope::new(THETA, 4.0, (1.0, 6.0), heads.dim));
-        let (linear, x, table) = (linear(&mut numbers, heads.row(), cols), numbers.vec(70 * cols), pages(start + 70));
+        let (linear, x, table) = (linear(&mut numbers, heads.row(), cols), numbers.vec(140 * cols), pages(start + 140));
         let projection = Projection { norm: &norm, linear: &linear, rope: &rope, heads, layer: 0, window: None };
         let of = |tokens: usize, watch: Option<&mut Watch>| {
-            let mut kv = store(&runtime, start + 70, heads);
+            let mut kv = store(&runtime, start + 140, heads);
             poison(&runtime);
             let tap = watch.map(|watch| watch as &mut dyn Tap);
             let mut step = step(&runtime, (&mut kv, &table), (start, tokens), heads, tap);
@@ -84,14 +86,14 @@ fn a_projection_is_norm_product_and_rotation() {
             let qkv = values(&qkv);
             (qkv, kv[0].device().0.download().unwrap(), kv[0].device().1.download().unwrap())
         };
-        let whole = of(70, None).0;
-        for tokens in [70, 64, 33, 20, 9, 8, 3, 1] {
+        let whole = of(140, None).0;
+        for tokens in [140, 70, 64, 33, 20, 9, 8, 3, 1] {
             let mut watch = Watch(Vec::new());
             let (alone, watched) = (of(tokens, None), of(tokens, Some(&mut watch)));
             assert_eq!(watch.0, ["rms_norm", "linear", "rope"]);
             same_bits(&alone.0, &watched.0, &format!("{heads:?}, {tokens} tokens"));
             assert!(alone.1 == watched.1 && alone.2 == watched.2, "{heads:?}, {tokens} tokens: pages");
-            same_bits(&alone.0, &whole[..tokens * heads.row()], &format!("{heads:?}, {tokens} of 70 tokens"));
+            same_bits(&alone.0, &whole[..tokens * heads.row()], &format!("{heads:?}, {tokens} of 140 tokens"));
         }
     }
 }

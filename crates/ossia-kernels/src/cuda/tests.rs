@@ -50,6 +50,16 @@ pub(super) fn gpu_of(processors: usize) -> Option<Runtime> {
     Some(runtime)
 }
 
+/// The same, on Hopper with or without the kernels that are for it alone.
+pub(super) fn gpu_as(processors: usize, hopper: bool) -> Option<Runtime> {
+    let mut runtime = gpu_of(processors)?;
+    let Device::Cuda(gpu) = &mut runtime.device else { unreachable!() };
+    if !hopper {
+        std::sync::Arc::get_mut(gpu).expect("nobody else has it").about.capability = (8, 0);
+    }
+    Some(runtime)
+}
+
 /// What scratch is lent next is not a number anywhere, so that what a kernel leaves out is seen.
 pub(super) fn poison(runtime: &Runtime) {
     let Device::Cuda(gpu) = &runtime.device else { unreachable!() };
@@ -139,23 +149,26 @@ fn embeddings_and_rows_are_found() {
 #[test]
 fn linear_is_the_product_of_bf16() {
     let (none, mut numbers) = (PageTable::default(), Numbers(4));
-    for (kind, rows, cols, processors) in [
-        (Kind::BF16, 40, 96, 1000),
-        (Kind::Q8, 16, 32, 1000),
-        (Kind::F32, 201, 288, 1000),
+    for (kind, rows, cols, processors, hopper) in [
+        (Kind::BF16, 40, 96, 1000, true),
+        (Kind::Q8, 16, 32, 1000, true),
+        (Kind::F32, 201, 288, 1000, true),
         // One processor has always enough to do, so blocks are large.
-        (Kind::BF16, 40, 96, 1),
-        (Kind::Q8, 16, 32, 1),
-        (Kind::BF16, 201, 800, 1),
+        (Kind::BF16, 40, 96, 1, false),
+        (Kind::Q8, 16, 32, 1, false),
+        (Kind::BF16, 201, 800, 1, false),
+        (Kind::BF16, 40, 96, 1, true),
+        (Kind::Q8, 16, 32, 1, true),
+        (Kind::BF16, 201, 800, 1, true),
     ] {
-        let Some(runtime) = gpu_of(processors) else { return };
+        let Some(runtime) = gpu_as(processors, hopper) else { return };
         let parts = [rows / 2, rows - rows / 2]
             .map(|rows| Part { weight: numbers.matrix(kind, rows, cols), bias: Some(numbers.vec(rows)) });
-        let x = numbers.vec(130 * cols);
+        let x = numbers.vec(260 * cols);
         let want = products(&parts, &x);
         let linear = Linear::new(parts.into());
         let mut first = None;
-        for tokens in [130, 128, 90, 65, 64, 33, 32, 17, 16, 9, 8, 3, 1] {
+        for tokens in [260, 130, 128, 90, 65, 64, 33, 32, 17, 16, 9, 8, 3, 1] {
             let mut step = step(&runtime, &none, tokens);
             poison(&runtime);
             let x = tensor(&runtime, cols, &x[..tokens * cols]);
@@ -254,9 +267,11 @@ pub(super) fn said_with(
 #[test]
 fn experts_say_what_mxfp4_says() {
     let (none, mut numbers) = (PageTable::default(), Numbers(6));
-    for (kind, units, cols) in [(Kind::Mxfp4Pairs, 32, 64), (Kind::Mxfp4Halves, 96, 160), (Kind::Mxfp4Pairs, 160, 800)]
+    let shapes = [(Kind::Mxfp4Pairs, 32, 64), (Kind::Mxfp4Halves, 96, 160), (Kind::Mxfp4Pairs, 160, 800)];
+    for (hopper, (kind, units, cols)) in
+        [true, false].into_iter().flat_map(|hopper| shapes.map(|shape| (hopper, shape)))
     {
-        let Some(runtime) = gpu() else { return };
+        let Some(runtime) = gpu_as(1000, hopper) else { return };
         let Device::Cuda(gpu) = &runtime.device else { unreachable!() };
         let experts = some_experts(&mut numbers, kind, (4, units, cols));
         let (t, x) = (numbers.vec(150 * cols), numbers.vec(150 * cols));
@@ -272,7 +287,7 @@ fn experts_say_what_mxfp4_says() {
         };
         let want: Vec<f64> = (0..150).flat_map(token).collect();
         let mut first = None;
-        for tokens in [150, 110, 60, 33, 20, 9, 5, 1] {
+        for tokens in [150, 110, 80, 60, 33, 20, 9, 5, 1] {
             poison(&runtime);
             let mut chosen = gpu.take(2 * tokens).unwrap();
             chosen.upload(&ids[..2 * tokens].iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<_>>()).unwrap();
@@ -289,7 +304,7 @@ fn experts_say_what_mxfp4_says() {
             let mut y = tensor(&runtime, cols, &x[..tokens * cols]);
             let t = tensor(&runtime, cols, &t[..tokens * cols]);
             experts::add_forward(&mut step(&runtime, &none, tokens), &t, &routes, &experts, &mut y).unwrap();
-            let what = format!("{kind:?} {units} units, {tokens} tokens");
+            let what = format!("{kind:?} {units} units, {tokens} tokens, hopper: {hopper}");
             // An activation on the border of two bf16 numbers may go the other way.
             close(&values(&y), &want[..tokens * cols], 1e-3, &what);
             let y = values(&y);

@@ -192,20 +192,50 @@ fn product(
         }
         Items::Made { pairs, items, num_items, most, tiles } => (pairs, items, num_items, *most, *tiles),
     };
-    let (work, steps): ([Argument; 3], _) = ([list.into(), num_items.into(), sorted.into()], weights.blocks * 4);
-    let packed = gpu.take(most * tiles * steps * 64)?;
-    let packing = [x.into(), (&packed).into(), cols.into(), per_row.into(), steps.into(), tiles.into()];
-    let packing = [&work[..], &packing].concat();
-    let shape = Shape { grid: (steps.div_ceil(8), most * tiles, 1), threads: 256, shared: 0 };
-    // SAFETY: (work, x, packed, cols, per_row, steps, most).
-    unsafe { gpu.launch("experts", "experts_pack", shape, &packing)? };
+    let work: [Argument; 3] = [list.into(), num_items.into(), sorted.into()];
+    let packed = gpu.take(most * tiles * weights.blocks * 256)?;
+    pack_many(gpu, &work, (most, tiles, weights.blocks), (x, cols, per_row), &packed)?;
     arguments.extend(work);
     arguments.push((&packed).into());
     arguments.extend(out);
     let grid = (weights.tiles.div_ceil(MANY_ROWS), most, 1);
-    let shape = Shape { grid, threads: 256, shared: many_shared(tiles) };
+    let (op, end, shared) = if is_async(gpu, tiles) {
+        ("experts.hopper", "async".to_owned(), many_shared(tiles) / 4 * 5)
+    } else {
+        ("experts", (tiles * TOKENS).to_string(), many_shared(tiles))
+    };
+    let shape = Shape { grid, threads: 256, shared };
     // SAFETY: (weights, work, packed, out).
-    unsafe { gpu.launch("experts", &format!("experts_{which}_{}", tiles * TOKENS), shape, &arguments) }
+    unsafe { gpu.launch(op, &format!("experts_{which}_{end}"), shape, &arguments) }
+}
+
+/// Whether items of so many tiles of pairs are multiplied by the kernels of `hopper.cu`, which have five stages instead of four:
+/// smaller ones take as long as their weights are read.
+fn is_async(gpu: &Gpu, tiles: usize) -> bool {
+    gpu.is_hopper() && tiles == 8
+}
+
+/// Rows of `x` as the kernels for many take them, of `most` items of `tiles` tiles of pairs, and `blocks` blocks of columns.
+fn pack_many(
+    gpu: &Gpu,
+    work: &[Argument; 3],
+    (most, tiles, blocks): (usize, usize, usize),
+    (x, cols, per_row): (&Slice, usize, usize),
+    packed: &Slice,
+) -> Result<()> {
+    let steps = blocks * 4;
+    let input: [Argument; 4] = [x.into(), packed.into(), cols.into(), per_row.into()];
+    let arguments = [&work[..], &input].concat();
+    if is_async(gpu, tiles) {
+        let shape = Shape { grid: (blocks.div_ceil(2), most, 1), threads: 256, shared: 0 };
+        // SAFETY: (work, x, packed, cols, per_row, blocks).
+        return unsafe {
+            gpu.launch("experts.hopper", "experts_pack_pieces", shape, &[&arguments[..], &[blocks.into()]].concat())
+        };
+    }
+    let shape = Shape { grid: (steps.div_ceil(8), most * tiles, 1), threads: 256, shared: 0 };
+    // SAFETY: (work, x, packed, cols, per_row, steps, most).
+    unsafe { gpu.launch("experts", "experts_pack", shape, &[&arguments[..], &[steps.into(), tiles.into()]].concat()) }
 }
 
 /// Gate and up: of a tile's rows the first eight are gates, the others the same units' ups.

@@ -4,14 +4,9 @@
 //
 // A tile of the first product has eight gate rows and under them the up rows of the same units, so a lane that has the one
 // has the other.
-#include "../../cuda/low_rank.cuh"
 #include "../../cuda/pack.cuh"
 #include "../../cuda/prompt.cuh"
-
-struct Item { u32 expert, first, count, unused; };
-
-#define WEIGHTS const uint4 *w, const u32 *scales, int tiles, int blocks
-#define WORK const Item *items, const u32 *num_items, const u32 *pairs
+#include "experts.cuh"
 
 // One block. pairs [n] sorted by expert, ascending in each; items of at most `most` pairs, and how many there are. A warp goes
 // through all pairs for each of its experts, so their experts lie in shared memory, as many as it holds.
@@ -77,47 +72,6 @@ __device__ inline bool has_work(Work& work, const u32* chosen) {
   return (bits & ((1u << blockIdx.y) - 1)) == 0;
 }
 
-// act of one unit and pair.
-struct Up {
-  const float *gate_bias, *up_bias;
-  float limit, alpha;
-  float* act;
-  int units;
-  Adapted adapted;
-  __device__ inline void out(float gate, float up, u32 expert, int unit, u32 pair) const {
-    if (unit >= units) return;
-    gate += gate_bias[(u64)expert * units + unit];
-    up += up_bias[(u64)expert * units + unit];
-    if (const Factor* factor = adapted.of(pair)) {
-      gate += adapted.product(factor, expert, 2 * unit, pair);
-      up += adapted.product(factor, expert, 2 * unit + 1, pair);
-    }
-    // Comparisons that keep what is not a number.
-    gate = gate > limit ? limit : gate;
-    up = up > limit ? limit : up < -limit ? -limit : up;
-    act[(u64)pair * units + unit] = gate / __fadd_rn(1.0f, expf(-alpha * gate)) * (up + 1.0f);
-  }
-  __device__ inline void two(float gate, float up, u32 expert, int tile, int g, u32 pair) const { out(gate, up, expert, tile * 8 + g, pair); }
-};
-
-// What one expert says to a pair.
-struct Down {
-  const float* bias;
-  float* said;
-  int rows;
-  Adapted adapted;
-  __device__ inline void out(float value, u32 expert, int row, u32 pair) const {
-    if (row >= rows) return;
-    value += bias[(u64)expert * rows + row];
-    if (const Factor* factor = adapted.of(pair)) value += adapted.product(factor, expert, row, pair);
-    said[(u64)pair * rows + row] = value;
-  }
-  __device__ inline void two(float a, float b, u32 expert, int tile, int g, u32 pair) const {
-    out(a, expert, tile * 16 + g, pair);
-    out(b, expert, tile * 16 + g + 8, pair);
-  }
-};
-
 // TILES tiles of rows, a warp for each part of k: `each` gets a tile's number, and where its sums lie in shared memory. Two tiles
 // are on their way, so what is done once for a block is done for many of them. `per_row`: pairs of a row of x.
 template <int TILES, class Each> __device__ inline void few(WEIGHTS, const Work& work, const float* x, int cols, int per_row, const Each& each) {
@@ -153,9 +107,6 @@ template <int TILES, class Each> __device__ inline void few(WEIGHTS, const Work&
     each(tile, sums);
   }
 }
-
-#define UP_OUT const float *gate_bias, const float *up_bias, float limit, float alpha, float *act, int units, ADAPTED
-#define DOWN_OUT const float *bias, float *said, int rows, ADAPTED
 
 // What a token's k experts say, best first, each with its weight.
 __device__ inline float combined(const float* said, const float* weights, u64 token, int k, int row, int rows) {
@@ -202,14 +153,6 @@ extern "C" __global__ void __launch_bounds__(256) experts_down_few(FEW, DOWN_OUT
   }
 }
 KERNEL(experts_down_few)
-
-// The pairs of an item, for `hand_out`.
-template <class Out> struct OfItem {
-  const Out& out;
-  Item item;
-  const u32* pairs;
-  __device__ inline void two(float a, float b, int tile, int g, int at) const { out.two(a, b, item.expert, tile, g, pairs[item.first + at]); }
-};
 
 // 256 rows of an item of at most 16 NP pairs.
 template <int NP, class Out> __device__ inline void prompt(WEIGHTS, const uint4* x, const OfItem<Out>& out) {

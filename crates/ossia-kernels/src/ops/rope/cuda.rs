@@ -8,6 +8,9 @@ use crate::{Error, Result, Step, Tensor};
 /// Channels of a head that there are kernels for, here and in attention.
 pub(crate) const DIMS: [usize; 3] = [16, 32, 64];
 
+/// The files of kernels, the second for Hopper.
+const FILES: [&str; 2] = ["rope", "rope.hopper"];
+
 /// Rotates and writes what was made before.
 pub(super) fn forward(
     gpu: &Gpu,
@@ -45,18 +48,19 @@ pub(super) fn project(gpu: &Gpu, step: &Step, x: &Tensor, projection: &Projectio
     }
     let tiles = tiling.token_tiles(tokens);
     let packed = gpu.take(tiles * cols * 4)?;
+    let kernel = if tiling.is_async() { "rope_norm_pack_pieces" } else { "rope_norm_pack" };
     let shape = Shape { grid: (tiles, 1, 1), threads: 256, shared: 0 };
     let arguments =
         [x.device().into(), (&weight).into(), norm.eps.into(), (&packed).into(), cols.into(), tokens.into()];
     // SAFETY: (x, norm, eps, packed, cols, tokens).
-    unsafe { gpu.launch("rope", "rope_norm_pack", shape, &arguments)? };
+    unsafe { gpu.launch(tiling.file(FILES), kernel, shape, &arguments)? };
     product(gpu, step, tiling, &[(&packed).into()], tokens, projection, turns)
 }
 
 /// The product alone, of rows that are normalised, and what adapters add to it.
 pub(super) fn product_of(gpu: &Gpu, step: &Step, t: &Tensor, projection: &Projection) -> Result<Tensor> {
     let tiling = Tiling::of_packed(gpu, projection.linear.rows(), t.rows());
-    let packed = linear::pack_tokens(gpu, t, tiling.token_tiles(t.rows()))?;
+    let packed = linear::pack_tokens(gpu, t, tiling)?;
     let qkv = product(gpu, step, tiling, &[(&packed).into()], t.rows(), projection, Argument::NULL)?;
     linear::add_adapters(gpu, step, t, projection.linear, &qkv)?;
     Ok(qkv)
@@ -89,7 +93,14 @@ fn product(
     arguments.extend(out(gpu, step, (bias, &qkv), (turns, heads), layer, window));
     // SAFETY: (w, input, rows, cols, tokens, out); packed tokens are as many tiles as the grid has, and the pages that tables
     // name lie inside the stores.
-    unsafe { gpu.launch("rope", &format!("rope_{}", tiling.name), tiling.shape((rows, cols), tokens), &arguments)? };
+    unsafe {
+        gpu.launch(
+            tiling.file(FILES),
+            &format!("rope_{}", tiling.name),
+            tiling.shape((rows, cols), tokens),
+            &arguments,
+        )?
+    };
     Ok(qkv)
 }
 
