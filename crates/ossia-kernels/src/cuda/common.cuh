@@ -148,8 +148,8 @@ __device__ inline bool comes_last(u32* counter, u32 count) {
   return before == count - 1;
 }
 
-// What a thread of 256 has of a row of floats: of every 256 eights one: the eight columns of 32 that a lane of `mma`
-// multiplies with in two steps of 16: 2t and 2t + 1, and those 8, 16 and 24 further on.
+// Eight columns of a row of floats: those of 32 that a lane of `mma` multiplies with in two steps of 16, which are 2t and 2t + 1
+// and those 8, 16 and 24 further on; or a piece of eight that lie side by side.
 struct Eight { float v[8]; };
 __device__ inline int eights_of(int cols) { return (cols + 31) / 32 * 4; }
 __device__ inline int column_of(int eight, int i) { return eight / 4 * 32 + eight % 4 * 2 + i / 2 * 8 + i % 2; }
@@ -166,13 +166,23 @@ __device__ inline Eight eight_at(const float* row, int eight, int cols) {
   return u;
 }
 
+// A piece of a row whose columns are a multiple of 16; zeros behind the last.
+__device__ inline Eight columns_at(const float* at) {
+  const float4 a = *(const float4*)at, b = *(const float4*)(at + 4);
+  return {{a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w}};
+}
+__device__ inline Eight piece_at(const float* row, int piece, int cols) {
+  Eight none = {};
+  return 8 * piece < cols ? columns_at(row + 8 * piece) : none;
+}
+
 // Those as bf16: of each of the two steps what goes into `mma`.
 __device__ inline uint4 bf16_eight(const Eight& u) {
   return make_uint4(bf16_pair(u.v[0], u.v[1]), bf16_pair(u.v[2], u.v[3]), bf16_pair(u.v[4], u.v[5]), bf16_pair(u.v[6], u.v[7]));
 }
 
-// Rows x / sqrt(mean(x^2) + eps) * g, made by blocks of 256 threads: each thread's part of the sum is put to `parts` [8] of
-// the row, and after a barrier all know the scale.
+// Rows x / sqrt(mean(x^2) + eps) * g, made by blocks of 256 threads: of every 256 pieces a thread has one; its part of the sum is
+// put to `parts` [8] of the row, and after a barrier all know the scale.
 static const int NORM_PARTS = 8;
 __device__ inline float square_of(float sum, const Eight& u) {
 #pragma unroll
@@ -186,7 +196,7 @@ __device__ inline void put_square(float* parts, float sum) {
 __device__ inline void put_square(float* parts, const float* row, int cols) {
   float sum = 0;
 #pragma unroll 2
-  for (int eight = threadIdx.x; eight < eights_of(cols); eight += 256) sum = square_of(sum, eight_at(row, eight, cols));
+  for (int piece = threadIdx.x; piece < cols / 8; piece += 256) sum = square_of(sum, columns_at(row + 8 * piece));
   put_square(parts, sum);
 }
 __device__ inline Eight normed(const Eight& x, float scale, const Eight& g) {

@@ -9,12 +9,6 @@
 // Pieces of eight columns of a stage.
 static const int PIECES = 2 * STAGE;
 
-// Eight columns that lie one after the other, as they make a piece.
-__device__ inline Eight columns_at(const float* at) {
-  const float4 a = *(const float4*)at, b = *(const float4*)(at + 4);
-  return {{a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w}};
-}
-
 // sum += what a chain has come to, once all products are made. (Of sums that are read while others are made, the compiler
 // thinks that they are not ready, and lets every product be waited for.)
 template <int RT, int NT> __device__ inline void take_chain(float (&sum)[RT][NT][4], float (&c)[RT][NT][4]) {

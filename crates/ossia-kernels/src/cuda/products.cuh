@@ -222,12 +222,13 @@ template <class Put, class Out> __device__ inline void few_staged(const uint4* w
   uint4* rows = (uint4*)(parts + PARTS * 16 * 8);
   const int part = threadIdx.x / 32, steps = cols / 16;
   Coming coming(w + (u64)blockIdx.x * steps * 32, part_start(part, steps), part_start(part + 1, steps));
-  put(rows);
-  __syncthreads();
   // What the results go with is there before them.
   const int g = threadIdx.x % 8, token = threadIdx.x / 8;
   typename Out::Place place;
-  if (token < tokens) place = out.place(blockIdx.x, g, token);
+  if (token < tokens) place = out.known(blockIdx.x, g, token);
+  put(rows);
+  __syncthreads();
+  if (token < tokens) out.arrive(place);
   float c[1][1][4];
   clear(c);
   coming.add(c[0][0], Staged(rows, tokens, cols));

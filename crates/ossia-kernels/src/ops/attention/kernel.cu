@@ -302,9 +302,14 @@ template <int D, bool SPLIT> __device__ inline void few(const Call& call, const 
   float m = -INF, sum = 0, total_m = call.sinks[tile.kv_head * tile.group + real % tile.group], total_sum = 1, o[PER], total[PER];
 #pragma unroll
   for (int i = 0; i < PER; i++) o[i] = total[i] = 0;
+  // A page that this step writes nothing to need not wait for others.
+  const bool early = tile.from + warp <= tile.to && tile.from + warp < call.positions[tile.first] / PAGE;
+  if (early) load_page(pages[warp], call, tile, tile.from + warp, lane, 32);
+  after_others();
+  if (tile.from > tile.to) return;
   for (u32 round = tile.from; round <= tile.to; round += WARPS) {
     const u32 own = round + warp;
-    if (own <= tile.to) load_page(pages[warp], call, tile, own, lane, 32);
+    if (own <= tile.to && (round > tile.from || !early)) load_page(pages[warp], call, tile, own, lane, 32);
     if (round == tile.from) {
       put_queries<D>(high, low, call, tile, FEW);
       __syncthreads();
@@ -377,16 +382,13 @@ template <int D, bool SPLIT> __device__ inline void attend(const Call& call, con
     tile.from = tile.from > from ? tile.from : from;
     tile.to = tile.to < to ? tile.to : to;
   }
-  const u32 first = tile.from + threadIdx.x / 32;
-  if (first <= tile.to && tile.rows * tile.group <= FEW) {
-    ask_for(call.keys + page_at<D>(call, tile, first), PAGE * D * 2);
-    ask_for(call.values + page_at<D>(call, tile, first), PAGE * D * 2);
+  if (tile.rows * tile.group <= FEW) {
+    few<D, SPLIT>(call, tile, memory, out);
+  } else {
+    after_others();
+    if (tile.from <= tile.to) many<D, SPLIT>(call, tile, memory, out);
   }
-  after_others();
-  if (tile.from > tile.to) return;
-  if (tile.rows * tile.group <= FEW) few<D, SPLIT>(call, tile, memory, out);
-  else many<D, SPLIT>(call, tile, memory, out);
-  if (!SPLIT || !out.counters) return;
+  if (!SPLIT || !out.counters || tile.from > tile.to) return;
   tile = tile_of(call, starts);
   if (!comes_last(out.counters + blockIdx.x * gridDim.y + blockIdx.y, tile.to / SPAN - tile.from / SPAN + 1)) return;
   for (int i = threadIdx.x; i < tile.rows * tile.group * D; i += THREADS)

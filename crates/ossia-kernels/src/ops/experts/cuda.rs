@@ -15,10 +15,10 @@ use crate::{Error, Matrix, Result, Step, Tensor};
 /// Tiles of rows of a block of the kernels for few pairs, of the first and the second product.
 const FEW_TILES: (usize, usize) = (4, 2);
 
-/// Shared memory of theirs: of two tiles sums of all parts, and weights with their scales; and rows of tokens.
+/// Shared memory of theirs: sums of all tiles and parts, rows of tokens, and of two tiles weights with their scales.
 fn few_shared(cols: usize, tokens: usize) -> usize {
     let weights = PARTS * cols.div_ceil(BLOCK).div_ceil(PARTS) * (512 + 32);
-    2 * (weights + PARTS * TILE * TOKENS * 4) + staged_len(cols, tokens)
+    2 * weights + FEW_TILES.0 * PARTS * TILE * TOKENS * 4 + staged_len(cols, tokens)
 }
 
 /// Tiles of rows of a block of the kernels for many pairs.

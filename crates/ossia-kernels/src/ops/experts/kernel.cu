@@ -72,40 +72,43 @@ __device__ inline bool has_work(Work& work, const u32* chosen) {
   return (bits & ((1u << blockIdx.y) - 1)) == 0;
 }
 
-// TILES tiles of rows, a warp for each part of k: `each` gets a tile's number, and where its sums lie in shared memory. Two tiles
-// are on their way, so what is done once for a block is done for many of them. `per_row`: pairs of a row of x.
-template <int TILES, class Each> __device__ inline void few(WEIGHTS, const Work& work, const float* x, int cols, int per_row, const Each& each) {
+// The sums of TILES tiles of rows, in shared memory: a warp for each part of k goes through the tiles, of which two are on their
+// way, and waits for no other before all are done. `per_row`: pairs of a row of x.
+template <int TILES> __device__ inline const float* few(WEIGHTS, const Work& work, const float* x, int cols, int per_row) {
   DYNAMIC_SHARED(memory);
   const int part = threadIdx.x / 32, from = part_start(part, blocks), count = part_start(part + 1, blocks) - from, most = (blocks + PARTS - 1) / PARTS;
-  const int first = blockIdx.x * TILES, last = first + TILES < tiles ? first + TILES : tiles, row = staged_row(cols), size = Codes::size(most);
+  const int first = blockIdx.x * TILES, here = first + TILES < tiles ? TILES : tiles - first, row = staged_row(cols), size = Codes::size(most);
   float* parts = (float*)memory;
-  uint4 *rows = (uint4*)(parts + 2 * PARTS * 16 * 8), *codes = rows + work.count * row + part * size;
-  u64 at = ((u64)work.expert * tiles + first) * blocks + from;
+  uint4 *rows = (uint4*)(parts + TILES * PARTS * 16 * 8), *codes = rows + work.count * row + part * 2 * size;
+  const u64 at = ((u64)work.expert * tiles + first) * blocks + from;
+  const uint4 *next = w + at * 32, *next_scales = (const uint4*)scales + at * 2;
   auto begin = [&](int tile) {
-    Codes own = {codes + tile % 2 * PARTS * size};
-    if (tile < last) own.begin(w + at * 32, (const uint4*)scales + at * 2, count, most);
+    Codes own = {codes + tile % 2 * size};
+    if (tile < here) own.begin(next, next_scales, count, most);
     copies_close();
-    at += blocks;
+    next += blocks * 32;
+    next_scales += blocks * 2;
   };
-  begin(first);
-  begin(first + 1);
+  begin(0);
+  begin(1);
   u32 left = work.bits;
   for (u32 i = 0; i < work.count; i++, left &= left - 1) stage(rows + i * row, x + (u64)((u32)(__ffs(left) - 1) / (u32)per_row) * cols, cols);
   __syncthreads();
   const uint4* tokens = Staged(rows, work.count, cols).at + from * 8;
-  for (int tile = first; tile < last; tile++) {
-    float c[1][1][4], *sums = parts + tile % 2 * PARTS * 16 * 8;
+#pragma unroll 1
+  for (int tile = 0; tile < here; tile++) {
+    float c[1][1][4];
     clear(c);
     copies_wait<1>();
     __syncwarp();
-    Codes own = {codes + tile % 2 * PARTS * size};
+    Codes own = {codes + tile % 2 * size};
     own.add(c[0][0], tokens, count, most);
     __syncwarp();
     begin(tile + 2);
-    put_part<1, 1>(sums, c);
-    __syncthreads();
-    each(tile, sums);
+    put_part<1, 1>(parts + tile * PARTS * 16 * 8, c);
   }
+  __syncthreads();
+  return parts;
 }
 
 // What a token's k experts say, best first, each with its weight.
@@ -127,10 +130,12 @@ extern "C" __global__ void __launch_bounds__(256) experts_up_few(FEW, UP_OUT) {
   const u64 first = (u64)work.expert * units + blockIdx.x * UP_TILES * 8;
   ask_for(gate_bias + first, UP_TILES * 32);
   ask_for(up_bias + first, UP_TILES * 32);
-  few<UP_TILES>(w, scales, tiles, blocks, work, x, cols, per_row, [&](int tile, const float* sums) {
-    const int g = threadIdx.x % 8, at = threadIdx.x / 8;
-    if (at < (int)work.count) up.two(sum_parts<1, 1>(sums, 0, g, at), sum_parts<1, 1>(sums, 0, g + 8, at), work.expert, tile, g, work.pair(at));
-  });
+  const float* parts = few<UP_TILES>(w, scales, tiles, blocks, work, x, cols, per_row);
+  for (int i = threadIdx.x; i < UP_TILES * 8 * (int)work.count; i += 256) {
+    const int g = i % 8, tile = i / 8 % UP_TILES, at = i / 8 / UP_TILES;
+    const float* sums = parts + tile * PARTS * 16 * 8;
+    up.two(sum_parts<1, 1>(sums, 0, g, at), sum_parts<1, 1>(sums, 0, g + 8, at), work.expert, blockIdx.x * UP_TILES + tile, g, work.pair(at));
+  }
 }
 KERNEL(experts_up_few)
 
@@ -140,10 +145,11 @@ extern "C" __global__ void __launch_bounds__(256) experts_down_few(FEW, DOWN_OUT
   Down down = {bias, said, rows, ADAPTED_OF};
   if (has_work(work, chosen)) {
     ask_for(bias + (u64)work.expert * rows + blockIdx.x * DOWN_TILES * 16, DOWN_TILES * 64);
-    few<DOWN_TILES>(w, scales, tiles, blocks, work, x, cols, per_row, [&](int tile, const float* sums) {
-      const int row = threadIdx.x % 16, at = threadIdx.x / 16;
-      if (at < (int)work.count) down.out(sum_parts<1, 1>(sums, 0, row, at), work.expert, tile * 16 + row, work.pair(at));
-    });
+    const float* parts = few<DOWN_TILES>(w, scales, tiles, blocks, work, x, cols, per_row);
+    for (int i = threadIdx.x; i < DOWN_TILES * 16 * (int)work.count; i += 256) {
+      const int row = i % 16, tile = i / 16 % DOWN_TILES, at = i / 16 / DOWN_TILES;
+      down.out(sum_parts<1, 1>(parts + tile * PARTS * 16 * 8, 0, row, at), work.expert, (blockIdx.x * DOWN_TILES + tile) * 16 + row, work.pair(at));
+    }
   }
   if (!comes_last(counters + blockIdx.x, gridDim.y)) return;
   const int most = DOWN_TILES * 16;

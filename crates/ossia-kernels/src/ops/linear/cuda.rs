@@ -111,9 +111,9 @@ impl Tiling {
             // Eight warps; four stages (`hopper.cuh`).
             (256, 4 * (2048 * tiles.0 + 1024 * tiles.1))
         } else if self.is_prompt() {
-            // A warp for two tiles of rows and eight or four of tokens; three or six stages (`prompt.cuh`) of 2 KB for each tile
+            // A warp for two tiles of rows and eight or four of tokens; three or four stages (`prompt.cuh`) of 2 KB for each tile
             // of rows and each two of tokens.
-            let slots = if self.name == Self::WIDE.name { 3 } else { 6 };
+            let slots = if self.name == Self::WIDE.name { 3 } else { 4 };
             (tiles.0 * 32, slots * 2048 * (tiles.0 + tiles.1 / 2))
         } else {
             (PARTS * 32, PARTS * tiles.0 * TILE * tiles.1 * TOKENS * 4)

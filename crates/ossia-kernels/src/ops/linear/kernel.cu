@@ -45,7 +45,7 @@ FEW(linear_few_64, 2, 8)
   }                                                                                                                                    \
   KERNEL(name)
 PROMPT(linear_wide, 3, 4, 2, 4)
-PROMPT(linear_narrow, 6, 2, 2, 2)
+PROMPT(linear_narrow, 4, 2, 2, 2)
 
 // x [T, K] to bf16 as `Packed` reads it. Grid [steps / 8, tiles of tokens], a warp a step; missing tokens are zeros.
 extern "C" __global__ void __launch_bounds__(256) linear_pack(const float* x, uint2* packed, int cols, int tokens) {

@@ -19,7 +19,9 @@ extern "C" __global__ void rope(PROJECTED) {
   after_others();
   Projected out = OUT;
   const float* at = qkv + ((u64)blockIdx.x * (heads + 2 * kv_heads) + blockIdx.y) * dim + threadIdx.x;
-  out.put_at(at[0], at[dim / 2], out.place_of(blockIdx.y, threadIdx.x, blockIdx.x));
+  Projected::Place place = out.place_of(blockIdx.y, threadIdx.x, blockIdx.x);
+  out.arrive(place);
+  out.put_at(at[0], at[dim / 2], place);
 }
 KERNEL(rope)
 
@@ -52,9 +54,10 @@ struct PutNormed {
   int cols, tokens;
   __device__ inline void operator()(uint4* to) const {
     __shared__ float parts[8][NORM_PARTS];
-    Eight g[MOST];
+    // A thread's own; registers hold weights.
+    __shared__ Eight g[MOST][256];
 #pragma unroll
-    for (int u = 0; u < MOST; u++) g[u] = eight_at(norm, threadIdx.x + 256 * u, cols);
+    for (int u = 0; u < MOST; u++) g[u][threadIdx.x] = eight_at(norm, threadIdx.x + 256 * u, cols);
     after_others();
     for (int i = 0; i < tokens; i++) put_square(parts[i], x + (u64)i * cols, cols);
     __syncthreads();
@@ -63,7 +66,7 @@ struct PutNormed {
 #pragma unroll
       for (int u = 0; u < MOST; u++) {
         const int at = threadIdx.x + 256 * u;
-        if (at < staged_row(cols) - 4) to[i * staged_row(cols) + at] = bf16_eight(normed(eight_at(x + (u64)i * cols, at, cols), scale, g[u]));
+        if (at < staged_row(cols) - 4) to[i * staged_row(cols) + at] = bf16_eight(normed(eight_at(x + (u64)i * cols, at, cols), scale, g[u][threadIdx.x]));
       }
     }
   }
@@ -101,4 +104,4 @@ FEW(rope_few_64, 2, 8)
   }                                                                                                                                    \
   KERNEL(name)
 PROMPT(rope_wide, 3, 4, 2, 4)
-PROMPT(rope_narrow, 6, 2, 2, 2)
+PROMPT(rope_narrow, 4, 2, 2, 2)

@@ -13,17 +13,17 @@ struct Projected {
   int heads, kv_heads, dim;
 
   // Channels i and i + d / 2 of a head for one token: where they go, in a page too where they are a key or a value, and how they
-  // turn.
+  // turn. What is known before other kernels have ended (tables come before a step's first), and what is there afterwards.
   struct Place {
     float* to;
     u16* slot;
+    const float2* turns;
     float2 turn, bias;
-    bool turns;
   };
   __device__ inline Place place_of(int head, int i, int token) const {
     const int half = dim / 2;
-    Place place = {qkv + ((u64)token * (heads + 2 * kv_heads) + head) * dim + i, nullptr, {1, 0}, {0, 0}, turns && head < heads + kv_heads};
-    if (place.turns) place.turn = turns[(u64)token * half + i];
+    Place place = {qkv + ((u64)token * (heads + 2 * kv_heads) + head) * dim + i, nullptr, nullptr, {1, 0}, {0, 0}};
+    if (turns && head < heads + kv_heads) place.turns = turns + (u64)token * half + i;
     // With no turns as they are and to no page.
     if (!turns || head < heads) return place;
     const u32 position = positions[token], sequence = sequences[token];
@@ -46,7 +46,11 @@ struct Projected {
     place.slot[dim / 2] = half_of(b);
   }
 
-  __device__ inline Place place(int tile, int g, int token) const {
+  __device__ inline void arrive(Place& place) const {
+    if (place.turns) place.turn = *place.turns;
+  }
+
+  __device__ inline Place known(int tile, int g, int token) const {
     const int head = tile / (dim / 16), i = tile % (dim / 16) * 8 + g;
     Place place = place_of(head, i, token);
     if (bias) place.bias = make_float2(bias[head * dim + i], bias[head * dim + i + dim / 2]);
@@ -55,6 +59,11 @@ struct Projected {
   __device__ inline void put(float a, float b, const Place& place) const {
     if (bias) a += place.bias.x, b += place.bias.y;
     put_at(a, b, place);
+  }
+  __device__ inline Place place(int tile, int g, int token) const {
+    Place place = known(tile, g, token);
+    arrive(place);
+    return place;
   }
   __device__ inline void two(float a, float b, int tile, int g, int token) const { put(a, b, place(tile, g, token)); }
 };

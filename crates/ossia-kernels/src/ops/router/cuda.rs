@@ -50,7 +50,7 @@ pub(super) fn forward(
             (_, true) => ("router_2", 2),
             _ => ("router_1", 1),
         };
-        (kernel, (tokens.div_ceil(together), 1, 1), together * cols.next_multiple_of(32) * 4)
+        (kernel, (tokens.div_ceil(together), 1, 1), together * cols * 4)
     };
     let shape = Shape { grid, threads: 256, shared };
     if experts > MOST.0 || k > MOST.1 || shape.shared > MOST_SHARED {

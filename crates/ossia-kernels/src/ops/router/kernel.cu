@@ -36,9 +36,13 @@ __device__ inline void choose(const float* mine, u32* chosen, float* weights, in
 
 #define ROUTE const float *w, const float *bias, const float *x, const float *norm, float eps, float *t, float *logits, u32 *chosen, float *weights, u32 *counters, int experts, int cols, int k, int tokens
 
-// A row of weights times a row of a token: each of 256 threads has a chain over its eights, a lane sums the chains of the
+// A row of weights times a row of a token: each of 256 threads has a chain over its pieces, a lane sums the chains of the
 // threads that are it in each of eight warps, and the lanes of a warp are added. A block does that for one expert and token, or a
 // warp for eight threads after each other.
+__device__ inline void put_piece(float* at, const Eight& u) {
+  ((float4*)at)[0] = make_float4(u.v[0], u.v[1], u.v[2], u.v[3]);
+  ((float4*)at)[1] = make_float4(u.v[4], u.v[5], u.v[6], u.v[7]);
+}
 __device__ inline float chain(float sum, const Eight& a, const Eight& b) {
 #pragma unroll
   for (int i = 0; i < 8; i++) sum = fmaf(a.v[i], b.v[i], sum);
@@ -54,15 +58,15 @@ extern "C" __global__ void __launch_bounds__(256) router_one(ROUTE) {
   Eight a[PER], g[PER], b[PER];
 #pragma unroll
   for (int u = 0; u < PER; u++) {
-    a[u] = eight_at(w + expert * cols, tid + 256 * u, cols);
-    if (norm) g[u] = eight_at(norm, tid + 256 * u, cols);
+    a[u] = piece_at(w + expert * cols, tid + 256 * u, cols);
+    if (norm) g[u] = piece_at(norm, tid + 256 * u, cols);
   }
   const float base = bias[expert];
   after_others();
   float sum = 0;
 #pragma unroll
   for (int u = 0; u < PER; u++) {
-    b[u] = eight_at(x + token * cols, tid + 256 * u, cols);
+    b[u] = piece_at(x + token * cols, tid + 256 * u, cols);
     sum = square_of(sum, b[u]);
   }
   if (norm) {
@@ -72,9 +76,7 @@ extern "C" __global__ void __launch_bounds__(256) router_one(ROUTE) {
 #pragma unroll
     for (int u = 0; u < PER; u++) {
       b[u] = normed(b[u], scale, g[u]);
-      if (expert == 0)
-        for (int i = 0; i < 8; i++)
-          if (column_of(tid + 256 * u, i) < cols) t[token * cols + column_of(tid + 256 * u, i)] = b[u].v[i];
+      if (expert == 0 && 8 * (tid + 256 * u) < cols) put_piece(t + token * cols + 8 * (tid + 256 * u), b[u]);
     }
   }
   sum = 0;
@@ -97,10 +99,10 @@ KERNEL(router_one)
 template <int N> __device__ inline void route(ROUTE) {
   const int EACH = 4, warp = threadIdx.x / 32, lane = threadIdx.x % 32, first = blockIdx.x * N;
   __shared__ float parts[N][NORM_PARTS];
-  // Rows, as the first halves of all eights and the second.
+  // Rows, as the first halves of all pieces and the second.
   DYNAMIC_SHARED(memory);
   float4* rows = (float4*)memory;
-  const int eights = eights_of(cols);
+  const int pieces = cols / 8;
   after_others();
   for (int n = 0; n < N && norm && first + n < tokens; n++) put_square(parts[n], x + (u64)(first + n) * cols, cols);
   __syncthreads();
@@ -108,17 +110,16 @@ template <int N> __device__ inline void route(ROUTE) {
   for (int n = 0; n < N; n++) {
     const bool real = first + n < tokens;
     const float scale = norm && real ? norm_scale(parts[n], cols, eps) : 0;
-    for (int eight = threadIdx.x; eight < eights; eight += 256) {
+    for (int piece = threadIdx.x; piece < pieces; piece += 256) {
       const u64 row = (u64)(first + n) * cols;
       Eight u = {};
-      if (real) u = eight_at(x + row, eight, cols);
+      if (real) u = piece_at(x + row, piece, cols);
       if (norm && real) {
-        u = normed(u, scale, eight_at(norm, eight, cols));
-        for (int i = 0; i < 8; i++)
-          if (column_of(eight, i) < cols) t[row + column_of(eight, i)] = u.v[i];
+        u = normed(u, scale, piece_at(norm, piece, cols));
+        put_piece(t + row + 8 * piece, u);
       }
-      rows[2 * n * eights + eight] = make_float4(u.v[0], u.v[1], u.v[2], u.v[3]);
-      rows[(2 * n + 1) * eights + eight] = make_float4(u.v[4], u.v[5], u.v[6], u.v[7]);
+      rows[2 * n * pieces + piece] = make_float4(u.v[0], u.v[1], u.v[2], u.v[3]);
+      rows[(2 * n + 1) * pieces + piece] = make_float4(u.v[4], u.v[5], u.v[6], u.v[7]);
     }
   }
   __syncthreads();
@@ -126,13 +127,13 @@ template <int N> __device__ inline void route(ROUTE) {
     float sums[EACH][N] = {};
     for (int p = 0; p < 8; p++) {
       float chains[EACH][N] = {};
-      for (int eight = p * 32 + lane; eight < eights; eight += 256) {
+      for (int piece = p * 32 + lane; piece < pieces; piece += 256) {
         Eight a[EACH];
 #pragma unroll
-        for (int e = 0; e < EACH; e++) a[e] = eight_at(w + (u64)(expert + e < experts ? expert + e : expert) * cols, eight, cols);
+        for (int e = 0; e < EACH; e++) a[e] = piece_at(w + (u64)(expert + e < experts ? expert + e : expert) * cols, piece, cols);
 #pragma unroll
         for (int n = 0; n < N; n++) {
-          const float4 low = rows[2 * n * eights + eight], high = rows[(2 * n + 1) * eights + eight];
+          const float4 low = rows[2 * n * pieces + piece], high = rows[(2 * n + 1) * pieces + piece];
           const Eight b = {{low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w}};
 #pragma unroll
           for (int e = 0; e < EACH; e++) chains[e][n] = chain(chains[e][n], a[e], b);
