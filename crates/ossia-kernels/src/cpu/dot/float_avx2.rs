@@ -135,7 +135,7 @@ unsafe fn load_group<const KIND: u8>(e: *const u8, s: *const u8) -> [__m256; 4] 
 /// 16 bytes can be read at `e`.
 #[inline]
 #[target_feature(enable = "avx2")]
-unsafe fn codes(e: *const u8) -> (__m128i, __m128i) {
+pub unsafe fn codes(e: *const u8) -> (__m128i, __m128i) {
     // SAFETY: the table holds 16 bytes; `e` is promised by the caller.
     let (table, bytes) = unsafe { (_mm_loadu_si128(DOUBLED.as_ptr().cast()), _mm_loadu_si128(e.cast())) };
     let mask = _mm_set1_epi8(15);

@@ -58,8 +58,8 @@ impl<'a> Lists<'a> {
     pub fn tile(&self, list: usize, m: &Matrix, row: usize, panel: &mut Panel, out: &mut [[f32; TILE]]) {
         let tokens = self.lists[list];
         assert!(row < m.rows() && tokens.len() == out.len());
-        // The widest kernels take sixteen rows or none; the scalar ones give the same bits.
-        let wide = matches!(self.isa, Isa::Avx512 | Isa::Amx);
+        // The widest kernels for integers take sixteen rows or none; the scalar ones give the same bits.
+        let wide = matches!(self.isa, Isa::Avx512 | Isa::Amx) && !matches!(self.x, Input::Float(_));
         let isa = if wide && m.rows() < TILE && m.kind().is_quantized() { Isa::Scalar } else { self.isa };
         #[cfg(target_arch = "x86_64")]
         if let (Isa::Amx, Some(packed)) = (isa, &self.packed)

@@ -18,6 +18,8 @@ mod few_avx512;
 #[cfg(target_arch = "x86_64")]
 mod float_avx2;
 #[cfg(target_arch = "x86_64")]
+mod float_avx512;
+#[cfg(target_arch = "x86_64")]
 mod int16_avx2;
 #[cfg(target_arch = "x86_64")]
 mod int16_avx512;
@@ -144,7 +146,10 @@ fn tile(isa: Isa, m: &Matrix, row: usize, x: &Input, tokens: &[u32], panel: &mut
         (Isa::Avx512, Input::Int16(x)) => unsafe { int16_avx512::tile(m, row, x, tokens, panel, out) },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
-        (Isa::Avx2 | Isa::Avx512, Input::Float(x)) => unsafe { float_avx2::tile(m, row, x, tokens, out) },
+        (Isa::Avx2, Input::Float(x)) => unsafe { float_avx2::tile(m, row, x, tokens, out) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above.
+        (Isa::Avx512, Input::Float(x)) => unsafe { float_avx512::tile(m, row, x, tokens, out) },
         (_, Input::Int8(x)) => scalar::int8_tile(m, row, x, tokens, out),
         (_, Input::Int16(x)) => scalar::int16_tile(m, row, x, tokens, out),
         (_, Input::Float(x)) => scalar::float_tile(m, row, x, tokens, out),

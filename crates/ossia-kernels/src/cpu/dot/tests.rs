@@ -95,6 +95,25 @@ fn integer_dots_have_the_same_bits_everywhere() {
     }
 }
 
+/// Two rows a vector, in blocks of six and three tokens, add as one row a vector does.
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn float_dots_have_the_same_bits_with_longer_vectors() {
+    if !Isa::all().contains(&Isa::Avx512) {
+        return;
+    }
+    let mut numbers = Numbers(16);
+    for kind in KINDS {
+        for (rows, cols, tokens) in (1..=13).map(|tokens| (tokens * 5 % 37 + 1, 32 * (tokens % 4 + 1), tokens)) {
+            let m = numbers.matrix(kind, rows, cols);
+            let x = numbers.vec(tokens * cols);
+            let picked: Vec<u32> = (0..tokens as u32).rev().collect();
+            let of = |isa| all_tiles_in(Precision::F32, isa, &m, &x, &picked);
+            same_bits(&of(Isa::Avx512), &of(Isa::Avx2), &format!("{kind:?} {rows} x {cols}, {tokens} tokens"));
+        }
+    }
+}
+
 /// Machines with VBMI never take the way without it.
 #[test]
 #[cfg(target_arch = "x86_64")]
@@ -184,7 +203,11 @@ impl IntoBytes for Vec<u8> {
 
 /// W x for the picked tokens, tile by tile, rows beyond the last cut off.
 fn all_tiles(isa: Isa, m: &Matrix, x: &[f32], picked: &[u32]) -> Vec<f32> {
-    let runtime = runtime(isa, 1, Precision::Fast);
+    all_tiles_in(Precision::Fast, isa, m, x, picked)
+}
+
+fn all_tiles_in(precision: Precision, isa: Isa, m: &Matrix, x: &[f32], picked: &[u32]) -> Vec<f32> {
+    let runtime = runtime(isa, 1, precision);
     let input = Input::new(&runtime, x, m.cols(), m.kind()).unwrap();
     let mut panels = Panels::new(&runtime.arena, 1, m.cols()).unwrap();
     let panels = panels.split();
@@ -204,8 +227,12 @@ fn all_tiles(isa: Isa, m: &Matrix, x: &[f32], picked: &[u32]) -> Vec<f32> {
 fn dot_speed() {
     let cols = 2880;
     for (name, rows) in [("in cache", 256), ("from memory", 1 << 16)] {
-        for dtype in [crate::DType::Q8_0, crate::DType::Mxfp4] {
-            let group_bytes = if dtype == crate::DType::Q8_0 { 34 } else { 17 };
+        for dtype in [crate::DType::Q8_0, crate::DType::Mxfp4, crate::DType::BF16] {
+            let group_bytes = match dtype {
+                crate::DType::Q8_0 => 34,
+                crate::DType::Mxfp4 => 17,
+                _ => 64,
+            };
             let mut state = 1u64;
             let mut bytes: Vec<u8> = (0..rows * cols / 32 * group_bytes)
                 .map(|_| {
@@ -215,6 +242,9 @@ fn dot_speed() {
                 .collect();
             // Scales near 1: sums of subnormal numbers take far longer.
             bytes.chunks_exact_mut(group_bytes).for_each(|group| group[1] = 0x3c);
+            if dtype == crate::DType::BF16 {
+                bytes.iter_mut().skip(1).step_by(2).for_each(|high| *high = 0x3f);
+            }
             if dtype == crate::DType::Mxfp4 {
                 bytes.chunks_exact_mut(group_bytes).for_each(|group| group[0] = 126);
             }
