@@ -8,7 +8,8 @@
 #include "../../cuda/prompt.cuh"
 #include "experts.cuh"
 
-// One block. pairs [n] sorted by expert, ascending in each; items of at most `most` pairs, and how many there are. A warp goes
+// One block. pairs [n] sorted by expert, ascending in each; items of at most `most` pairs, those of an expert as even as can be,
+// and how many there are. A warp goes
 // through all pairs for each of its experts, so their experts lie in shared memory, as many as it holds.
 extern "C" __global__ void __launch_bounds__(1024) experts_items(const u32* chosen, int n, int experts, int most, u32* pairs, Item* items, u32* num_items, int held) {
   __shared__ u32 counts[1024], starts[1024];
@@ -31,9 +32,10 @@ extern "C" __global__ void __launch_bounds__(1024) experts_items(const u32* chos
     u32 start = 0, made = 0;
     for (int e = 0; e < experts; e++) {
       starts[e] = start;
-      for (u32 done = 0; done < counts[e]; done += most) {
-        Item item = {(u32)e, start + done, counts[e] - done < (u32)most ? counts[e] - done : most, 0};
-        items[made++] = item;
+      const u32 of = (counts[e] + most - 1) / most;
+      for (u32 i = 0; i < of; i++) {
+        const u32 from = counts[e] * i / of;
+        items[made++] = {(u32)e, start + from, counts[e] * (i + 1) / of - from, 0};
       }
       start += counts[e];
     }
