@@ -115,15 +115,17 @@ void bell_hang(const void* bell, int warps) {
   if (bells.count(bell) || (uintptr_t)bell % 8) fail("a bell that hangs already, or is not aligned");
   bells[bell] = {warps, 0, 0, {}};
 }
+void bell_say(const void* bell) {
+  if (Bell& own = bells.at(bell); ++own.said > own.warps) fail("a bell that must ring before it is used again");
+}
 void copy_bulk(void* to, const void* from, u32 bytes, const void* bell) {
   const size_t at = (unsigned char*)to - shared_memory.data();
   if (((uintptr_t)to | (uintptr_t)from | bytes) % 16 || bytes == 0) fail("a copy in one piece that is not aligned");
   if (at + bytes > shared_memory.size() - 16) fail("a copy in one piece outside of shared memory");
-  Bell& own = bells.at(bell);
-  if (++own.said > own.warps) fail("a bell that must ring before it is used again");
+  bell_say(bell);
   memset(to, 0xff, bytes);
   for (size_t i = at / 16; i < (at + bytes) / 16; i++) unseen[i] = false;
-  own.coming.push_back({to, from, bytes});
+  bells[bell].coming.push_back({to, from, bytes});
 }
 void bell_wait(const void* bell, u32 odd) {
   Bell& own = bells.at(bell);

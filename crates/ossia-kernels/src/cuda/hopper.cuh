@@ -29,12 +29,13 @@ template <int RT, int NT> __device__ inline void take_chain(float (&sum)[RT][NT]
 // sum [RT tiles of rows][NT tiles of tokens] of a warp, whose tiles are multiplied with those of the three others of its
 // warpgroup; stages are kept in SLOTS places. `job` has operands `a` of STAGE steps, copies those of a stage (`copy`; a warp's
 // weights are what it has copied itself, a bell rings for tokens), reads those of a step (`load`) and knows where its tokens are
-// (`b`). What is multiplied next is loaded while a step is multiplied, or two.
+// (`b`). While two steps are multiplied, the next two are loaded; warpgroups may be half a stage apart.
 template <int SLOTS, int RUN, int RT, int NT, class Job> __device__ inline void multiply_async(float (&sum)[RT][NT][4], Job& job, int steps) {
-  __shared__ u64 bells[SLOTS];
+  __shared__ u64 bells[SLOTS], read;
   const int stages = (steps + STAGE - 1) / STAGE;
   if (threadIdx.x == 0) {
     for (int slot = 0; slot < SLOTS; slot++) bell_hang(bells + slot, WARPS);
+    bell_hang(&read, WARPS);
     bells_hang();
   }
   __syncthreads();
@@ -50,35 +51,43 @@ template <int SLOTS, int RUN, int RT, int NT, class Job> __device__ inline void 
   bell_wait(bells, 0);
   __syncwarp();
   job.load(0, 0);
+  job.load(0, 1);
   bool begun = false;
   for (int stage = 0, slot = 0, odd = 0; stage < stages; stage++) {
     const int next = slot + 1 < SLOTS ? slot + 1 : 0, before = slot > 0 ? slot - 1 : SLOTS - 1;
     if (next == 0) odd ^= 1;
 #pragma unroll
-    for (int s = 0; s < STAGE; s++) {
-      const bool ended = s % RUN == 0 && ends.end == stage * STAGE + s;
-      if (ended) take_chain(sum, c);
-      products_begin();
+    for (int half = 0; half < STAGE; half += 2) {
 #pragma unroll
-      for (int r = 0; r < RT; r++) product(c[r], job.a[s][r], job.b(slot, s), begun && !ended);
-      products_close();
-      begun = true;
-      while (s % RUN == 0 && ends.end == stage * STAGE + s) ends.pass();
-      // What was multiplied before those has been read. (Of more than two the compiler loses count where the loop goes round.)
-      if (s == 0 || s == STAGE - 1) products_wait<1>();
-      else products_wait<2>();
-      if (s == 1) {
-        // All have read the stage before, and the next one has come.
-        copies_wait<SLOTS - 3>();
-        if (stage + 1 < stages) bell_wait(bells + next, odd);
-        __syncthreads();
+      for (int s = half; s < half + 2; s++) {
+        const bool ended = s % RUN == 0 && ends.end == stage * STAGE + s;
+        if (ended) take_chain(sum, c);
+        products_begin();
+#pragma unroll
+        for (int r = 0; r < RT; r++) product(c[r], job.a[s][r], job.b(slot, s), begun && !ended);
+        begun = true;
+        if (RUN < STAGE || s > half) products_close();
+        while (s % RUN == 0 && ends.end == stage * STAGE + s) ends.pass();
       }
-      // After the last step, what nobody multiplies with.
-      job.load(s + 1 < STAGE ? slot : next, (s + 1) % STAGE);
-      if (s == 2) {
+      if (half == 0) {
+        // (Where chains may end at every step, each is a group.)
+        products_wait<RUN < STAGE ? 2 : 1>();
+        // The warp has read the stage before.
+        __syncwarp();
+        if (threadIdx.x % 32 == 0) bell_say(&read);
+      } else {
+        // All have, and the next one has come.
+        bell_wait(&read, stage % 2);
         if (stage + SLOTS - 1 < stages) job.copy(before, bells + before);
         copies_close();
+        copies_wait<SLOTS - 2>();
+        if (stage + 1 < stages) bell_wait(bells + next, odd);
+        __syncwarp();
+        products_wait<1>();
       }
+      // After the last step, what nobody multiplies with.
+#pragma unroll
+      for (int s = 0; s < 2; s++) job.load(half == 0 ? slot : next, (half + 2 + s) % STAGE);
     }
     slot = next;
   }

@@ -22,6 +22,8 @@ __device__ inline void copy_bulk(void* to, const void* from, u32 bytes, u64* bel
   asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(in_shared(bell)), "r"(bytes) : "memory");
   asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(in_shared(to)), "l"(from), "r"(bytes), "r"(in_shared(bell)) : "memory");
 }
+// A warp that has nothing to copy.
+__device__ inline void bell_say(u64* bell) { asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(in_shared(bell)) : "memory"); }
 // Waits until it has rung for the first time (`odd` 0), the second (1), the third (0) and so on.
 __device__ inline void bell_wait(const u64* bell, u32 odd) {
   u32 rung;

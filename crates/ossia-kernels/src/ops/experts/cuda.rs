@@ -143,12 +143,14 @@ fn check(experts: &Experts) -> Result<()> {
     })
 }
 
-/// Tiles of pairs that an item takes at most: twice as many as an expert has on the mean, up to what registers hold.
+/// Tiles of pairs that an item takes at most: twice as many as an expert has on the mean, up to what registers hold, or on Hopper
+/// what they hold.
 fn tiles_of_an_item(pairs: usize, experts: usize, hopper: bool) -> usize {
     match pairs.div_ceil(experts) {
-        0..=8 => 2,
-        9..=24 => 4,
+        0..=4 => 2,
         _ if hopper => ASYNC_TILES,
+        5..=8 => 2,
+        9..=24 => 4,
         _ => 8,
     }
 }
