@@ -8,7 +8,7 @@
 #include "../../cuda/prompt.cuh"
 #include "experts.cuh"
 
-// One block. pairs [n] sorted by expert, ascending in each; items of at most `most` pairs, those of an expert as even as can be,
+// One block. pairs [n] sorted by expert, ascending in each; items of at most `most` pairs, those of an expert as even as sixteens allow,
 // and how many there are. A warp goes
 // through all pairs for each of its experts, so their experts lie in shared memory, as many as it holds.
 extern "C" __global__ void __launch_bounds__(1024) experts_items(const u32* chosen, int n, int experts, int most, u32* pairs, Item* items, u32* num_items, int held) {
@@ -32,10 +32,10 @@ extern "C" __global__ void __launch_bounds__(1024) experts_items(const u32* chos
     u32 start = 0, made = 0;
     for (int e = 0; e < experts; e++) {
       starts[e] = start;
-      const u32 of = (counts[e] + most - 1) / most;
+      const u32 tiles = (counts[e] + 15) / 16, of = (counts[e] + most - 1) / most;
       for (u32 i = 0; i < of; i++) {
-        const u32 from = counts[e] * i / of;
-        items[made++] = {(u32)e, start + from, counts[e] * (i + 1) / of - from, 0};
+        const u32 from = tiles * i / of * 16, to = tiles * (i + 1) / of * 16;
+        items[made++] = {(u32)e, start + from, (to < counts[e] ? to : counts[e]) - from, 0};
       }
       start += counts[e];
     }
@@ -159,12 +159,12 @@ KERNEL(experts_down_few)
 // 256 rows of an item of at most 16 NP pairs.
 template <int NP, class Out> __device__ inline void prompt(WEIGHTS, const uint4* x, const OfItem<Out>& out) {
   DYNAMIC_SHARED(memory);
-  const int first = blockIdx.x * 16 + threadIdx.x / 32 * 2;
+  const int block = blockIdx.x * WARPS * 2, first = block + threadIdx.x / 32 * 2;
   const u64 at = ((u64)out.item.expert * tiles + first) * blocks;
   Coded<2, NP> job = {(uint4*)memory, w + at * 32, (const uint4*)scales + at * 2, tiles - first, blocks, {x, ((int)out.item.count + 15) / 16, blocks * STAGE}};
   float sum[2][2 * NP][4];
   multiply<4, STAGE>(sum, job, blocks * STAGE);
-  hand_out(sum, first, tiles, 0, out.item.count, out);
+  hand_out_block((float*)memory, sum, block, tiles, 0, out.item.count, out);
 }
 
 // Items of at most 16 NP pairs, those of half as many with half the products.
