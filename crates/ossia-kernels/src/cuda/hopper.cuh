@@ -62,13 +62,14 @@ template <int SLOTS, int RUN, int RT, int NT, class Job> __device__ inline void 
       for (int s = half; s < half + 2; s++) {
         const bool ended = s % RUN == 0 && ends.end == stage * STAGE + s;
         if (ended) take_chain(sum, c);
-        products_begin();
+        if (RUN < STAGE || s == half) products_begin();
 #pragma unroll
         for (int r = 0; r < RT; r++) product(c[r], job.a[s][r], job.b(slot, s), begun && !ended);
         begun = true;
         if (RUN < STAGE || s > half) products_close();
-        while (s % RUN == 0 && ends.end == stage * STAGE + s) ends.pass();
+        while (RUN < STAGE && ends.end == stage * STAGE + s) ends.pass();
       }
+      while (RUN == STAGE && half == 0 && ends.end == stage * STAGE) ends.pass();
       if (half == 0) {
         // (Where chains may end at every step, each is a group.)
         products_wait<RUN < STAGE ? 2 : 1>();
