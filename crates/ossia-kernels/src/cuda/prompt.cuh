@@ -173,7 +173,7 @@ static const int WARPS = 8;
 // the first is written, since the compiler does not know that writing changes none of it.
 template <int RT, int NT, class Out> __device__ inline void hand_out_block(float* memory, const float (&sum)[RT][NT][4], int tile, int tiles, int first, int tokens, const Out& out) {
   // Four more than rows, so that a warp's numbers lie in different banks.
-  const int TILES = WARPS * RT, ROW = TILES * 16 + 4, EACH = 8, PAIRS = TILES * 8;
+  const int TILES = WARPS * RT, ROW = TILES * 16 + 4, EACH = 4, PAIRS = TILES * 8;
   float* own = memory + threadIdx.x / 32 * RT * 16 + threadIdx.x % 32 / 4 + threadIdx.x % 4 * 2 * ROW;
   __syncthreads();
 #pragma unroll
