@@ -143,5 +143,6 @@ template <int NT, class Out> __device__ inline void prompt_async(const uint4* w,
              2 * steps - warp, (stride - token < 8 * NT ? stride - token : 8 * NT) * 16, operand((uint4*)memory + Job::X, 8 * NT * 16)};
   float sum[1][NT][4];
   multiply_async<4, 1>(sum, job, steps);
-  hand_out_block((float*)memory, sum, tile, tiles, token, tokens, out);
+  put_sums((float*)memory, sum);
+  hand_out_sums((float*)memory, 1, tile, tiles, token, tokens - token < 8 * NT ? tokens - token : 8 * NT, out);
 }

@@ -168,35 +168,40 @@ template <int RT, int NP> struct Coded {
 // Of a block that hands out all at once.
 static const int WARPS = 8;
 
-// `hand_out` of a block whose warps have RT tiles each, `tile` being the block's first, by way of shared memory: so what is written
-// together lies together, and there is one piece of code for all sums. What some outputs need of memory is asked for before
-// the first is written, since the compiler does not know that writing changes none of it.
-template <int RT, int NT, class Out> __device__ inline void hand_out_block(float* memory, const float (&sum)[RT][NT][4], int tile, int tiles, int first, int tokens, const Out& out) {
-  // Four more than rows, so that a warp's numbers lie in different banks.
-  const int TILES = WARPS * RT, ROW = TILES * 16 + 4, EACH = 4, PAIRS = TILES * 8;
-  float* own = memory + threadIdx.x / 32 * RT * 16 + threadIdx.x % 32 / 4 + threadIdx.x % 4 * 2 * ROW;
+// Of a block whose warps have RT tiles each: all sums to shared memory, [token][row]. Four more than rows, so that a warp's
+// numbers lie in different banks.
+__device__ inline int summed_row(int rt) { return WARPS * rt * 16 + 4; }
+template <int RT, int NT> __device__ inline void put_sums(float* memory, const float (&sum)[RT][NT][4]) {
+  const int row = summed_row(RT);
+  float* own = memory + threadIdx.x / 32 * RT * 16 + threadIdx.x % 32 / 4 + threadIdx.x % 4 * 2 * row;
   __syncthreads();
 #pragma unroll
   for (int r = 0; r < RT; r++)
 #pragma unroll
     for (int n = 0; n < NT; n++)
 #pragma unroll
-      for (int i = 0; i < 4; i++) own[(n * 8 + i % 2) * ROW + r * 16 + i / 2 * 8] = sum[r][n][i];
+      for (int i = 0; i < 4; i++) own[(n * 8 + i % 2) * row + r * 16 + i / 2 * 8] = sum[r][n][i];
   __syncthreads();
-  const int all = (tokens - first < 8 * NT ? tokens - first : 8 * NT) * PAIRS;
+}
+
+// Hands them out, `tile` being the block's first and `count` its tokens: what is written together lies together, and there is one
+// piece of code for blocks of any width. What some outputs need of memory is asked for before the first is written, since the
+// compiler does not know that writing changes none of it.
+template <class Out> __device__ inline void hand_out_sums(const float* memory, int rt, int tile, int tiles, int first, int count, const Out& out) {
+  const int EACH = 4, row = summed_row(rt), pairs = WARPS * rt * 8, all = count * pairs;
 #pragma unroll 1
   for (int at = threadIdx.x; at < all; at += EACH * 256) {
     typename Out::Place places[EACH];
 #pragma unroll
     for (int i = 0; i < EACH; i++) {
-      const int now = at + i * 256, one = tile + now % PAIRS / 8;
-      if (now < all && one < tiles) places[i] = out.place(one, now % 8, first + now / PAIRS);
+      const u32 now = at + i * 256, one = tile + now % pairs / 8;
+      if ((int)now < all && (int)one < tiles) places[i] = out.place(one, now % 8, first + now / pairs);
     }
 #pragma unroll
     for (int i = 0; i < EACH; i++) {
-      const int now = at + i * 256, one = now % PAIRS / 8;
-      const float* from = memory + now / PAIRS * ROW + one * 16 + now % 8;
-      if (now < all && tile + one < tiles) out.put(from[0], from[8], places[i]);
+      const u32 now = at + i * 256, one = now % pairs / 8;
+      const float* from = memory + now / pairs * row + one * 16 + now % 8;
+      if ((int)now < all && tile + (int)one < tiles) out.put(from[0], from[8], places[i]);
     }
   }
 }

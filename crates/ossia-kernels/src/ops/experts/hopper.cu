@@ -53,15 +53,15 @@ template <int RT, int NT> struct CodedAsync {
   __device__ inline u64 b(int slot, int s) const { return first + (u32)(slot * SIZE + s * 2 * WIDTH); }
 };
 
-// 128 RT rows of an item of at most 8 NT pairs.
-template <int RT, int NT, class Out> __device__ inline void multiply_item(WEIGHTS, const uint4* x, const OfItem<Out>& out) {
-  DYNAMIC_SHARED(memory);
-  const int block = blockIdx.x * WARPS * RT, first = block + threadIdx.x / 32 * RT;
-  const u64 at = ((u64)out.item.expert * tiles + first) * blocks;
+// 128 RT rows of an item of at most 8 NT pairs, to shared memory; returns RT.
+template <int RT, int NT> __device__ inline int multiply_item(WEIGHTS, const uint4* x, const Item& item, unsigned char* memory) {
+  const int first = blockIdx.x * WARPS * RT + threadIdx.x / 32 * RT;
+  const u64 at = ((u64)item.expert * tiles + first) * blocks;
   CodedAsync<RT, NT> job((uint4*)memory, w + at * 32, (const uint4*)scales + at * 2, x, tiles - first, blocks);
   float sum[RT][NT][4];
   multiply_async<5, STAGE>(sum, job, blocks * STAGE);
-  hand_out_block((float*)memory, sum, block, tiles, 0, out.item.count, out);
+  put_sums((float*)memory, sum);
+  return RT;
 }
 
 // NARROW is for items of up to 32 pairs, of which some blocks of fewer rows are not needed.
@@ -71,13 +71,16 @@ template <int RT, int NARROW, class Out> __device__ inline void multiply_items(W
   x += (u64)blockIdx.y * blocks * PIECES * TOKENS;
   const u32 width = width_of(out.item.count);
   if (width <= 32 && (int)blockIdx.x * WARPS * NARROW >= tiles) return;
+  DYNAMIC_SHARED(memory);
+  int rt;
   switch (width) {
-    case 80: return multiply_item<RT, 10>(w, scales, tiles, blocks, x, out);
-    case 64: return multiply_item<RT, 8>(w, scales, tiles, blocks, x, out);
-    case 48: return multiply_item<RT, 6>(w, scales, tiles, blocks, x, out);
-    case 32: return multiply_item<NARROW, 4>(w, scales, tiles, blocks, x, out);
-    default: return multiply_item<NARROW, 2>(w, scales, tiles, blocks, x, out);
+    case 80: rt = multiply_item<RT, 10>(w, scales, tiles, blocks, x, out.item, memory); break;
+    case 64: rt = multiply_item<RT, 8>(w, scales, tiles, blocks, x, out.item, memory); break;
+    case 48: rt = multiply_item<RT, 6>(w, scales, tiles, blocks, x, out.item, memory); break;
+    case 32: rt = multiply_item<NARROW, 4>(w, scales, tiles, blocks, x, out.item, memory); break;
+    default: rt = multiply_item<NARROW, 2>(w, scales, tiles, blocks, x, out.item, memory);
   }
+  hand_out_sums((float*)memory, rt, blockIdx.x * WARPS * rt, tiles, 0, out.item.count, out);
 }
 
 // Grid [tiles of rows / (8 RT), items]; x packed by `experts_pack_pieces`. Of the blocks with fewer rows two are computed at once

@@ -156,15 +156,14 @@ extern "C" __global__ void __launch_bounds__(256) experts_down_few(FEW, DOWN_OUT
 }
 KERNEL(experts_down_few)
 
-// 256 rows of an item of at most 16 NP pairs.
-template <int NP, class Out> __device__ inline void prompt(WEIGHTS, const uint4* x, const OfItem<Out>& out) {
-  DYNAMIC_SHARED(memory);
-  const int block = blockIdx.x * WARPS * 2, first = block + threadIdx.x / 32 * 2;
-  const u64 at = ((u64)out.item.expert * tiles + first) * blocks;
-  Coded<2, NP> job = {(uint4*)memory, w + at * 32, (const uint4*)scales + at * 2, tiles - first, blocks, {x, ((int)out.item.count + 15) / 16, blocks * STAGE}};
+// 256 rows of an item of at most 16 NP pairs, to shared memory.
+template <int NP> __device__ inline void prompt(WEIGHTS, const uint4* x, const Item& item, unsigned char* memory) {
+  const int first = blockIdx.x * WARPS * 2 + threadIdx.x / 32 * 2;
+  const u64 at = ((u64)item.expert * tiles + first) * blocks;
+  Coded<2, NP> job = {(uint4*)memory, w + at * 32, (const uint4*)scales + at * 2, tiles - first, blocks, {x, ((int)item.count + 15) / 16, blocks * STAGE}};
   float sum[2][2 * NP][4];
   multiply<4, STAGE>(sum, job, blocks * STAGE);
-  hand_out_block((float*)memory, sum, block, tiles, 0, out.item.count, out);
+  put_sums((float*)memory, sum);
 }
 
 // Items of at most 16 NP pairs, those of half as many with half the products.
@@ -172,8 +171,10 @@ template <int NP, class Out> __device__ inline void prompt(WEIGHTS, WORK, const 
   if (blockIdx.y >= *num_items) return;
   OfItem<Out> out = {each, items[blockIdx.y], pairs};
   x += (u64)blockIdx.y * NP * blocks * STRIP;
-  if (NP == 1 || out.item.count > NP * 8) prompt<NP>(w, scales, tiles, blocks, x, out);
-  else prompt<(NP + 1) / 2>(w, scales, tiles, blocks, x, out);
+  DYNAMIC_SHARED(memory);
+  if (NP == 1 || out.item.count > NP * 8) prompt<NP>(w, scales, tiles, blocks, x, out.item, memory);
+  else prompt<(NP + 1) / 2>(w, scales, tiles, blocks, x, out.item, memory);
+  hand_out_sums((float*)memory, 2, blockIdx.x * WARPS * 2, tiles, 0, out.item.count, out);
 }
 
 // Grid [tiles of rows / 16, items]; x packed by `experts_pack`.
