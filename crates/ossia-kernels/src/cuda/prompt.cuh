@@ -188,19 +188,20 @@ template <int RT, int NT> __device__ inline void put_sums(float* memory, const f
 // piece of code for blocks of any width. What some outputs need of memory is asked for before the first is written, since the
 // compiler does not know that writing changes none of it.
 template <class Out> __device__ inline void hand_out_sums(const float* memory, int rt, int tile, int tiles, int first, int count, const Out& out) {
-  const int EACH = 4, row = summed_row(rt), pairs = WARPS * rt * 8, all = count * pairs;
+  // Of a token there are 64 or, of two tiles a warp, 128 pairs of rows.
+  const int EACH = 4, row = summed_row(rt), shift = 5 + rt, pairs = 1 << shift, all = count << shift;
 #pragma unroll 1
   for (int at = threadIdx.x; at < all; at += EACH * 256) {
     typename Out::Place places[EACH];
 #pragma unroll
     for (int i = 0; i < EACH; i++) {
-      const u32 now = at + i * 256, one = tile + now % pairs / 8;
-      if ((int)now < all && (int)one < tiles) places[i] = out.place(one, now % 8, first + now / pairs);
+      const u32 now = at + i * 256, one = tile + (now & (pairs - 1)) / 8;
+      if ((int)now < all && (int)one < tiles) places[i] = out.place(one, now % 8, first + (now >> shift));
     }
 #pragma unroll
     for (int i = 0; i < EACH; i++) {
-      const u32 now = at + i * 256, one = now % pairs / 8;
-      const float* from = memory + now / pairs * row + one * 16 + now % 8;
+      const u32 now = at + i * 256, one = (now & (pairs - 1)) / 8;
+      const float* from = memory + (now >> shift) * row + one * 16 + now % 8;
       if ((int)now < all && tile + (int)one < tiles) out.put(from[0], from[8], places[i]);
     }
   }
