@@ -164,3 +164,45 @@ template <int RT, int NP> struct Coded {
     for (int p = 0; p < NP; p++) b[which][p] = from[X + p * STRIP + s * 32 + lane];
   }
 };
+
+// Of a block that hands out all at once.
+static const int WARPS = 8;
+
+// Of a block whose warps have RT tiles each: all sums to shared memory, [token][row]. Four more than rows, so that a warp's
+// numbers lie in different banks.
+__device__ inline int summed_row(int rt) { return WARPS * rt * 16 + 4; }
+template <int RT, int NT> __device__ inline void put_sums(float* memory, const float (&sum)[RT][NT][4]) {
+  const int row = summed_row(RT);
+  float* own = memory + threadIdx.x / 32 * RT * 16 + threadIdx.x % 32 / 4 + threadIdx.x % 4 * 2 * row;
+  __syncthreads();
+#pragma unroll
+  for (int r = 0; r < RT; r++)
+#pragma unroll
+    for (int n = 0; n < NT; n++)
+#pragma unroll
+      for (int i = 0; i < 4; i++) own[(n * 8 + i % 2) * row + r * 16 + i / 2 * 8] = sum[r][n][i];
+  __syncthreads();
+}
+
+// Hands them out, `tile` being the block's first and `count` its tokens: what is written together lies together, and there is one
+// piece of code for blocks of any width. What some outputs need of memory is asked for before the first is written, since the
+// compiler does not know that writing changes none of it.
+template <class Out> __device__ inline void hand_out_sums(const float* memory, int rt, int tile, int tiles, int first, int count, const Out& out) {
+  // Of a token there are 64 or, of two tiles a warp, 128 pairs of rows.
+  const int EACH = 4, row = summed_row(rt), shift = 5 + rt, pairs = 1 << shift, all = count << shift;
+#pragma unroll 1
+  for (int at = threadIdx.x; at < all; at += EACH * 256) {
+    typename Out::Place places[EACH];
+#pragma unroll
+    for (int i = 0; i < EACH; i++) {
+      const u32 now = at + i * 256, one = tile + (now & (pairs - 1)) / 8;
+      if ((int)now < all && (int)one < tiles) places[i] = out.place(one, now % 8, first + (now >> shift));
+    }
+#pragma unroll
+    for (int i = 0; i < EACH; i++) {
+      const u32 now = at + i * 256, one = (now & (pairs - 1)) / 8;
+      const float* from = memory + (now >> shift) * row + one * 16 + now % 8;
+      if ((int)now < all && tile + (int)one < tiles) out.put(from[0], from[8], places[i]);
+    }
+  }
+}
