@@ -60,16 +60,11 @@ static void give_way(Wait why) { fibers[current].wait = why; switch_stack(&fiber
 
 static void fail(const char* what) { fprintf(stderr, "emulated: %s\n", what); abort(); }
 
+// `loose`: copies have come that products may not yet read.
 struct Copy { void* to; const void* from; bool zero; int group; };
-struct Copies { std::vector<Copy> waiting; int group; };
+struct Copies { std::vector<Copy> waiting; int group; bool loose; };
 static std::vector<Copies> copies;
-
-// Copies in one piece, made when the first thread waits for their bell.
-struct Bulk { void* to; const void* from; u32 bytes; };
-struct Bell { int warps, said; u32 rung; std::vector<Bulk> coming; };
-static std::map<const void*, Bell> bells;
-// Of each 16 bytes of shared memory: whether they were copied another way, so that products may not see them.
-static std::vector<bool> unseen;
+static int loose;
 
 // A product under way: what it read, to see that it has not changed, and what becomes of its sums.
 static const int WIDEST = 24;
@@ -96,7 +91,6 @@ void copy_begins(void* to, const void* from, bool zero) {
   if (((uintptr_t)to | (zero ? 0 : (uintptr_t)from)) % 16) fail("a copy of 16 bytes that is not aligned");
   // From now on it may come: what lay there is not a number.
   memset(to, 0xff, 16);
-  if (size_t at = (unsigned char*)to - shared_memory.data(); at < shared_memory.size()) unseen[at / 16] = true;
   Copies& own = copies[current];
   own.waiting.push_back({to, from, zero, own.group});
 }
@@ -109,34 +103,11 @@ void copies_wait(int left) {
     if (copy.zero) memset(copy.to, 0, 16); else memcpy(copy.to, copy.from, 16);
   }
   own.waiting.erase(own.waiting.begin(), own.waiting.begin() + done);
+  if (done > 0 && !own.loose) own.loose = true, loose++;
 }
-
-void bell_hang(const void* bell, int warps) {
-  if (bells.count(bell) || (uintptr_t)bell % 8) fail("a bell that hangs already, or is not aligned");
-  bells[bell] = {warps, 0, 0, {}};
-}
-void bell_say(const void* bell) {
-  if (Bell& own = bells.at(bell); ++own.said > own.warps) fail("a bell that must ring before it is used again");
-}
-void copy_bulk(void* to, const void* from, u32 bytes, const void* bell) {
-  const size_t at = (unsigned char*)to - shared_memory.data();
-  if (((uintptr_t)to | (uintptr_t)from | bytes) % 16 || bytes == 0) fail("a copy in one piece that is not aligned");
-  if (at + bytes > shared_memory.size() - 16) fail("a copy in one piece outside of shared memory");
-  bell_say(bell);
-  memset(to, 0xff, bytes);
-  for (size_t i = at / 16; i < (at + bytes) / 16; i++) unseen[i] = false;
-  bells[bell].coming.push_back({to, from, bytes});
-}
-void bell_wait(const void* bell, u32 odd) {
-  Bell& own = bells.at(bell);
-  for (int turns = 0; own.rung % 2 == odd; turns++) {
-    if (turns > 10000) fail("a bell that never rings");
-    if (own.said < own.warps) { give_way(RUNS); continue; }
-    for (const Bulk& bulk : own.coming) memcpy(bulk.to, bulk.from, bulk.bytes);
-    own.coming.clear();
-    own.said = 0;
-    own.rung++;
-  }
+void copies_fenced() {
+  Copies& own = copies[current];
+  if (own.loose) own.loose = false, loose--;
 }
 
 void block_meets() { block_arrived++; give_way(BLOCK); }
@@ -160,7 +131,6 @@ static std::vector<u16> operand_of(u64 b, int tiles) {
     for (int n = 0; n < 8 * tiles; n++) {
       size_t at = start + k / 8 * halves + n / 8 * eights + n % 8 * 16 + k % 8 * 2;
       if (at + 2 > shared_memory.size() - 16) fail("an operand outside of shared memory");
-      if (unseen[at / 16]) fail("a product that may not see what was copied");
       memcpy(&out[k * 8 * tiles + n], &shared_memory[at], 2);
     }
   return out;
@@ -171,6 +141,7 @@ void products_ordered() { products[current].ordered = true; }
 void product_begins(float* c, const u32* a, int tiles, u64 b, bool add) {
   Products& own = products[current];
   if (!own.ordered) fail("a product whose registers are not ordered after what wrote them");
+  if (loose > 0) fail("a product that may not see what was copied");
   const u32* all = (const u32*)warp_gives(a, 16);
   own.waiting.push_back({c, a, {a[0], a[1], a[2], a[3]}, b, add, tiles, own.group, {}, operand_of(b, tiles)});
   Under& one = own.waiting.back();
@@ -205,8 +176,7 @@ static void run_block(int threads) {
   warps.assign((threads + 31) / 32, Warp{});
   copies.assign(threads, Copies{});
   products.assign(threads, Products{});
-  bells.clear();
-  unseen.assign(shared_memory.size() / 16 + 1, false);
+  loose = 0;
   waited.assign(threads, false);
   block_live = threads;
   block_arrived = 0;

@@ -92,12 +92,6 @@ inline u32 __ballot_sync(u32, bool v) {
 }
 inline int __ffs(u32 v) { return __builtin_ffs((int)v); }
 inline int __popc(u32 v) { return __builtin_popcount(v); }
-inline u32 __byte_perm(u32 a, u32 b, u32 which) {
-  const u64 all = a | (u64)b << 32;
-  u32 out = 0;
-  for (int i = 0; i < 4; i++) out |= (u32)(all >> (8 * (which >> (4 * i) & 7)) & 0xff) << (8 * i);
-  return out;
-}
 inline float __uint_as_float(u32 v) { float f; memcpy(&f, &v, 4); return f; }
 inline float __int_as_float(int v) { float f; memcpy(&f, &v, 4); return f; }
 inline u32 __float_as_uint(float v) { u32 u; memcpy(&u, &v, 4); return u; }

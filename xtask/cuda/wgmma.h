@@ -8,18 +8,10 @@ void product_begins(float* c, const u32* a, int tiles, u64 b, bool add);
 void products_ordered();
 void products_close();
 void products_wait(int left);
-// Of a warp that says how much comes, and when all warps have, of what has come.
-void bell_hang(const void* bell, int warps);
-void copy_bulk(void* to, const void* from, u32 bytes, const void* bell);
-void bell_say(const void* bell);
-void bell_wait(const void* bell, u32 odd);
+void copies_fenced();
 }  // namespace emulated
 
-inline void bell_hang(u64* bell, u32 warps) { emulated::bell_hang(bell, (int)warps); }
-inline void bells_hang() {}
-inline void copy_bulk(void* to, const void* from, u32 bytes, u64* bell) { emulated::copy_bulk(to, from, bytes, bell); }
-inline void bell_say(u64* bell) { emulated::bell_say(bell); }
-inline void bell_wait(const u64* bell, u32 odd) { emulated::bell_wait(bell, odd); }
+inline void products_may_read() { emulated::copies_fenced(); }
 inline void products_begin() { emulated::products_ordered(); }
 inline void products_close() { emulated::products_close(); }
 template <int left> void products_wait() { emulated::products_wait(left); }

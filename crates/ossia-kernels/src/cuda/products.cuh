@@ -110,14 +110,14 @@ __device__ inline void codes_to_bf16(u32 word, u32 out[4]) {
   out[3] = ((word << 1) & 0x80008000u) | ((word >> 5) & 0x01000100u) | ((word >> 4) & 0x00c000c0u);
 }
 
-// 2^(scale - 1) twice, as bf16, of byte `which` of a word: a scale of 2^(scale - 127), and 2^126 for the codes.
-__device__ inline u32 scale_pair(u32 scales, u32 which) { return __byte_perm(scales, 0, 0x4040 + 0x0101 * which) * 0x80 + 126 * 0x00800080; }
+// 2^(scale - 1) twice, as bf16: a scale of 2^(scale - 127), and 2^126 for the codes.
+__device__ inline u32 scale_pair(u32 scale) { return (scale + 126) * 0x00800080u; }
 
 // What a lane multiplies with in step `s` of a block of MXFP4.
 __device__ inline uint4 coded(uint4 codes, u32 scales, int s) {
   u32 a[4];
   codes_to_bf16(s == 0 ? codes.x : s == 1 ? codes.y : s == 2 ? codes.z : codes.w, a);
-  u32 low = scale_pair(scales, s / 2 * 2), high = scale_pair(scales, s / 2 * 2 + 1);
+  u32 both = scales >> (16 * (s / 2)), low = scale_pair(both & 255), high = scale_pair(both >> 8 & 255);
   return make_uint4(bf16_pair_times(a[0], low), bf16_pair_times(a[1], high), bf16_pair_times(a[2], low), bf16_pair_times(a[3], high));
 }
 

@@ -13,24 +13,8 @@ __device__ inline u64 operand(const void* at, u32 halves) {
 #ifdef OSSIA_EMULATED
 #include "wgmma.h"
 #else
-// Copies in one piece, for what products read: of those a product needs no fence, which would wait for all copies on their way.
-// A bell rings when `warps` have each said how many bytes they copy, and all have come; then it is as new. Once bells are hung,
-// and before anything is copied that other kernels have written, the thread calls `bells_hang`; others need a barrier.
-__device__ inline void bell_hang(u64* bell, u32 warps) { asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(in_shared(bell)), "r"(warps) : "memory"); }
-__device__ inline void bells_hang() { asm volatile("fence.proxy.async;" ::: "memory"); }
-__device__ inline void copy_bulk(void* to, const void* from, u32 bytes, u64* bell) {
-  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(in_shared(bell)), "r"(bytes) : "memory");
-  asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(in_shared(to)), "l"(from), "r"(bytes), "r"(in_shared(bell)) : "memory");
-}
-// A warp that has nothing to copy.
-__device__ inline void bell_say(u64* bell) { asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(in_shared(bell)) : "memory"); }
-// Waits until it has rung for the first time (`odd` 0), the second (1), the third (0) and so on.
-__device__ inline void bell_wait(const u64* bell, u32 odd) {
-  u32 rung;
-  do {
-    asm volatile("{.reg .pred rung; mbarrier.try_wait.parity.shared::cta.b64 rung, [%1], %2; selp.u32 %0, 1, 0, rung;}" : "=r"(rung) : "r"(in_shared(bell)), "r"(odd) : "memory");
-  } while (!rung);
-}
+// What threads have put to shared memory will be seen by products that are asked for after the next barrier.
+__device__ inline void products_may_read() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 
 // Before a product that takes registers which were written, or sums which were read, since the last.
 __device__ inline void products_begin() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
@@ -52,8 +36,6 @@ template <int NT> __device__ inline void products_done(float (&c)[NT][4]) {
 #define SUMS2(n) SUMS1(n), SUMS1(n + 1)
 #define SUMS4(n) SUMS2(n), SUMS2(n + 2)
 #define SUMS8(n) SUMS4(n), SUMS4(n + 4)
-#define SUMS6(n) SUMS4(n), SUMS2(n + 4)
-#define SUMS10(n) SUMS8(n), SUMS2(n + 8)
 #define SUMS16(n) SUMS8(n), SUMS8(n + 8)
 #define SUMS24(n) SUMS16(n), SUMS8(n + 16)
 
@@ -66,16 +48,12 @@ template <int NT> __device__ inline void products_done(float (&c)[NT][4]) {
   }
 #define R0 "%0,%1,%2,%3,%4,%5,%6,%7"
 #define R8 ",%8,%9,%10,%11,%12,%13,%14,%15"
-#define R16A ",%16,%17,%18,%19,%20,%21,%22,%23"
-#define R32A ",%32,%33,%34,%35,%36,%37,%38,%39"
 #define R16 ",%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31"
 #define R32 ",%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47,%48,%49,%50,%51,%52,%53,%54,%55,%56,%57,%58,%59,%60,%61,%62,%63"
 #define R64 ",%64,%65,%66,%67,%68,%69,%70,%71,%72,%73,%74,%75,%76,%77,%78,%79,%80,%81,%82,%83,%84,%85,%86,%87,%88,%89,%90,%91,%92,%93,%94,%95"
 WGMMA(2, "16", R0, SUMS2(0), "%8,%9,%10,%11", "12", "13")
 WGMMA(4, "32", R0 R8, SUMS4(0), "%16,%17,%18,%19", "20", "21")
-WGMMA(6, "48", R0 R8 R16A, SUMS6(0), "%24,%25,%26,%27", "28", "29")
 WGMMA(8, "64", R0 R8 R16, SUMS8(0), "%32,%33,%34,%35", "36", "37")
-WGMMA(10, "80", R0 R8 R16 R32A, SUMS10(0), "%40,%41,%42,%43", "44", "45")
 WGMMA(16, "128", R0 R8 R16 R32, SUMS16(0), "%64,%65,%66,%67", "68", "69")
 WGMMA(24, "192", R0 R8 R16 R32 R64, SUMS24(0), "%96,%97,%98,%99", "100", "101")
 #endif

@@ -24,16 +24,10 @@ fn few_shared(cols: usize, tokens: usize) -> usize {
 /// Tiles of rows of a block of the kernels for many pairs.
 const MANY_ROWS: usize = 16;
 
-/// Tiles of pairs of an item for the kernels of `hopper.cu`, which have five stages.
-const ASYNC_TILES: usize = 10;
-
-/// Pairs of an expert on the mean beyond which blocks of those kernels have `MANY_ROWS`, else half as many.
-const LARGE_FROM: usize = 48;
-
-/// Shared memory of theirs, with so many tiles of rows and of pairs: stages of `Coded` in `prompt.cuh`, each with codes, scales,
-/// and tokens.
-fn many_shared(rows: usize, tiles: usize, stages: usize) -> usize {
-    stages * (rows * (512 + 32) + tiles / 2 * 2048)
+/// Shared memory of theirs, with so many tiles of pairs: four stages of `Coded` in `prompt.cuh`, each with codes, scales, and
+/// tokens.
+fn many_shared(tiles: usize) -> usize {
+    4 * (MANY_ROWS * (512 + 32) + tiles / 2 * 2048)
 }
 
 /// A product's weights on the device.
@@ -60,8 +54,6 @@ enum Items<'a> {
         most: usize,
         /// Tiles of pairs of an item.
         tiles: usize,
-        /// Whether the kernels of `hopper.cu` take more rows at once.
-        large: bool,
     },
 }
 
@@ -126,12 +118,9 @@ pub(super) fn add_forward(
 /// Numbers of four bytes of scratch for `tokens` with `k` of `e` experts each, of hidden size `d` and `i` units.
 pub fn scratch_len(tokens: usize, (e, k): (usize, usize), d: usize, i: usize) -> usize {
     let pairs = tokens * k;
-    let of_items = |hopper| {
-        let tiles = tiles_of_an_item(pairs, e, hopper);
-        let most = most_items(pairs, e, tiles);
-        4 * most + most * tiles * d.max(i).div_ceil(BLOCK) * 4 * 64
-    };
-    pairs * (i + d + 1) + 1 + of_items(false).max(of_items(true))
+    let tiles = tiles_of_an_item(pairs, e);
+    let most = most_items(pairs, e, tiles);
+    pairs * (i + d + 1) + 4 * most + 1 + most * tiles * d.max(i).div_ceil(BLOCK) * 4 * 64
 }
 
 fn check(experts: &Experts) -> Result<()> {
@@ -143,13 +132,10 @@ fn check(experts: &Experts) -> Result<()> {
     })
 }
 
-/// Tiles of pairs that an item takes at most: twice as many as an expert has on the mean, up to what registers hold, or on Hopper
-/// what they hold.
-fn tiles_of_an_item(pairs: usize, experts: usize, hopper: bool) -> usize {
+/// Tiles of pairs that an item takes at most: twice as many as an expert has on the mean, up to what registers hold.
+fn tiles_of_an_item(pairs: usize, experts: usize) -> usize {
     match pairs.div_ceil(experts) {
-        0..=4 => 2,
-        _ if hopper => ASYNC_TILES,
-        5..=8 => 2,
+        0..=8 => 2,
         9..=24 => 4,
         _ => 8,
     }
@@ -163,7 +149,7 @@ fn most_items(pairs: usize, experts: usize, tiles: usize) -> usize {
 const MOST_HELD: usize = 32 << 10;
 
 fn items(gpu: &Gpu, chosen: &Slice, pairs: usize, experts: usize) -> Result<Items<'static>> {
-    let tiles = tiles_of_an_item(pairs, experts, gpu.is_hopper());
+    let tiles = tiles_of_an_item(pairs, experts);
     let most = most_items(pairs, experts, tiles);
     let (sorted, items, num_items) = (gpu.take(pairs)?, gpu.take(4 * most)?, gpu.take(1)?);
     let arguments = [
@@ -179,9 +165,7 @@ fn items(gpu: &Gpu, chosen: &Slice, pairs: usize, experts: usize) -> Result<Item
     let shape = Shape { grid: (1, 1, 1), threads: 1024, shared: 2 * pairs.min(MOST_HELD) };
     // SAFETY: (chosen, n, experts, most, pairs, items, num_items, held).
     unsafe { gpu.launch("experts", "experts_items", shape, &arguments)? };
-    // Where experts have few pairs, two small blocks of a processor take turns.
-    let large = tiles == ASYNC_TILES && pairs > LARGE_FROM * experts;
-    Ok(Items::Made { pairs: sorted, items, num_items, most, tiles, large })
+    Ok(Items::Made { pairs: sorted, items, num_items, most, tiles })
 }
 
 /// The product `which` ("up" or "down") of rows of `x`, each of them `per_row` pairs', with what its kernel writes to.
@@ -196,7 +180,7 @@ fn product(
     let codes = Argument::from(&weights.memory);
     let mut arguments: Vec<Argument> =
         vec![codes, codes.plus(weights.codes), weights.tiles.into(), weights.blocks.into()];
-    let (sorted, list, num_items, most, tiles, large) = match items {
+    let (sorted, list, num_items, most, tiles) = match items {
         Items::Found(chosen, pairs, tokens) => {
             arguments.extend::<[Argument; 4]>([(*chosen).into(), x.into(), cols.into(), per_row.into()]);
             arguments.extend(out);
@@ -206,7 +190,7 @@ fn product(
             // SAFETY: (weights, chosen, x, cols, per_row, out).
             return unsafe { gpu.launch("experts", &format!("experts_{which}_few"), shape, &arguments) };
         }
-        Items::Made { pairs, items, num_items, most, tiles, large } => (pairs, items, num_items, *most, *tiles, *large),
+        Items::Made { pairs, items, num_items, most, tiles } => (pairs, items, num_items, *most, *tiles),
     };
     let work: [Argument; 3] = [list.into(), num_items.into(), sorted.into()];
     let packed = gpu.take(most * tiles * weights.blocks * 256)?;
@@ -214,21 +198,21 @@ fn product(
     arguments.extend(work);
     arguments.push((&packed).into());
     arguments.extend(out);
-    let (op, end, rows, stages) = if is_async(tiles) {
-        let rows = if large { MANY_ROWS } else { MANY_ROWS / 2 };
-        ("experts.hopper", format!("async_{}", rows * TILE), rows, 5)
+    let grid = (weights.tiles.div_ceil(MANY_ROWS), most, 1);
+    let (op, end, shared) = if is_async(gpu, tiles) {
+        ("experts.hopper", "async".to_owned(), many_shared(tiles) / 4 * 5)
     } else {
-        ("experts", (tiles * TOKENS).to_string(), MANY_ROWS, 4)
+        ("experts", (tiles * TOKENS).to_string(), many_shared(tiles))
     };
-    let grid = (weights.tiles.div_ceil(rows), most, 1);
-    let shape = Shape { grid, threads: 256, shared: many_shared(rows, tiles, stages) };
+    let shape = Shape { grid, threads: 256, shared };
     // SAFETY: (weights, work, packed, out).
     unsafe { gpu.launch(op, &format!("experts_{which}_{end}"), shape, &arguments) }
 }
 
-/// Whether items of so many tiles of pairs are multiplied by the kernels of `hopper.cu`.
-fn is_async(tiles: usize) -> bool {
-    tiles == ASYNC_TILES
+/// Whether items of so many tiles of pairs are multiplied by the kernels of `hopper.cu`, which have five stages instead of four:
+/// smaller ones take as long as their weights are read.
+fn is_async(gpu: &Gpu, tiles: usize) -> bool {
+    gpu.is_hopper() && tiles == 8
 }
 
 /// Rows of `x` as the kernels for many take them, of `most` items of `tiles` tiles of pairs, and `blocks` blocks of columns.
@@ -242,7 +226,7 @@ fn pack_many(
     let steps = blocks * 4;
     let input: [Argument; 4] = [x.into(), packed.into(), cols.into(), per_row.into()];
     let arguments = [&work[..], &input].concat();
-    if is_async(tiles) {
+    if is_async(gpu, tiles) {
         let shape = Shape { grid: (blocks.div_ceil(2), most, 1), threads: 256, shared: 0 };
         // SAFETY: (work, x, packed, cols, per_row, blocks).
         return unsafe {

@@ -8,8 +8,7 @@
 #include "../../cuda/prompt.cuh"
 #include "experts.cuh"
 
-// One block. pairs [n] sorted by expert, ascending in each; items of at most `most` pairs, those of an expert as even as sixteens allow,
-// and how many there are. A warp goes
+// One block. pairs [n] sorted by expert, ascending in each; items of at most `most` pairs, and how many there are. A warp goes
 // through all pairs for each of its experts, so their experts lie in shared memory, as many as it holds.
 extern "C" __global__ void __launch_bounds__(1024) experts_items(const u32* chosen, int n, int experts, int most, u32* pairs, Item* items, u32* num_items, int held) {
   __shared__ u32 counts[1024], starts[1024];
@@ -32,10 +31,9 @@ extern "C" __global__ void __launch_bounds__(1024) experts_items(const u32* chos
     u32 start = 0, made = 0;
     for (int e = 0; e < experts; e++) {
       starts[e] = start;
-      const u32 tiles = (counts[e] + 15) / 16, of = (counts[e] + most - 1) / most;
-      for (u32 i = 0; i < of; i++) {
-        const u32 from = tiles * i / of * 16, to = tiles * (i + 1) / of * 16;
-        items[made++] = {(u32)e, start + from, (to < counts[e] ? to : counts[e]) - from, 0};
+      for (u32 done = 0; done < counts[e]; done += most) {
+        Item item = {(u32)e, start + done, counts[e] - done < (u32)most ? counts[e] - done : most, 0};
+        items[made++] = item;
       }
       start += counts[e];
     }
@@ -162,14 +160,15 @@ extern "C" __global__ void __launch_bounds__(256) experts_down_few(FEW, DOWN_OUT
 }
 KERNEL(experts_down_few)
 
-// 256 rows of an item of at most 16 NP pairs, to shared memory.
-template <int NP> __device__ inline void prompt(WEIGHTS, const uint4* x, const Item& item, unsigned char* memory) {
-  const int first = blockIdx.x * WARPS * 2 + threadIdx.x / 32 * 2;
-  const u64 at = ((u64)item.expert * tiles + first) * blocks;
-  Coded<2, NP> job = {(uint4*)memory, w + at * 32, (const uint4*)scales + at * 2, tiles - first, blocks, {x, ((int)item.count + 15) / 16, blocks * STAGE}};
+// 256 rows of an item of at most 16 NP pairs.
+template <int NP, class Out> __device__ inline void prompt(WEIGHTS, const uint4* x, const OfItem<Out>& out) {
+  DYNAMIC_SHARED(memory);
+  const int first = blockIdx.x * 16 + threadIdx.x / 32 * 2;
+  const u64 at = ((u64)out.item.expert * tiles + first) * blocks;
+  Coded<2, NP> job = {(uint4*)memory, w + at * 32, (const uint4*)scales + at * 2, tiles - first, blocks, {x, ((int)out.item.count + 15) / 16, blocks * STAGE}};
   float sum[2][2 * NP][4];
   multiply<4, STAGE>(sum, job, blocks * STAGE);
-  put_sums((float*)memory, sum);
+  hand_out(sum, first, tiles, 0, out.item.count, out);
 }
 
 // Items of at most 16 NP pairs, those of half as many with half the products.
@@ -177,10 +176,8 @@ template <int NP, class Out> __device__ inline void prompt(WEIGHTS, WORK, const 
   if (blockIdx.y >= *num_items) return;
   OfItem<Out> out = {each, items[blockIdx.y], pairs};
   x += (u64)blockIdx.y * NP * blocks * STRIP;
-  DYNAMIC_SHARED(memory);
-  if (NP == 1 || out.item.count > NP * 8) prompt<NP>(w, scales, tiles, blocks, x, out.item, memory);
-  else prompt<(NP + 1) / 2>(w, scales, tiles, blocks, x, out.item, memory);
-  hand_out_sums((float*)memory, 2, blockIdx.x * WARPS * 2, tiles, 0, out.item.count, out);
+  if (NP == 1 || out.item.count > NP * 8) prompt<NP>(w, scales, tiles, blocks, x, out);
+  else prompt<(NP + 1) / 2>(w, scales, tiles, blocks, x, out);
 }
 
 // Grid [tiles of rows / 16, items]; x packed by `experts_pack`.
