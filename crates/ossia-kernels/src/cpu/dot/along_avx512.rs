@@ -115,8 +115,7 @@ fn prefetch<const T: usize, P: Products<T>>(rows: &Span, row: usize, g: usize) {
         (from.wrapping_add(g * rows.group), rows.row)
     };
     for i in 0..P::LINES {
-        // SAFETY: a prefetch touches no memory and may point anywhere.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(from.wrapping_add(step * i).cast()) };
+        rows.prefetch(from.wrapping_add(step * i));
     }
 }
 

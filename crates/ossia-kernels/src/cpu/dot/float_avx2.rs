@@ -3,7 +3,7 @@
 use std::arch::x86_64::*;
 
 use super::{TILE, tile_rows};
-use crate::cpu::isa::reads_in_order;
+use crate::cpu::isa::{Ahead, ahead};
 use crate::matrix::{Kind, Matrix};
 use crate::mxfp4::{DOUBLED, GROUP};
 
@@ -65,13 +65,18 @@ unsafe fn dots_of<const KIND: u8, const N: usize>(
     let x = tokens.map(|t| x[t as usize * m.cols()..][..m.cols()].as_ptr());
     let mut acc = [[_mm256_setzero_ps(); ROWS]; N];
     // Rows are read once where there is one token, and come from memory: the next ones are asked for.
-    let next = (N == 1 && reads_in_order()).then_some(ROWS * m.elements().row_stride());
+    let (ahead, next) = (ahead(), ROWS * m.elements().row_stride());
     for g in 0..m.groups() {
         for r in 0..ROWS {
-            if let Some(next) = next {
+            if N == 1 && ahead != Ahead::InRows {
                 let from = elements[r].wrapping_add(next + g * stride);
                 for line in (0..stride).step_by(64) {
-                    _mm_prefetch::<_MM_HINT_T0>(from.wrapping_add(line).cast());
+                    let line = from.wrapping_add(line).cast();
+                    if ahead == Ahead::ToFirstCache {
+                        _mm_prefetch::<_MM_HINT_T0>(line);
+                    } else {
+                        _mm_prefetch::<_MM_HINT_T1>(line);
+                    }
                 }
             }
             // SAFETY: group g of a row of the matrix, and 32 activations of each token.

@@ -6,7 +6,7 @@
 use std::arch::x86_64::*;
 
 use super::{TILE, padded};
-use crate::cpu::isa::reads_in_order;
+use crate::cpu::isa::{Ahead, ahead};
 use crate::matrix::Matrix;
 
 /// Tokens that share the loads of a panel.
@@ -26,8 +26,8 @@ pub struct Span {
     scale_group: usize,
     /// Lines of the next tile that are asked for in each group.
     lines: usize,
-    /// Whether to ask for memory in the order of its addresses.
-    in_order: bool,
+    /// How to ask for memory.
+    ahead: Ahead,
     /// Where each row begins, twice over.
     starts: [usize; 2 * TILE],
 }
@@ -51,7 +51,7 @@ impl Span {
             scale_row: m.scales().row_stride(),
             scale_group: m.scales().group_stride(),
             lines: (TILE * m.elements().group_stride()).div_ceil(64),
-            in_order: reads_in_order(),
+            ahead: ahead(),
             starts: std::array::from_fn(|r| r % TILE * m.elements().row_stride()),
         }
     }
@@ -64,6 +64,18 @@ impl Span {
         for i in 0..self.lines {
             // SAFETY: a prefetch touches no memory and may point anywhere.
             unsafe { _mm_prefetch::<_MM_HINT_T1>(from.wrapping_add(64 * i).cast()) };
+        }
+    }
+
+    /// Asks for a line, into the cache that suits the processor.
+    #[inline(always)]
+    pub fn prefetch(&self, line: *const u8) {
+        // SAFETY: a prefetch touches no memory and may point anywhere.
+        unsafe {
+            match self.ahead {
+                Ahead::ToFirstCache => _mm_prefetch::<_MM_HINT_T0>(line.cast()),
+                _ => _mm_prefetch::<_MM_HINT_T1>(line.cast()),
+            }
         }
     }
 
@@ -99,7 +111,7 @@ impl Span {
     /// hold `NEAR` bytes further on, and for a share of the next tile's scales where they lie elsewhere.
     #[inline(always)]
     pub fn prefetch_near<const LINES: usize>(&self, g: usize) {
-        if self.in_order {
+        if self.ahead != Ahead::InRows {
             return self.prefetch_next(g);
         }
         let mut ahead = g * self.group + NEAR;
