@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use ossia_engine::{Adapter, AttachError, Engine, NewAdapter};
 use ossia_kernels::Floats;
@@ -23,6 +24,9 @@ use crate::training::adapter_folder;
 
 /// Adapters of jobs that are held at once, where the memory that was planned for adapters has room for them.
 pub const MOST_HELD: usize = 8;
+
+/// Ten of them are waited for room that a request which has ended is about to leave.
+const MOMENT: Duration = Duration::from_millis(20);
 /// Between the name of a job's model and a checkpoint's step.
 const CHECKPOINT: &str = ":ckpt-step-";
 
@@ -108,12 +112,20 @@ impl Adapters {
     }
 
     /// Reads a PEFT folder and attaches it. Where there is no room, those of jobs go, the one that was not used for the
-    /// longest time first; one that a request still uses leaves its room when that has ended.
+    /// longest time first; one that a request still uses leaves its room when that has ended, which is a moment after its
+    /// answer.
     fn attach(&self, engine: &Engine, folder: &Path) -> Result<Arc<Adapter>, AttachError> {
+        let mut moments = 10;
         loop {
             let new = read(folder, &self.config).map_err(AttachError::Refused)?;
             match engine.attach(new) {
-                Err(AttachError::NoRoom(error)) if !self.let_go() => return Err(AttachError::NoRoom(error)),
+                Err(AttachError::NoRoom(error)) if !self.let_go() => {
+                    if moments == 0 {
+                        return Err(AttachError::NoRoom(error));
+                    }
+                    moments -= 1;
+                    std::thread::sleep(MOMENT);
+                }
                 Err(AttachError::NoRoom(_)) => {}
                 done => return done,
             }

@@ -1,6 +1,7 @@
 //! Adapters by name: those that the server was started with, and those that jobs have made.
 
 use std::path::Path;
+use std::time::Duration;
 
 use crate::common::{Answer, CONTEXT, TestServer, engine, engine_with, nano, nano_config};
 use ossia_engine::{EngineOptions, NewAdapter};
@@ -201,8 +202,19 @@ async fn adapters_keep_to_the_memory_that_was_planned_for_them() {
     assert_eq!([said(&server, models[0]).await, said(&server, models[1]).await], first, "they take turns");
     // What somebody uses does not go: here it is held as a request holds it.
     server.app.adapters.forget(models[1]);
-    let new = NewAdapter { values: Floats::new(parameters.init(1)), parameters };
-    let held = server.app.turns.engine().attach(new).unwrap();
+    let attach = || {
+        let new = NewAdapter { values: Floats::new(parameters.init(1)), parameters: parameters.clone() };
+        server.app.turns.engine().attach(new)
+    };
+    // An answer is there a moment before its request has let its adapter go.
+    let mut held = attach();
+    for _ in 0..500 {
+        if held.is_err() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            held = attach();
+        }
+    }
+    let held = held.unwrap();
     let refused = ask(&server, &server.key, models[0]).await;
     assert_eq!((refused.status, &refused.json()["error"]["code"]), (429, &json!("slow_down")), "{}", refused.text);
     assert_eq!(refused.headers["retry-after"], "5");
