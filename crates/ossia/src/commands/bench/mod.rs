@@ -282,6 +282,7 @@ fn measure_bandwidth(model: &Model, checkpoint: &Checkpoint) -> Result<f64, Fail
 
 fn table(o: &serde_json::Value) -> String {
     let number = |key: &str| o[key].as_f64().unwrap_or(0.0);
+    let together = if o["batch"] == 1 { String::new() } else { format!(" of {} sequences side by side", o["batch"]) };
     let lines = [
         format!(
             "prefill    {:>10.1} tok/s   ({} tokens, {:.2} s to the first token)",
@@ -289,7 +290,7 @@ fn table(o: &serde_json::Value) -> String {
             o["prompt"],
             number("ttft_s")
         ),
-        format!("decode     {:>10.2} tok/s   ({} tokens)", number("decode_tok_s"), o["decoded"]),
+        format!("decode     {:>10.2} tok/s   ({} tokens{together})", number("decode_tok_s"), o["decoded"]),
         format!(
             "bandwidth  {:>10.1} GB/s    {}{:.2} GB a token",
             number("bandwidth_bytes_s") / 1e9,
