@@ -9,7 +9,8 @@ use ossia_model::gpt_oss::adapter::AdapterParameters;
 
 use crate::runner::Runner;
 
-/// An adapter as it comes from its files.
+/// An adapter as it comes from its files. Clones share its numbers.
+#[derive(Clone)]
 pub struct NewAdapter {
     /// Where its factors are.
     pub parameters: AdapterParameters,

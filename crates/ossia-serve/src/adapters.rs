@@ -115,10 +115,10 @@ impl Adapters {
     /// longest time first; one that a request still uses leaves its room when that has ended, which is a moment after its
     /// answer.
     fn attach(&self, engine: &Engine, folder: &Path) -> Result<Arc<Adapter>, AttachError> {
+        let new = read(folder, &self.config).map_err(AttachError::Refused)?;
         let mut moments = 10;
         loop {
-            let new = read(folder, &self.config).map_err(AttachError::Refused)?;
-            match engine.attach(new) {
+            match engine.attach(new.clone()) {
                 Err(AttachError::NoRoom(error)) if !self.let_go() => {
                     if moments == 0 {
                         return Err(AttachError::NoRoom(error));

@@ -166,11 +166,12 @@ __device__ inline Eight eight_at(const float* row, int eight, int cols) {
   return u;
 }
 
-// A piece of a row whose columns are a multiple of 16; zeros behind the last.
+// A piece.
 __device__ inline Eight columns_at(const float* at) {
   const float4 a = *(const float4*)at, b = *(const float4*)(at + 4);
   return {{a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w}};
 }
+// One of a row whose columns are a multiple of 8; zeros behind the last.
 __device__ inline Eight piece_at(const float* row, int piece, int cols) {
   Eight none = {};
   return 8 * piece < cols ? columns_at(row + 8 * piece) : none;

@@ -35,7 +35,7 @@ struct Staged {
     const int g = threadIdx.x % 32 / 4;
     at = memory + (g < rows ? g : rows - 1) * staged_row(cols) + threadIdx.x % 4;
   }
-  __device__ inline uint2 fragment(int, int step) const { return ((const uint2*)(at + step / 2 * 4))[step % 2]; }
+  __device__ inline uint2 fragment(int step) const { return ((const uint2*)(at + step / 2 * 4))[step % 2]; }
 };
 
 // [tile / 2, step, lane, tile % 2].
@@ -93,7 +93,7 @@ struct Coming {
 #pragma unroll
       for (int i = 0; i < MOST; i++) {
         if (step + i >= to) break;
-        uint2 b = x.fragment(0, step + i);
+        uint2 b = x.fragment(step + i);
         mma(c, a[i].x, a[i].y, a[i].z, a[i].w, b.x, b.y);
         if (step + i + MOST < to) a[i] = load_once(w + (u64)(step + i + MOST) * 32);
       }

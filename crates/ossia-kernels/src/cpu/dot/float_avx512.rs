@@ -16,6 +16,7 @@ const ROWS: usize = 2 * PAIRS;
 const TOKENS: usize = 6;
 /// The fewest for which these are worth it; fewer wait for memory.
 const FEWEST: usize = 3;
+
 /// See [`super::tile`].
 ///
 /// # Safety

@@ -1,6 +1,6 @@
 // The routed experts (experts/mod.rs), weights in MXFP4. Pairs (token * k + slot) are gathered by expert and cut into items
 // of one expert and at most so many pairs as a kernel takes; a block computes some rows of one item. Up to 32 pairs of up to
-// eight tokens are gathered by each block for itself.
+// eight tokens, as many as fit into shared memory, are gathered by each block for itself.
 //
 // A tile of the first product has eight gate rows and under them the up rows of the same units, so a lane that has the one
 // has the other.
