@@ -60,33 +60,35 @@ impl Isa {
     }
 }
 
-/// How memory is best asked for ahead of its use.
+/// What processors with the same instructions differ in, as far as kernels care: which of several ways is fastest.
 #[cfg(target_arch = "x86_64")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ahead {
-    /// A little further on in each of sixteen rows: on Intel's Sapphire Rapids, by a tenth.
-    InRows,
-    /// In the order of addresses, into the second cache: on AMD's Zen 4, whose first cache has too few lines on their way to
-    /// keep memory busy. Twice as fast as into the first.
-    ToSecondCache,
-    /// In the order of addresses, into the first cache: on AMD's Zen 5, up to 1.4 times as fast as in rows.
-    ToFirstCache,
+pub enum Processor {
+    /// Intel's Sapphire Rapids, and what is not known better. Memory is best asked for a little further on in each of sixteen
+    /// rows, by a tenth.
+    Intel,
+    /// AMD's Zen 4. It computes 512 bits in two halves. Memory is best asked for in the order of addresses, into the second
+    /// cache: the first has too few lines on their way to keep memory busy, and is half as fast.
+    Zen4,
+    /// AMD's Zen 5. Memory is best asked for in the order of addresses, into the first cache: up to 1.4 times as fast as in
+    /// rows.
+    Zen5,
 }
 
-/// What was measured to be best on processors like this.
+/// The processor that this is most like.
 #[cfg(target_arch = "x86_64")]
-pub fn ahead() -> Ahead {
+pub fn processor() -> Processor {
     const ZEN_4: u32 = 0x19;
     const ZEN_5: u32 = 0x1a;
-    static AHEAD: std::sync::OnceLock<Ahead> = std::sync::OnceLock::new();
-    *AHEAD.get_or_init(|| {
+    static PROCESSOR: std::sync::OnceLock<Processor> = std::sync::OnceLock::new();
+    *PROCESSOR.get_or_init(|| {
         let (maker, version) = (std::arch::x86_64::__cpuid(0), std::arch::x86_64::__cpuid(1).eax);
         let family = (version >> 8 & 0xf) + (version >> 20 & 0xff);
         let amd = [maker.ebx, maker.edx, maker.ecx].map(u32::to_le_bytes).concat() == b"AuthenticAMD";
         match (amd, family) {
-            (true, ZEN_5..) => Ahead::ToFirstCache,
-            (true, ZEN_4) => Ahead::ToSecondCache,
-            _ => Ahead::InRows,
+            (true, ZEN_5..) => Processor::Zen5,
+            (true, ZEN_4) => Processor::Zen4,
+            _ => Processor::Intel,
         }
     })
 }

@@ -109,7 +109,7 @@ unsafe fn along<const T: usize, P: Products<T>>(rows: &Span, groups: usize, prod
 fn prefetch<const T: usize, P: Products<T>>(rows: &Span, row: usize, g: usize) {
     let from = rows.elements.wrapping_add((row + P::AHEAD) * rows.row);
     // Rows without a gap are one run of bytes.
-    let (from, step) = if rows.is_dense() {
+    let (from, step) = if rows.dense {
         (from.wrapping_add(QUAD * g * rows.group), 64)
     } else {
         (from.wrapping_add(g * rows.group), rows.row)
@@ -325,14 +325,12 @@ impl<const T: usize, const BETWEEN: bool> Products<T> for Codes<T, BETWEEN> {
             if !BETWEEN {
                 exponents = _mm512_cvtepu8_epi32(_mm_loadu_si128(rows.four_scales::<u8>(row, g, N).as_ptr().cast()));
             }
-            // Codes are doubled values.
-            let scales = _mm512_mul_ps(power_of_two(exponents), _mm512_set1_ps(0.5));
             let mut all = [_mm512_setzero_si512(); T];
             for t in 0..T {
                 let offsets = _mm_maskz_loadu_epi32(ones(N) as u8, self.offsets[t].add(g));
                 all[t] = side_by_side(sums[t], offsets);
             }
-            (scales, all)
+            (power_of_two(exponents), all)
         }
     }
 

@@ -9,44 +9,59 @@
 
 use std::arch::x86_64::*;
 
-use super::TILE;
 use super::along_avx512::exponents_of_four;
-use super::int8_avx512::{code_table, codes_of, power_of_two, scales};
+use super::int8_avx512::{code_table, codes_apart, power_of_two, scales};
 use super::int16_avx512::widened;
 use super::quantize::{Int8Rows, Int16Rows};
-use super::rows_avx512::{Scales, Span, words_of_sixteen};
+use super::rows_avx512::{Scales, Span, by_number, up_to, words_of_sixteen};
+use super::{Panel, TILE};
+use crate::cpu::isa::Processor;
 use crate::matrix::Matrix;
 use crate::mxfp4::GROUP;
 
-/// Up to so many tokens with MXFP4; with more, unpacking them first costs less.
+/// Up to so many tokens with MXFP4; with more, what the first of them unpack is kept for the others.
 pub const MOST_CODES: usize = 12;
 
 /// Up to so many tokens with Q8.
 pub const MOST_BYTES: usize = 8;
 
-/// Computes an expression with as many tokens as there are, an array of their number; the lists of names say how many that
-/// may be.
-macro_rules! by_number {
-    (|$tokens:ident| $call:expr, $([$($name:ident)*])*) => {
-        match *$tokens {
-            $([$($name),*] => {
-                let $tokens = [$($name),*];
-                $call
-            })*
-            _ => unreachable!("a few tokens"),
-        }
-    };
+/// What is done with a group's codes, and their scales, after their use.
+trait Keep {
+    /// # Safety
+    /// AVX-512 is present.
+    unsafe fn keep(&mut self, group: usize, codes: &[__m512i; 8], scales: __m512);
 }
 
-/// Up to [`MOST_BYTES`], and up to [`MOST_CODES`].
-macro_rules! up_to {
-    (8, $($call:tt)*) => {
-        by_number!($($call)*, [a] [a b] [a b c] [a b c d] [a b c d e] [a b c d e f] [a b c d e f g] [a b c d e f g h])
-    };
-    (12, $($call:tt)*) => {
-        by_number!($($call)*, [a] [a b] [a b c] [a b c d] [a b c d e] [a b c d e f] [a b c d e f g] [a b c d e f g h]
-            [a b c d e f g h i] [a b c d e f g h i j] [a b c d e f g h i j k] [a b c d e f g h i j k l])
-    };
+/// Nothing.
+struct Drop;
+
+impl Keep for Drop {
+    #[inline(always)]
+    unsafe fn keep(&mut self, _: usize, _: &[__m512i; 8], _: __m512) {}
+}
+
+/// They go into a panel, and the lowest and highest scales are known in the end, as bits.
+struct IntoPanel {
+    codes: *mut u8,
+    scales: *mut f32,
+    lowest: __m512i,
+    highest: __m512i,
+}
+
+impl Keep for IntoPanel {
+    #[inline(always)]
+    unsafe fn keep(&mut self, group: usize, codes: &[__m512i; 8], scales: __m512) {
+        // SAFETY: the panel has room for all groups, see `codes_kept`.
+        unsafe {
+            for (quad, codes) in codes.iter().enumerate() {
+                _mm512_storeu_si512(self.codes.add(64 * (8 * group + quad)).cast(), *codes);
+            }
+            _mm512_storeu_ps(self.scales.add(TILE * group), scales);
+            let bits = _mm512_castps_si512(scales);
+            self.lowest = _mm512_min_epi32(self.lowest, bits);
+            self.highest = _mm512_max_epi32(self.highest, bits);
+        }
+    }
 }
 
 /// MXFP4: out[i] = the sixteen rows from `row` on times token i.
@@ -57,7 +72,7 @@ macro_rules! up_to {
 pub unsafe fn codes(m: &Matrix, row: usize, x: &Int8Rows, tokens: &[u32], out: &mut [[f32; TILE]]) {
     let rows = Span::new(m, row);
     // SAFETY: a Matrix holds all its groups, the token's rows hold as many.
-    unsafe { up_to!(12, |tokens| codes_plain(&rows, m.groups(), x, out, tokens)) }
+    unsafe { up_to!(12, |tokens| codes_plain(&rows, m.groups(), x, out, tokens, &mut Drop)) }
 }
 
 /// The same with VBMI, whose lookups need no masks.
@@ -68,7 +83,50 @@ pub unsafe fn codes(m: &Matrix, row: usize, x: &Int8Rows, tokens: &[u32], out: &
 pub unsafe fn codes_vbmi(m: &Matrix, row: usize, x: &Int8Rows, tokens: &[u32], out: &mut [[f32; TILE]]) {
     let rows = Span::new(m, row);
     // SAFETY: a Matrix holds all its groups, the token's rows hold as many.
-    unsafe { up_to!(12, |tokens| codes_wide(&rows, m.groups(), x, out, tokens)) }
+    unsafe {
+        if rows.processor != Processor::Zen4 {
+            up_to!(12, |tokens| codes_wide(&rows, m.groups(), x, out, tokens, &mut Drop))
+        } else if rows.scales_between() {
+            up_to!(12, |tokens| codes_halves::<true, _>(&rows, m.groups(), x, out, tokens, &mut Drop))
+        } else {
+            up_to!(12, |tokens| codes_halves::<false, _>(&rows, m.groups(), x, out, tokens, &mut Drop))
+        }
+    }
+}
+
+/// Up to eight tokens, and the panel is filled for others. Gives the bits of the lowest and of the highest scale.
+///
+/// # Safety
+/// As for [`codes`]; `groups` groups lie at every row and in the activations.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+pub unsafe fn codes_kept(
+    rows: &Span,
+    groups: usize,
+    x: &Int8Rows,
+    tokens: &[u32],
+    panel: &mut Panel,
+    out: &mut [[f32; TILE]],
+) -> (i32, i32) {
+    assert!(panel.codes.len() >= 512 * groups && panel.scales.len() >= TILE * groups);
+    let mut keep = IntoPanel {
+        codes: panel.codes.as_mut_ptr(),
+        scales: panel.scales.as_mut_ptr(),
+        lowest: _mm512_set1_epi32(i32::MAX),
+        highest: _mm512_set1_epi32(0),
+    };
+    // SAFETY: promised by the caller; VBMI was detected.
+    unsafe {
+        if !is_x86_feature_detected!("avx512vbmi") {
+            up_to!(8, |tokens| codes_plain(rows, groups, x, out, tokens, &mut keep));
+        } else if rows.processor != Processor::Zen4 {
+            up_to!(8, |tokens| codes_wide(rows, groups, x, out, tokens, &mut keep));
+        } else if rows.scales_between() {
+            up_to!(8, |tokens| codes_halves::<true, _>(rows, groups, x, out, tokens, &mut keep));
+        } else {
+            up_to!(8, |tokens| codes_halves::<false, _>(rows, groups, x, out, tokens, &mut keep));
+        }
+    }
+    (_mm512_reduce_min_epi32(keep.lowest), _mm512_reduce_max_epi32(keep.highest))
 }
 
 /// Q8: out[i] = the sixteen rows from `row` on times token i.
@@ -79,7 +137,13 @@ pub unsafe fn codes_vbmi(m: &Matrix, row: usize, x: &Int8Rows, tokens: &[u32], o
 pub unsafe fn bytes(m: &Matrix, row: usize, x: &Int16Rows, tokens: &[u32], out: &mut [[f32; TILE]]) {
     let rows = Span::new(m, row);
     // SAFETY: a Matrix holds all its groups, the token's rows hold as many.
-    unsafe { up_to!(8, |tokens| bytes_of(&rows, m.groups(), x, out, tokens)) }
+    unsafe {
+        if rows.processor == Processor::Zen4 {
+            up_to!(8, |tokens| bytes_of::<true, _>(&rows, m.groups(), x, out, tokens))
+        } else {
+            up_to!(8, |tokens| bytes_of::<false, _>(&rows, m.groups(), x, out, tokens))
+        }
+    }
 }
 
 /// # Safety
@@ -91,14 +155,12 @@ unsafe fn codes_plain<const N: usize>(
     x: &Int8Rows,
     out: &mut [[f32; TILE]],
     tokens: [u32; N],
+    keep: &mut impl Keep,
 ) {
-    let (table, mask) = (code_table(), _mm512_set1_epi8(15));
-    let look_up = move |word| _mm512_shuffle_epi8(table, _mm512_and_si512(word, mask));
     // SAFETY: promised by the caller; a byte is a scale.
     unsafe {
-        let mut exponents = Scales::<u8>::new(rows, groups);
-        let scale = move |g| scales(_mm_loadu_si128(exponents.of(rows, groups, g).as_ptr().cast()));
-        codes_by(rows, groups, x, out, tokens, look_up, scale)
+        let from = Plain { rows, groups, table: code_table(), exponents: Scales::new(rows, groups) };
+        codes_by(from, groups, x, out, tokens, keep);
     }
 }
 
@@ -111,36 +173,132 @@ unsafe fn codes_wide<const N: usize>(
     x: &Int8Rows,
     out: &mut [[f32; TILE]],
     tokens: [u32; N],
+    keep: &mut impl Keep,
 ) {
-    // Sixteen values four times over: a byte's two highest bits say nothing, the next two choose among equals.
-    let table = code_table();
-    let look_up = move |word| _mm512_permutexvar_epi8(word, table);
     // SAFETY: promised by the caller.
     unsafe {
-        let mut four = [_mm512_setzero_si512(); 4];
-        let scale = move |g: usize| {
-            if g.is_multiple_of(4) {
-                four = exponents_of_four(rows, g, groups);
-            }
-            power_of_two(four[g % 4])
-        };
-        codes_by(rows, groups, x, out, tokens, look_up, scale)
+        let from = Wide { rows, groups, table: code_table(), four: [_mm512_setzero_si512(); 4] };
+        codes_by(from, groups, x, out, tokens, keep);
     }
 }
 
-/// `look_up` takes codes in the low halves of bytes; `scale` gives the scales of one group after the other.
-///
 /// # Safety
-/// As for [`codes`]; `groups` groups lie at every row and in the activations.
-#[inline(always)]
-unsafe fn codes_by<const N: usize>(
+/// As for [`codes_vbmi`]; `groups` groups lie at every row and in the activations; BETWEEN: scales lie between them.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vbmi,avx2,fma,f16c")]
+unsafe fn codes_halves<const BETWEEN: bool, const N: usize>(
     rows: &Span,
     groups: usize,
     x: &Int8Rows,
     out: &mut [[f32; TILE]],
     tokens: [u32; N],
-    look_up: impl Fn(__m512i) -> __m512i,
-    mut scale: impl FnMut(usize) -> __m512,
+    keep: &mut impl Keep,
+) {
+    // SAFETY: promised by the caller; a byte is a scale.
+    unsafe {
+        let from = Halves::<BETWEEN> { rows, groups, table: code_table(), exponents: Scales::new(rows, groups) };
+        codes_by(from, groups, x, out, tokens, keep);
+    }
+}
+
+/// Sixteen rows, of which one group after the other is unpacked.
+trait Groups {
+    /// Codes, and scales. Asks for memory that is needed later.
+    ///
+    /// # Safety
+    /// As for [`codes`], or with a table of VBMI as for [`codes_vbmi`]; group g lies at every row and follows the one before.
+    unsafe fn next(&mut self, g: usize) -> ([__m512i; 8], __m512);
+}
+
+/// Without VBMI.
+struct Plain<'a> {
+    rows: &'a Span,
+    groups: usize,
+    table: __m512i,
+    exponents: Scales<u8>,
+}
+
+impl Groups for Plain<'_> {
+    #[inline(always)]
+    unsafe fn next(&mut self, g: usize) -> ([__m512i; 8], __m512) {
+        // SAFETY: promised by the caller.
+        unsafe {
+            self.rows.prefetch_near::<5>(g);
+            let mut codes = codes_apart::<false>(self.rows.elements.add(g * self.rows.group), self.rows.row);
+            for codes in &mut codes {
+                *codes = _mm512_shuffle_epi8(self.table, _mm512_and_si512(*codes, _mm512_set1_epi8(15)));
+            }
+            (codes, scales(_mm_loadu_si128(self.exponents.of(self.rows, self.groups, g).as_ptr().cast())))
+        }
+    }
+}
+
+/// With VBMI, where a table holds its sixteen values four times over: a byte's two highest bits say nothing, the next two choose
+/// among equals.
+struct Wide<'a> {
+    rows: &'a Span,
+    groups: usize,
+    table: __m512i,
+    four: [__m512i; 4],
+}
+
+impl Groups for Wide<'_> {
+    #[inline(always)]
+    unsafe fn next(&mut self, g: usize) -> ([__m512i; 8], __m512) {
+        // SAFETY: promised by the caller.
+        unsafe {
+            self.rows.prefetch_near::<5>(g);
+            let mut codes = codes_apart::<false>(self.rows.elements.add(g * self.rows.group), self.rows.row);
+            for codes in &mut codes {
+                *codes = _mm512_permutexvar_epi8(*codes, self.table);
+            }
+            if g.is_multiple_of(4) {
+                self.four = exponents_of_four(self.rows, g, self.groups);
+            }
+            (codes, power_of_two(self.four[g % 4]))
+        }
+    }
+}
+
+/// The same for Zen 4, which moves vectors at half the rate that it computes them at: exponents are gathered as bytes.
+struct Halves<'a, const BETWEEN: bool> {
+    rows: &'a Span,
+    groups: usize,
+    table: __m512i,
+    exponents: Scales<u8>,
+}
+
+impl<const BETWEEN: bool> Groups for Halves<'_, BETWEEN> {
+    #[inline(always)]
+    unsafe fn next(&mut self, g: usize) -> ([__m512i; 8], __m512) {
+        // Known here, so that one register's distance to the elements serves the exponents too.
+        let group = if BETWEEN { 1 + GROUP / 2 } else { GROUP / 2 };
+        // SAFETY: promised by the caller.
+        unsafe {
+            self.rows.prefetch_next::<5>(g);
+            let mut codes = codes_apart::<true>(self.rows.elements.add(g * group), self.rows.row);
+            for codes in &mut codes {
+                *codes = _mm512_permutexvar_epi8(*codes, self.table);
+            }
+            let exponents = if BETWEEN {
+                self.exponents.of_between(self.rows, self.groups, g)
+            } else {
+                self.exponents.of(self.rows, self.groups, g)
+            };
+            (codes, scales(_mm_loadu_si128(exponents.as_ptr().cast())))
+        }
+    }
+}
+
+/// # Safety
+/// As for [`codes`], or for [`codes_vbmi`]; `groups` groups lie at every row and in the activations.
+#[inline(always)]
+unsafe fn codes_by<const N: usize>(
+    mut from: impl Groups,
+    groups: usize,
+    x: &Int8Rows,
+    out: &mut [[f32; TILE]],
+    tokens: [u32; N],
+    keep: &mut impl Keep,
 ) {
     let q = tokens.map(|t| x.values(t as usize).as_ptr().cast::<i32>());
     let d = tokens.map(|t| x.scales(t as usize).as_ptr());
@@ -149,23 +307,24 @@ unsafe fn codes_by<const N: usize>(
     unsafe {
         let mut acc = [_mm512_setzero_ps(); N];
         for g in 0..groups {
-            rows.prefetch_near::<5>(g);
-            let codes = codes_of(rows, g, &look_up);
-            // Codes are doubled values. Scales are powers of two, so halving here or later is the same.
-            let scale = _mm512_mul_ps(scale(g), _mm512_set1_ps(0.5));
-            let mut sums = [_mm512_setzero_si512(); N];
+            let (codes, scale) = from.next(g);
+            keep.keep(g, &codes, scale);
+            // A single token's sums would wait for each other: there are two of them.
+            let mut sums = [[_mm512_setzero_si512(); 2]; N];
             for n in 0..N {
-                sums[n] = _mm512_set1_epi32(*s[n].add(g));
+                sums[n][0] = _mm512_set1_epi32(*s[n].add(g));
             }
             for quad in 0..8 {
                 for n in 0..N {
                     let x = _mm512_set1_epi32(q[n].add(8 * g + quad).read_unaligned());
-                    sums[n] = _mm512_dpbusd_epi32(sums[n], codes[quad], x);
+                    let sum = &mut sums[n][if N == 1 { quad % 2 } else { 0 }];
+                    *sum = _mm512_dpbusd_epi32(*sum, codes[quad], x);
                 }
             }
             for n in 0..N {
+                let sum = if N == 1 { _mm512_add_epi32(sums[n][0], sums[n][1]) } else { sums[n][0] };
                 let scale = _mm512_mul_ps(scale, _mm512_set1_ps(*d[n].add(g)));
-                acc[n] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums[n]), scale, acc[n]);
+                acc[n] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), scale, acc[n]);
             }
         }
         acc.iter().zip(out).for_each(|(acc, out)| _mm512_storeu_ps(out.as_mut_ptr(), *acc));
@@ -175,7 +334,7 @@ unsafe fn codes_by<const N: usize>(
 /// # Safety
 /// As for [`bytes`]; `groups` groups lie at every row and in the activations.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-unsafe fn bytes_of<const N: usize>(
+unsafe fn bytes_of<const HALVES: bool, const N: usize>(
     rows: &Span,
     groups: usize,
     x: &Int16Rows,
@@ -195,7 +354,8 @@ unsafe fn bytes_of<const N: usize>(
         unsafe {
             let scale = widened(halves.of(rows, groups, g));
             let from = rows.elements.add(g * rows.group);
-            let parts = [words_of_sixteen(from, rows.row), words_of_sixteen(from.add(GROUP / 2), rows.row)];
+            let words = |at: usize| words_of_sixteen::<HALVES>(from.add(at), rows.row);
+            let parts = [words(0), words(GROUP / 2)];
             let unsigned = parts.map(|words| words.map(|word| _mm512_xor_si512(word, sign)));
             for n in 0..N {
                 let x =

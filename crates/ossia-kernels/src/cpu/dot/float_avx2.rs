@@ -3,7 +3,7 @@
 use std::arch::x86_64::*;
 
 use super::{TILE, tile_rows};
-use crate::cpu::isa::{Ahead, ahead};
+use crate::cpu::isa::{Processor, processor};
 use crate::matrix::{Kind, Matrix};
 use crate::mxfp4::{DOUBLED, GROUP};
 
@@ -65,14 +65,14 @@ unsafe fn dots_of<const KIND: u8, const N: usize>(
     let x = tokens.map(|t| x[t as usize * m.cols()..][..m.cols()].as_ptr());
     let mut acc = [[_mm256_setzero_ps(); ROWS]; N];
     // Rows are read once where there is one token, and come from memory: the next ones are asked for.
-    let (ahead, next) = (ahead(), ROWS * m.elements().row_stride());
+    let (processor, next) = (processor(), ROWS * m.elements().row_stride());
     for g in 0..m.groups() {
         for r in 0..ROWS {
-            if N == 1 && ahead != Ahead::InRows {
+            if N == 1 && processor != Processor::Intel {
                 let from = elements[r].wrapping_add(next + g * stride);
                 for line in (0..stride).step_by(64) {
                     let line = from.wrapping_add(line).cast();
-                    if ahead == Ahead::ToFirstCache {
+                    if processor == Processor::Zen5 {
                         _mm_prefetch::<_MM_HINT_T0>(line);
                     } else {
                         _mm_prefetch::<_MM_HINT_T1>(line);

@@ -1,11 +1,10 @@
 //! Q8 with 16-bit activations, AVX-512 with VNNI: the sums of `int16_avx2`, sixteen rows at a time.
 
 use std::arch::x86_64::*;
-use std::cell::Cell;
 
 use super::quantize::Int16Rows;
 use super::rows_avx2::{HALF, store_transposed};
-use super::rows_avx512::{Span, each_group, in_eights, with_whole_tile};
+use super::rows_avx512::{Span, TOKENS, by_number, each_group, parts, up_to, with_whole_tile};
 use super::{Panel, TILE};
 use crate::matrix::Matrix;
 use crate::mxfp4::GROUP;
@@ -22,19 +21,16 @@ pub unsafe fn tile(m: &Matrix, row: usize, x: &Int16Rows, tokens: &[u32], panel:
     let groups = m.groups();
     with_whole_tile(m, row, out, |row, out| {
         let rows = Span::new(m, row);
+        // The first tokens ask for the next tile, which then comes while they are computed.
+        let mut ahead = Some(&rows);
         // SAFETY: a Matrix holds all its groups, the token's rows hold `groups` entries each, the panel is unpacked
         // before it is used.
         unsafe {
             unpack(&rows, groups, panel);
-            // The first tokens ask for the next tile, which then comes while they are computed.
-            let ahead = Cell::new(Some(&rows));
-            in_eights(
-                tokens,
-                out,
-                |tokens, out| panel_tokens(groups, panel, ahead.take(), x, tokens, out),
-                |tokens, out| panel_tokens(groups, panel, ahead.take(), x, tokens, out),
-                |token, out| panel_tokens(groups, panel, ahead.take(), x, token, out),
-            );
+            for (tokens, out) in parts(tokens, out, TOKENS) {
+                let ahead = ahead.take();
+                up_to!(8, |tokens| panel_tokens(groups, panel, ahead, x, tokens, out));
+            }
         }
     });
 }
@@ -91,7 +87,7 @@ unsafe fn panel_tokens<const N: usize>(
     let mut acc = [_mm512_setzero_ps(); N];
     for g in 0..groups {
         if let Some(rows) = ahead {
-            rows.prefetch_next(g);
+            rows.prefetch_next::<9>(g);
         }
         // SAFETY: group g of the panel and of every token.
         unsafe {

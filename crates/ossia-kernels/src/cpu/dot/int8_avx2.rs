@@ -113,7 +113,7 @@ unsafe fn direct(rows: &Rows<HALF>, groups: usize, q: &[i8], d: &[f32], offsets:
         let low = _mm256_madd_epi16(_mm256_hadd_epi16(pairs(0), pairs(2)), ones);
         let high = _mm256_madd_epi16(_mm256_hadd_epi16(pairs(4), pairs(6)), ones);
         let sum = _mm256_add_epi32(add_across(low, high), _mm256_set1_epi32(offsets[g]));
-        acc = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum), _mm256_mul_ps(scale, _mm256_set1_ps(0.5 * d[g])), acc);
+        acc = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum), _mm256_mul_ps(scale, _mm256_set1_ps(d[g])), acc);
     }
     acc
 }
@@ -164,7 +164,7 @@ unsafe fn panel_tokens<const N: usize>(
         };
         for n in 0..N {
             let sum = _mm256_cvtepi32_ps(_mm256_add_epi32(sums[n], _mm256_set1_epi32(s[n][g])));
-            acc[n] = _mm256_fmadd_ps(sum, _mm256_mul_ps(scale, _mm256_set1_ps(0.5 * d[n][g])), acc[n]);
+            acc[n] = _mm256_fmadd_ps(sum, _mm256_mul_ps(scale, _mm256_set1_ps(d[n][g])), acc[n]);
         }
     }
     for n in 0..N {

@@ -4,16 +4,21 @@
 //! looked up as value + 12 here too and the offset is taken off by the accumulator's first value.
 
 use std::arch::x86_64::*;
-use std::cell::Cell;
 
+use super::few_avx512::codes_kept;
 use super::quantize::{Int8Rows, OFFSET};
-use super::rows_avx512::{Span, each_group, in_eights, with_whole_tile, words_of_sixteen};
+use super::rows_avx512::{Span, TOKENS, by_number, parts, up_to, with_whole_tile, words_of_sixteen};
 use super::{Panel, TILE};
 use crate::matrix::Matrix;
-use crate::mxfp4::{DOUBLED, GROUP};
+use crate::mxfp4::DOUBLED;
 
-/// Bytes of a group in the panel.
-const PANEL_GROUP: usize = GROUP * TILE;
+/// Bits of 1.5 * 2^23: adding a small integer to the bits of this number adds it to the number.
+const LARGE: i32 = 0x4b40_0000;
+
+/// Bits of the scales 2^-51 and 2^6, and of 1. Between the first two a scale times one of activations, which are 0 or above
+/// 1e-22, is exact.
+const EXACT: (i32, i32) = ((127 - 51) << 23, (127 + 6) << 23);
+const ONE: i32 = 127 << 23;
 
 /// See [`super::tile`].
 ///
@@ -23,20 +28,20 @@ const PANEL_GROUP: usize = GROUP * TILE;
 pub unsafe fn tile(m: &Matrix, row: usize, x: &Int8Rows, tokens: &[u32], panel: &mut Panel, out: &mut [[f32; TILE]]) {
     let groups = m.groups();
     with_whole_tile(m, row, out, |row, out| {
-        let rows = Span::new(m, row);
-        // SAFETY: a Matrix holds all its groups, the token's rows hold `groups` entries each, the panel is unpacked
-        // before it is used.
+        let mut parts = parts(tokens, out, TOKENS);
+        let Some((tokens, out)) = parts.next() else { return };
+        // SAFETY: a Matrix holds all its groups, the token's rows hold `groups` entries each, the first tokens fill the panel.
         unsafe {
-            unpack(&rows, groups, panel);
-            // The first tokens ask for the next tile, which then comes while they are computed.
-            let ahead = Cell::new(Some(&rows));
-            in_eights(
-                tokens,
-                out,
-                |tokens, out| panel_tokens(groups, panel, ahead.take(), x, tokens, out),
-                |tokens, out| panel_tokens(groups, panel, ahead.take(), x, tokens, out),
-                |token, out| panel_tokens(groups, panel, ahead.take(), x, token, out),
-            );
+            let (lowest, highest) = codes_kept(&Span::new(m, row), groups, x, tokens, panel, out);
+            if EXACT.0 <= lowest && highest <= EXACT.1 {
+                parts.for_each(|(tokens, out)| {
+                    up_to!(8, |tokens| panel_tokens::<true, _>(groups, panel, x, tokens, out))
+                });
+            } else {
+                parts.for_each(|(tokens, out)| {
+                    up_to!(8, |tokens| panel_tokens::<false, _>(groups, panel, x, tokens, out))
+                });
+            }
         }
     });
 }
@@ -65,65 +70,35 @@ pub fn power_of_two(exponents: __m512i) -> __m512 {
     _mm512_castsi512_ps(_mm512_max_epi32(bits, _mm512_set1_epi32(0x0040_0000)))
 }
 
-/// Codes of sixteen rows in a group, looked up in the low halves of bytes: four elements of each row side by side, eight
-/// times.
+/// Codes of sixteen rows in a group that lies at `p`, rows `row` bytes apart, in the low halves of bytes: four elements of each
+/// row side by side, eight times. The high halves hold what they may.
 ///
 /// # Safety
-/// Group g lies at every row; AVX-512 (F, BW, DQ) is present.
+/// The group lies at every row; AVX-512 (F, BW, DQ) is present.
 #[inline(always)]
-pub unsafe fn codes_of(rows: &Span, g: usize, look_up: impl Fn(__m512i) -> __m512i) -> [__m512i; 8] {
+pub unsafe fn codes_apart<const HALVES: bool>(p: *const u8, row: usize) -> [__m512i; 8] {
     // Rows are brought side by side while two codes are still in a byte, which is half of the work.
     // SAFETY: promised by the caller.
     unsafe {
-        let words = words_of_sixteen(rows.elements.add(g * rows.group), rows.row);
-        std::array::from_fn(|i| look_up(if i < 4 { words[i] } else { _mm512_srli_epi16::<4>(words[i - 4]) }))
+        let words = words_of_sixteen::<HALVES>(p, row);
+        std::array::from_fn(|i| if i < 4 { words[i] } else { _mm512_srli_epi16::<4>(words[i - 4]) })
     }
 }
 
-/// Scales to f32, and the rows' codes looked up, as value * 2 + 12, four elements of each row side by side.
+/// The unpacked rows with some tokens. EXACT: all scales are in [`EXACT`].
 ///
-/// # Safety
-/// `groups` groups lie at every row.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-unsafe fn unpack(rows: &Span, groups: usize, panel: &mut Panel) {
-    assert!(panel.codes.len() >= PANEL_GROUP * groups && panel.scales.len() >= TILE * groups);
-    let (codes, scales) = (panel.codes.as_mut_ptr(), panel.scales.as_mut_ptr());
-    // SAFETY: promised by the caller; a byte is a scale; the panel holds 512 bytes and sixteen scales for each group.
-    unsafe {
-        each_group(rows, groups, |g, exponents| {
-            unpack_group(rows, g, exponents, codes.add(g * PANEL_GROUP), scales.add(g * TILE))
-        });
-    }
-}
-
-/// One group of [`unpack`].
-///
-/// # Safety
-/// Group g lies at every row; there is room for 512 codes and sixteen scales.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-unsafe fn unpack_group(rows: &Span, g: usize, exponents: &[u8; TILE], out: *mut u8, scales_out: *mut f32) {
-    // SAFETY: promised by the caller.
-    unsafe {
-        _mm512_storeu_ps(scales_out, scales(_mm_loadu_si128(exponents.as_ptr().cast())));
-        let (table, mask) = (code_table(), _mm512_set1_epi8(15));
-        let look_up = move |word| _mm512_shuffle_epi8(table, _mm512_and_si512(word, mask));
-        for (quad, codes) in codes_of(rows, g, look_up).into_iter().enumerate() {
-            _mm512_storeu_si512(out.add(64 * quad).cast(), codes);
-        }
-    }
-}
-
-/// The unpacked rows with some tokens.
+/// acc = fma(sum, scale * d, acc) takes two multiplications for sixteen numbers, which the products of bytes compete with.
+/// Where scale * d is exact, as scales are powers of two, it is the same as fma(sum * scale, d, acc), and integers can be
+/// scaled without multiplying: bits(1.5 * 2^23) + sum is 1.5 * 2^23 + sum, adding k to its exponent scales it by 2^k, and
+/// subtracting 1.5 * 2^(23 + k) leaves sum * 2^k.
 ///
 /// # Safety
 /// `panel` was unpacked from `groups` groups.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-unsafe fn panel_tokens<const N: usize>(
+unsafe fn panel_tokens<const EXACT: bool, const N: usize>(
     groups: usize,
     panel: &Panel,
-    ahead: Option<&Span>,
     x: &Int8Rows,
     tokens: [u32; N],
     out: &mut [[f32; TILE]],
@@ -133,12 +108,9 @@ unsafe fn panel_tokens<const N: usize>(
     let s = tokens.map(|t| x.offsets(t as usize).as_ptr());
     let mut acc = [_mm512_setzero_ps(); N];
     for g in 0..groups {
-        if let Some(rows) = ahead {
-            rows.prefetch_next(g);
-        }
         // SAFETY: group g of the panel and of every token.
         unsafe {
-            let codes = panel.codes.as_ptr().add(g * PANEL_GROUP);
+            let codes = panel.codes.as_ptr().add(512 * g);
             let mut sums: [__m512i; N] = std::array::from_fn(|n| _mm512_set1_epi32(*s[n].add(g)));
             for quad in 0..8 {
                 let w = _mm512_loadu_si512(codes.add(64 * quad).cast());
@@ -148,9 +120,15 @@ unsafe fn panel_tokens<const N: usize>(
                 }
             }
             let scale = _mm512_loadu_ps(panel.scales.as_ptr().add(g * TILE));
+            let large = _mm512_add_epi32(_mm512_castps_si512(scale), _mm512_set1_epi32(LARGE - ONE));
             for n in 0..N {
-                let scale = _mm512_mul_ps(scale, _mm512_set1_ps(0.5 * *d[n].add(g)));
-                acc[n] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums[n]), scale, acc[n]);
+                let d = _mm512_set1_ps(*d[n].add(g));
+                if EXACT {
+                    let sum = _mm512_castsi512_ps(_mm512_add_epi32(sums[n], large));
+                    acc[n] = _mm512_fmadd_ps(_mm512_sub_ps(sum, _mm512_castsi512_ps(large)), d, acc[n]);
+                } else {
+                    acc[n] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums[n]), _mm512_mul_ps(scale, d), acc[n]);
+                }
             }
         }
     }

@@ -43,7 +43,7 @@ pub use scalar::add_lanes;
 use crate::arena::{Arena, Slice};
 use crate::cpu::isa::Isa;
 #[cfg(target_arch = "x86_64")]
-use crate::cpu::isa::{Ahead, ahead};
+use crate::cpu::isa::{Processor, processor};
 use crate::matrix::{Kind, Matrix};
 use crate::mxfp4::GROUP;
 use crate::{Precision, Result};
@@ -160,14 +160,14 @@ fn tile(isa: Isa, m: &Matrix, row: usize, x: &Input, tokens: &[u32], panel: &mut
 #[cfg(target_arch = "x86_64")]
 fn few_tile(m: &Matrix, row: usize, x: &Input, tokens: &[u32], out: &mut [[f32; TILE]]) {
     let vbmi = is_x86_feature_detected!("avx512vbmi");
-    let in_order = vbmi && ahead() != Ahead::InRows;
+    let along = vbmi && processor() == Processor::Zen5;
     rows_avx512::with_whole_tile(m, row, out, |row, out| match x {
         // SAFETY: the features were detected.
-        Input::Int8(x) if in_order && tokens.len() <= along_avx512::MOST => unsafe {
+        Input::Int8(x) if along && tokens.len() <= along_avx512::MOST => unsafe {
             along_avx512::codes(m, row, x, tokens, out);
         },
         // SAFETY: the features were detected.
-        Input::Int16(x) if in_order && tokens.len() <= along_avx512::MOST => unsafe {
+        Input::Int16(x) if along && tokens.len() <= along_avx512::MOST => unsafe {
             along_avx512::bytes(m, row, x, tokens, out);
         },
         // SAFETY: the features were detected.

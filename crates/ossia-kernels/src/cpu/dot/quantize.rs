@@ -2,7 +2,7 @@
 //!
 //! d = max|x| / top, q = round(x * (top / max|x|)), top = 127 for 8 bits and 32767 for 16. A group that holds an
 //! infinity or not-a-number gets a scale of not-a-number, so that a fault stays visible; one whose largest value is
-//! below 1e-30 becomes zero. All versions give the same bits.
+//! below 1e-20 becomes zero. All versions give the same bits.
 
 use crate::arena::{Arena, Slice};
 use crate::cpu::disjoint::Disjoint;
@@ -10,8 +10,8 @@ use crate::cpu::isa::Isa;
 use crate::mxfp4::GROUP;
 use crate::{Result, Runtime};
 
-/// Below this, a group counts as zero: its reciprocal would overflow.
-const TINY: f32 = 1e-30;
+/// Below this, a group counts as zero: its reciprocal would overflow, and its scale times one of MXFP4 would be subnormal.
+const TINY: f32 = 1e-20;
 
 /// What kernels add to a doubled E2M1 value to make it unsigned.
 pub const OFFSET: i32 = 12;
@@ -125,7 +125,7 @@ impl Int8Rows {
         &self.q[token * self.cols..(token + 1) * self.cols]
     }
 
-    /// A token's scales [cols / 32].
+    /// Half of a token's scales [cols / 32]: what codes want, whose integers are doubled values.
     pub fn scales(&self, token: usize) -> &[f32] {
         let groups = self.cols / GROUP;
         &self.scales[token * groups..(token + 1) * groups]
@@ -138,7 +138,7 @@ impl Int8Rows {
     }
 }
 
-/// Groups to 8 bits: x [n * 32], q [n * 32], scales [n], and -[`OFFSET`] times the sums of q [n].
+/// Groups to 8 bits: x [n * 32], q [n * 32], half of the scales [n], and -[`OFFSET`] times the sums of q [n].
 pub fn quantize(isa: Isa, x: &[f32], order: Order, q: &mut [i8], scales: &mut [f32], offsets: &mut [i32]) {
     assert!(x.len() == q.len() && scales.len() * GROUP == x.len() && offsets.len() == scales.len());
     let groups = x.chunks_exact(GROUP).zip(q.chunks_exact_mut(GROUP)).zip(scales.iter_mut().zip(offsets));
@@ -150,6 +150,7 @@ pub fn quantize(isa: Isa, x: &[f32], order: Order, q: &mut [i8], scales: &mut [f
             Isa::Avx2 | Isa::Avx512 => unsafe { group_avx2(x, order, q) },
             _ => group_scalar(x, order, q),
         };
+        *scale *= 0.5;
         *offset = -OFFSET * sum;
     }
 }

@@ -5,11 +5,12 @@
 
 use std::arch::x86_64::*;
 
-use super::{TILE, padded};
-use crate::cpu::isa::{Ahead, ahead};
+use super::TILE;
+use crate::cpu::isa::{Processor, processor};
 use crate::matrix::Matrix;
+use crate::mxfp4::GROUP;
 
-/// Tokens that share the loads of a panel.
+/// Tokens that share the loads of a panel, at most.
 pub const TOKENS: usize = 8;
 
 /// Sixteen rows of a matrix, as addresses: the first, and distances.
@@ -21,13 +22,16 @@ pub struct Span {
     /// Bytes from group to group.
     pub group: usize,
     groups: usize,
+    /// Whether rows follow each other without a gap.
+    pub dense: bool,
+    /// 2^32 / groups, rounded up: dividing takes longer than a group.
+    inverse: usize,
     scales: *const u8,
     scale_row: usize,
     scale_group: usize,
     /// Lines of the next tile that are asked for in each group.
     lines: usize,
-    /// How to ask for memory.
-    ahead: Ahead,
+    pub processor: Processor,
     /// Where each row begins, twice over.
     starts: [usize; 2 * TILE],
 }
@@ -47,21 +51,24 @@ impl Span {
             row: m.elements().row_stride(),
             group: m.elements().group_stride(),
             groups: m.groups(),
+            dense: m.groups() * m.elements().group_stride() == m.elements().row_stride(),
+            inverse: (1usize << 32).div_ceil(m.groups()),
             scales: m.scales().at(row, 0).as_ptr(),
             scale_row: m.scales().row_stride(),
             scale_group: m.scales().group_stride(),
             lines: (TILE * m.elements().group_stride()).div_ceil(64),
-            ahead: ahead(),
+            processor: processor(),
             starts: std::array::from_fn(|r| r % TILE * m.elements().row_stride()),
         }
     }
 
-    /// Asks for group `g`'s share of the next tile, into the second cache. Row after row, as memory likes it best.
+    /// Asks for group `g`'s share of the next tile, up to LINES, into the second cache. Row after row, as memory likes it best.
     #[inline(always)]
-    pub fn prefetch_next(&self, g: usize) {
-        let (row, group) = (g * TILE / self.groups, g * TILE % self.groups);
-        let from = self.elements.wrapping_add((TILE + row) * self.row + group * self.group);
-        for i in 0..self.lines {
+    pub fn prefetch_next<const LINES: usize>(&self, g: usize) {
+        let at = g * TILE;
+        let row = if self.dense { 0 } else { at * self.inverse >> 32 };
+        let from = self.elements.wrapping_add((TILE + row) * self.row + (at - row * self.groups) * self.group);
+        for i in 0..LINES.min(self.lines) {
             // SAFETY: a prefetch touches no memory and may point anywhere.
             unsafe { _mm_prefetch::<_MM_HINT_T1>(from.wrapping_add(64 * i).cast()) };
         }
@@ -72,8 +79,8 @@ impl Span {
     pub fn prefetch(&self, line: *const u8) {
         // SAFETY: a prefetch touches no memory and may point anywhere.
         unsafe {
-            match self.ahead {
-                Ahead::ToFirstCache => _mm_prefetch::<_MM_HINT_T0>(line.cast()),
+            match self.processor {
+                Processor::Zen5 => _mm_prefetch::<_MM_HINT_T0>(line.cast()),
                 _ => _mm_prefetch::<_MM_HINT_T1>(line.cast()),
             }
         }
@@ -82,12 +89,6 @@ impl Span {
     /// Whether scales lie between the groups of elements.
     pub fn scales_between(&self) -> bool {
         self.scale_group == self.group
-    }
-
-    /// Whether rows follow each other without a gap.
-    #[inline(always)]
-    pub fn is_dense(&self) -> bool {
-        self.groups * self.group == self.row
     }
 
     /// Scales of `num` groups, up to four, from `g` on of four rows from `row` on: that of group k of row r at [k][r].
@@ -111,8 +112,8 @@ impl Span {
     /// hold `NEAR` bytes further on, and for a share of the next tile's scales where they lie elsewhere.
     #[inline(always)]
     pub fn prefetch_near<const LINES: usize>(&self, g: usize) {
-        if self.ahead != Ahead::InRows {
-            return self.prefetch_next(g);
+        if self.processor != Processor::Intel {
+            return self.prefetch_next::<LINES>(g);
         }
         let mut ahead = g * self.group + NEAR;
         if ahead >= self.groups * self.group {
@@ -175,6 +176,26 @@ impl<T: Copy + Default> Scales<T> {
     }
 }
 
+impl Scales<u8> {
+    /// The same for exponents that lie before their group of codes.
+    ///
+    /// # Safety
+    /// As for `new`.
+    #[inline(always)]
+    pub unsafe fn of_between(&mut self, rows: &Span, groups: usize, g: usize) -> &[u8; TILE] {
+        if g + SCALES_AHEAD < groups {
+            const NEXT: usize = SCALES_AHEAD * (1 + GROUP / 2) - 1;
+            let rows = addresses(rows.elements.wrapping_add(g * (1 + GROUP / 2)), rows.row);
+            let out = &mut self.0[(g + SCALES_AHEAD) % (2 * SCALES_AHEAD)];
+            for r in 0..TILE {
+                // SAFETY: promised by the caller.
+                out[r] = unsafe { *rows[r % 4][r / 4].wrapping_add(NEXT) };
+            }
+        }
+        &self.0[g % (2 * SCALES_AHEAD)]
+    }
+}
+
 /// Calls `work` with the scales of each group.
 ///
 /// # Safety
@@ -227,17 +248,23 @@ fn addresses(p: *const u8, row: usize) -> [[*const u8; 4]; 4] {
     [p, one, two, three].map(|p| [p, p.wrapping_add(4 * row), p.wrapping_add(8 * row), p.wrapping_add(twelve)])
 }
 
-/// Sixteen bytes each of sixteen rows: vector w holds the rows' words w, of four bytes, side by side.
+/// Sixteen bytes each of sixteen rows: vector w holds the rows' words w, of four bytes, side by side. HALVES: on a processor
+/// that computes 512 bits in two halves, where it costs less to fill the halves first.
 ///
 /// # Safety
 /// 16 bytes can be read at `p` and at up to fifteen times `row` bytes after it.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq")]
-pub unsafe fn words_of_sixteen(p: *const u8, row: usize) -> [__m512i; 4] {
+pub unsafe fn words_of_sixteen<const HALVES: bool>(p: *const u8, row: usize) -> [__m512i; 4] {
     // SAFETY: promised by the caller.
     let t = addresses(p, row).map(|rows| unsafe {
         // Rows r, 4 + r, 8 + r and 12 + r, each in a 128-bit lane.
         let lane = |a: usize| _mm_loadu_si128(rows[a].cast());
+        if HALVES {
+            let low = _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(lane(0)), lane(1));
+            let high = _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(lane(2)), lane(3));
+            return _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high);
+        }
         let bytes = _mm512_inserti32x4::<1>(_mm512_castsi128_si512(lane(0)), lane(1));
         _mm512_inserti32x4::<3>(_mm512_inserti32x4::<2>(bytes, lane(2)), lane(3))
     });
@@ -252,22 +279,38 @@ pub unsafe fn words_of_sixteen(p: *const u8, row: usize) -> [__m512i; 4] {
     ]
 }
 
-/// `eight` for eights of tokens and for most of one, `four` for a few that remain, `one` for a single one.
-#[inline(always)]
-pub fn in_eights(
-    tokens: &[u32],
-    out: &mut [[f32; TILE]],
-    eight: impl Fn([u32; TOKENS], &mut [[f32; TILE]]),
-    four: impl Fn([u32; TOKENS / 2], &mut [[f32; TILE]]),
-    one: impl Fn([u32; 1], &mut [[f32; TILE]]),
-) {
-    let (eights, rest) = tokens.as_chunks::<TOKENS>();
-    let (out, out_rest) = out.split_at_mut(eights.len() * TOKENS);
-    eights.iter().zip(out.chunks_exact_mut(TOKENS)).for_each(|(tokens, out)| eight(*tokens, out));
-    match rest {
-        [] => {}
-        [token] => one([*token], out_rest),
-        _ if rest.len() <= TOKENS / 2 => padded(rest, out_rest, four),
-        _ => padded(rest, out_rest, eight),
-    }
+/// Tokens in parts of nearly the same size, at most `most`, with what they have in `out`.
+pub fn parts<'a>(
+    tokens: &'a [u32],
+    out: &'a mut [[f32; TILE]],
+    most: usize,
+) -> impl Iterator<Item = (&'a [u32], &'a mut [[f32; TILE]])> {
+    let size = tokens.len().div_ceil(tokens.len().div_ceil(most).max(1)).max(1);
+    tokens.chunks(size).zip(out.chunks_mut(size))
 }
+
+/// Computes an expression with as many tokens as there are, an array of their number; the lists of names say how many that
+/// may be.
+macro_rules! by_number {
+    (|$tokens:ident| $call:expr, $([$($name:ident)*])*) => {
+        match *$tokens {
+            $([$($name),*] => {
+                let $tokens = [$($name),*];
+                $call
+            })*
+            _ => unreachable!("a few tokens"),
+        }
+    };
+}
+
+/// The same for up to so many tokens.
+macro_rules! up_to {
+    (8, $($call:tt)*) => {
+        by_number!($($call)*, [a] [a b] [a b c] [a b c d] [a b c d e] [a b c d e f] [a b c d e f g] [a b c d e f g h])
+    };
+    (12, $($call:tt)*) => {
+        by_number!($($call)*, [a] [a b] [a b c] [a b c d] [a b c d e] [a b c d e f] [a b c d e f g] [a b c d e f g h]
+            [a b c d e f g h i] [a b c d e f g h i j] [a b c d e f g h i j k] [a b c d e f g h i j k l])
+    };
+}
+pub(super) use {by_number, up_to};

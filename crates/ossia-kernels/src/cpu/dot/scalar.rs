@@ -16,8 +16,7 @@ fn int8_dot(m: &Matrix, row: usize, x: &Int8Rows, token: usize) -> f32 {
     let (q, scales) = (x.values(token), x.scales(token));
     (0..m.groups()).fold(0.0f32, |acc, group| {
         let sum = code_sum(m.elements().at(row, group), &q[group * GROUP..(group + 1) * GROUP]);
-        // The codes' integers are doubled values.
-        (sum as f32).mul_add(m.scale(row, group) * (0.5 * scales[group]), acc)
+        (sum as f32).mul_add(m.scale(row, group) * scales[group], acc)
     })
 }
 

@@ -129,15 +129,15 @@ fn mlp1(
                 lists.tile(list, &expert.gate, tile * TILE, &mut panel, &mut gate[..pairs.len()]);
                 lists.tile(list, &expert.up, tile * TILE, &mut panel, &mut up[..pairs.len()]);
                 let rows = tile * TILE..((tile + 1) * TILE).min(units);
+                let (gate, up) = (&mut gate[..pairs.len()], &mut up[..pairs.len()]);
+                add_bias(gate, &expert.gate_bias[rows.clone()]);
+                add_bias(up, &expert.up_bias[rows.clone()]);
                 for (i, &pair) in pairs.iter().enumerate() {
-                    add_bias(&mut gate[i], &expert.gate_bias[rows.clone()]);
-                    add_bias(&mut up[i], &expert.up_bias[rows.clone()]);
                     inner.add_gate_up(pair, rows.clone(), &mut gate[i], &mut up[i]);
-                    let values = swiglu(runtime.isa, &gate[i], &up[i], experts.alpha, experts.limit);
-                    let at = pair as usize * units + rows.start;
-                    // SAFETY: a pair belongs to one expert, and a tile's units to one task.
-                    unsafe { act.part(at..at + rows.len()) }.copy_from_slice(&values[..rows.len()]);
                 }
+                swiglu(runtime.isa, gate, up, experts.alpha, experts.limit);
+                // SAFETY: a pair belongs to one expert, and a tile's units to one task.
+                unsafe { write(&act, pairs, gate, rows, units) };
             }
         }
     });
@@ -171,21 +171,48 @@ fn mlp2(
             for tile in tiles.clone() {
                 lists.tile(list, &expert.down, tile * TILE, &mut panel, values);
                 let rows = tile * TILE..((tile + 1) * TILE).min(width);
+                add_bias(values, &expert.down_bias[rows.clone()]);
                 for (&pair, values) in pairs.iter().zip(&mut *values) {
-                    add_bias(values, &expert.down_bias[rows.clone()]);
                     inner.add_down(pair, rows.clone(), values);
-                    let at = pair as usize * width + rows.start;
-                    // SAFETY: a pair belongs to one expert, and a tile's rows to one task.
-                    unsafe { out.part(at..at + rows.len()) }.copy_from_slice(&values[..rows.len()]);
                 }
+                // SAFETY: a pair belongs to one expert, and a tile's rows to one task.
+                unsafe { write(&out, pairs, values, rows, width) };
             }
         }
     });
     Ok(())
 }
 
-fn add_bias(values: &mut [f32; TILE], bias: &[f32]) {
-    values.iter_mut().zip(bias).for_each(|(v, b)| *v += b);
+/// values [pairs, TILE] += bias, which has fewer in a last tile.
+fn add_bias(values: &mut [[f32; TILE]], bias: &[f32]) {
+    let mut all = [0.0; TILE];
+    all[..bias.len()].copy_from_slice(bias);
+    for values in values {
+        values.iter_mut().zip(all).for_each(|(v, b)| *v += b);
+    }
+}
+
+/// out [pairs, width], these columns = values [pairs, TILE].
+///
+/// # Safety
+/// No other task writes them.
+unsafe fn write(
+    out: &Disjoint<f32>,
+    pairs: &[u32],
+    values: &[[f32; TILE]],
+    columns: std::ops::Range<usize>,
+    width: usize,
+) {
+    for (&pair, values) in pairs.iter().zip(values) {
+        let at = pair as usize * width;
+        // SAFETY: promised by the caller.
+        let out = unsafe { out.part(at + columns.start..at + columns.end) };
+        // A known length needs no call.
+        match out.as_chunks_mut::<TILE>() {
+            ([whole], []) => *whole = *values,
+            _ => out.copy_from_slice(&values[..out.len()]),
+        }
+    }
 }
 
 /// x [T, D] += the weighted outputs, best route first; pair p's output is row p, or `places[p]`.
@@ -224,35 +251,34 @@ pub fn combine_weighted(
     });
 }
 
-/// A tile's units. Comparisons are written so that not-a-number stays.
-fn swiglu(isa: Isa, gate: &[f32; TILE], up: &[f32; TILE], alpha: f32, limit: f32) -> [f32; TILE] {
+/// A tile's units of some pairs, gate [pairs, TILE] = SwiGLU of gate and up. Comparisons are written so that not-a-number stays.
+fn swiglu(isa: Isa, gate: &mut [[f32; TILE]], up: &[[f32; TILE]], alpha: f32, limit: f32) {
+    let (gate, up) = (gate.as_flattened_mut(), up.as_flattened());
     match isa.without_amx() {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: these are only made where the features were detected.
         Isa::Avx2 | Isa::Avx512 => unsafe { swiglu_avx2(gate, up, alpha, limit) },
-        _ => std::array::from_fn(|i| {
-            let g = if gate[i] > limit { limit } else { gate[i] };
-            g / (1.0 + (-alpha * g).exp()) * (up[i].clamp(-limit, limit) + 1.0)
+        _ => gate.iter_mut().zip(up).for_each(|(gate, up)| {
+            let g = if *gate > limit { limit } else { *gate };
+            *gate = g / (1.0 + (-alpha * g).exp()) * (up.clamp(-limit, limit) + 1.0);
         }),
     }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
-unsafe fn swiglu_avx2(gate: &[f32; TILE], up: &[f32; TILE], alpha: f32, limit: f32) -> [f32; TILE] {
+unsafe fn swiglu_avx2(gate: &mut [f32], up: &[f32], alpha: f32, limit: f32) {
     use std::arch::x86_64::*;
     let (one, limit) = (_mm256_set1_ps(1.0), _mm256_set1_ps(limit));
-    let mut out = [0.0; TILE];
-    for i in (0..TILE).step_by(8) {
-        // SAFETY: eight of a tile's floats each. min and max return their second operand where one is not-a-number.
+    for (gate, up) in gate.as_chunks_mut::<8>().0.iter_mut().zip(up.as_chunks::<8>().0) {
+        // SAFETY: eight floats each. min and max return their second operand where one is not-a-number.
         unsafe {
-            let g = _mm256_min_ps(limit, _mm256_loadu_ps(gate.as_ptr().add(i)));
+            let g = _mm256_min_ps(limit, _mm256_loadu_ps(gate.as_ptr()));
             let low = _mm256_sub_ps(_mm256_setzero_ps(), limit);
-            let u = _mm256_max_ps(low, _mm256_min_ps(limit, _mm256_loadu_ps(up.as_ptr().add(i))));
+            let u = _mm256_max_ps(low, _mm256_min_ps(limit, _mm256_loadu_ps(up.as_ptr())));
             let e = crate::cpu::exp::exp8(_mm256_mul_ps(_mm256_set1_ps(-alpha), g));
             let y = _mm256_mul_ps(_mm256_div_ps(g, _mm256_add_ps(one, e)), _mm256_add_ps(u, one));
-            _mm256_storeu_ps(out.as_mut_ptr().add(i), y);
+            _mm256_storeu_ps(gate.as_mut_ptr(), y);
         }
     }
-    out
 }
