@@ -176,7 +176,7 @@ unsafe fn unpack_group_of_bytes(rows: &Span, g: usize, halves: &[[u8; 2]; TILE],
     unsafe {
         _mm512_storeu_ps(scales, int16_avx512::widened(halves));
         for part in 0..2 {
-            let words = words_of_sixteen::<false>(rows.elements.add(g * rows.group + 16 * part), rows.row);
+            let words = words_of_sixteen(rows.elements.add(g * rows.group + 16 * part), rows.row);
             let out = codes.add(part * PLANE / 2);
             for (quad, word) in words.into_iter().enumerate() {
                 _mm512_storeu_si512(out.add(64 * quad).cast(), word);
@@ -207,7 +207,7 @@ unsafe fn unpack_group_of_codes(rows: &Span, g: usize, exponents: &[u8; TILE], c
     unsafe {
         let table = _mm512_loadu_si512(CODES.as_ptr().cast());
         _mm512_storeu_ps(scales, int8_avx512::scales(_mm_loadu_si128(exponents.as_ptr().cast())));
-        let words = words_of_sixteen::<false>(rows.elements.add(g * rows.group), rows.row);
+        let words = words_of_sixteen(rows.elements.add(g * rows.group), rows.row);
         for (quad, word) in words.into_iter().enumerate() {
             let (low, high) =
                 (_mm512_permutexvar_epi8(word, table), _mm512_permutexvar_epi8(_mm512_srli_epi16::<4>(word), table));

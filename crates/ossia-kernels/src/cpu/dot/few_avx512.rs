@@ -10,7 +10,8 @@
 use std::arch::x86_64::*;
 
 use super::along_avx512::exponents_of_four;
-use super::int8_avx512::{code_table, codes_apart, power_of_two, scales};
+use super::halves_avx512;
+use super::int8_avx512::{apart, code_table, power_of_two, scales};
 use super::int16_avx512::widened;
 use super::quantize::{Int8Rows, Int16Rows};
 use super::rows_avx512::{Scales, Span, by_number, up_to, words_of_sixteen};
@@ -138,10 +139,12 @@ pub unsafe fn bytes(m: &Matrix, row: usize, x: &Int16Rows, tokens: &[u32], out: 
     let rows = Span::new(m, row);
     // SAFETY: a Matrix holds all its groups, the token's rows hold as many.
     unsafe {
-        if rows.processor == Processor::Zen4 {
-            up_to!(8, |tokens| bytes_of::<true, _>(&rows, m.groups(), x, out, tokens))
+        if rows.processor != Processor::Zen4 {
+            up_to!(8, |tokens| bytes_wide(&rows, m.groups(), x, out, tokens))
+        } else if rows.scales_between() {
+            up_to!(8, |tokens| bytes_halves::<true, _>(&rows, m.groups(), x, out, tokens))
         } else {
-            up_to!(8, |tokens| bytes_of::<false, _>(&rows, m.groups(), x, out, tokens))
+            up_to!(8, |tokens| bytes_halves::<false, _>(&rows, m.groups(), x, out, tokens))
         }
     }
 }
@@ -195,14 +198,13 @@ unsafe fn codes_halves<const BETWEEN: bool, const N: usize>(
 ) {
     // SAFETY: promised by the caller; a byte is a scale.
     unsafe {
-        let from = Halves::<BETWEEN> { rows, groups, table: code_table(), exponents: Scales::new(rows, groups) };
-        codes_by(from, groups, x, out, tokens, keep);
+        codes_by(halves_avx512::Codes::<BETWEEN>::new(rows, groups), groups, x, out, tokens, keep);
     }
 }
 
-/// Sixteen rows, of which one group after the other is unpacked.
-trait Groups {
-    /// Codes, and scales. Asks for memory that is needed later.
+/// Sixteen rows, of which one group after the other is brought side by side, four elements of each row in a lane.
+pub trait Groups {
+    /// Codes or bytes, and scales. Asks for memory that is needed later.
     ///
     /// # Safety
     /// As for [`codes`], or with a table of VBMI as for [`codes_vbmi`]; group g lies at every row and follows the one before.
@@ -223,7 +225,7 @@ impl Groups for Plain<'_> {
         // SAFETY: promised by the caller.
         unsafe {
             self.rows.prefetch_near::<5>(g);
-            let mut codes = codes_apart::<false>(self.rows.elements.add(g * self.rows.group), self.rows.row);
+            let mut codes = apart(words_of_sixteen(self.rows.elements.add(g * self.rows.group), self.rows.row));
             for codes in &mut codes {
                 *codes = _mm512_shuffle_epi8(self.table, _mm512_and_si512(*codes, _mm512_set1_epi8(15)));
             }
@@ -247,7 +249,7 @@ impl Groups for Wide<'_> {
         // SAFETY: promised by the caller.
         unsafe {
             self.rows.prefetch_near::<5>(g);
-            let mut codes = codes_apart::<false>(self.rows.elements.add(g * self.rows.group), self.rows.row);
+            let mut codes = apart(words_of_sixteen(self.rows.elements.add(g * self.rows.group), self.rows.row));
             for codes in &mut codes {
                 *codes = _mm512_permutexvar_epi8(*codes, self.table);
             }
@@ -259,32 +261,23 @@ impl Groups for Wide<'_> {
     }
 }
 
-/// The same for Zen 4, which moves vectors at half the rate that it computes them at: exponents are gathered as bytes.
-struct Halves<'a, const BETWEEN: bool> {
+/// Q8.
+struct Elements<'a> {
     rows: &'a Span,
     groups: usize,
-    table: __m512i,
-    exponents: Scales<u8>,
+    scales: Scales<[u8; 2]>,
 }
 
-impl<const BETWEEN: bool> Groups for Halves<'_, BETWEEN> {
+impl Groups for Elements<'_> {
     #[inline(always)]
     unsafe fn next(&mut self, g: usize) -> ([__m512i; 8], __m512) {
-        // Known here, so that one register's distance to the elements serves the exponents too.
-        let group = if BETWEEN { 1 + GROUP / 2 } else { GROUP / 2 };
         // SAFETY: promised by the caller.
         unsafe {
-            self.rows.prefetch_next::<5>(g);
-            let mut codes = codes_apart::<true>(self.rows.elements.add(g * group), self.rows.row);
-            for codes in &mut codes {
-                *codes = _mm512_permutexvar_epi8(*codes, self.table);
-            }
-            let exponents = if BETWEEN {
-                self.exponents.of_between(self.rows, self.groups, g)
-            } else {
-                self.exponents.of(self.rows, self.groups, g)
-            };
-            (codes, scales(_mm_loadu_si128(exponents.as_ptr().cast())))
+            self.rows.prefetch_near::<9>(g);
+            let from = self.rows.elements.add(g * self.rows.group);
+            let [a, b, c, d] = words_of_sixteen(from, self.rows.row);
+            let [e, f, g_, h] = words_of_sixteen(from.add(GROUP / 2), self.rows.row);
+            ([a, b, c, d, e, f, g_, h], widened(self.scales.of(self.rows, self.groups, g)))
         }
     }
 }
@@ -334,8 +327,36 @@ unsafe fn codes_by<const N: usize>(
 /// # Safety
 /// As for [`bytes`]; `groups` groups lie at every row and in the activations.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-unsafe fn bytes_of<const HALVES: bool, const N: usize>(
+unsafe fn bytes_wide<const N: usize>(
     rows: &Span,
+    groups: usize,
+    x: &Int16Rows,
+    out: &mut [[f32; TILE]],
+    tokens: [u32; N],
+) {
+    // SAFETY: promised by the caller; two bytes are a scale.
+    unsafe { bytes_by(Elements { rows, groups, scales: Scales::new(rows, groups) }, groups, x, out, tokens) }
+}
+
+/// # Safety
+/// As for [`bytes`]; `groups` groups lie at every row and in the activations; BETWEEN: scales lie between them.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+unsafe fn bytes_halves<const BETWEEN: bool, const N: usize>(
+    rows: &Span,
+    groups: usize,
+    x: &Int16Rows,
+    out: &mut [[f32; TILE]],
+    tokens: [u32; N],
+) {
+    // SAFETY: promised by the caller.
+    unsafe { bytes_by(halves_avx512::Bytes::<BETWEEN>::new(rows, groups), groups, x, out, tokens) }
+}
+
+/// # Safety
+/// As for [`bytes`]; `groups` groups lie at every row and in the activations.
+#[inline(always)]
+unsafe fn bytes_by<const N: usize>(
+    mut from: impl Groups,
     groups: usize,
     x: &Int16Rows,
     out: &mut [[f32; TILE]],
@@ -344,34 +365,27 @@ unsafe fn bytes_of<const HALVES: bool, const N: usize>(
     let q = tokens.map(|t| x.planes(t as usize).as_ptr().cast::<i32>());
     let d = tokens.map(|t| x.scales(t as usize).as_ptr());
     let s = tokens.map(|t| x.offsets(t as usize).as_ptr());
-    let sign = _mm512_set1_epi8(-128);
-    let mut acc = [_mm512_setzero_ps(); N];
-    // SAFETY: promised by the caller; two bytes are a scale.
-    let mut halves = unsafe { Scales::<[u8; 2]>::new(rows, groups) };
-    for g in 0..groups {
-        rows.prefetch_near::<9>(g);
-        // SAFETY: group g of every row and of every token.
-        unsafe {
-            let scale = widened(halves.of(rows, groups, g));
-            let from = rows.elements.add(g * rows.group);
-            let words = |at: usize| words_of_sixteen::<HALVES>(from.add(at), rows.row);
-            let parts = [words(0), words(GROUP / 2)];
-            let unsigned = parts.map(|words| words.map(|word| _mm512_xor_si512(word, sign)));
+    // SAFETY: promised by the caller: group g of every row and of every token.
+    unsafe {
+        let mut acc = [_mm512_setzero_ps(); N];
+        for g in 0..groups {
+            let (words, scale) = from.next(g);
+            let mut unsigned = words;
+            for word in &mut unsigned {
+                *word = _mm512_xor_si512(*word, _mm512_set1_epi8(-128));
+            }
             for n in 0..N {
-                let x =
-                    |plane: usize, quad: usize| _mm512_set1_epi32(q[n].add(16 * g + 8 * plane + quad).read_unaligned());
+                let x = q[n].add(16 * g);
                 let (mut low, mut high) = (_mm512_setzero_si512(), _mm512_set1_epi32(*s[n].add(g)));
                 for quad in 0..8 {
-                    low = _mm512_dpbusd_epi32(low, x(0, quad), parts[quad / 4][quad % 4]);
-                    high = _mm512_dpbusd_epi32(high, unsigned[quad / 4][quad % 4], x(1, quad));
+                    low = _mm512_dpbusd_epi32(low, _mm512_set1_epi32(x.add(quad).read_unaligned()), words[quad]);
+                    let x = _mm512_set1_epi32(x.add(8 + quad).read_unaligned());
+                    high = _mm512_dpbusd_epi32(high, unsigned[quad], x);
                 }
                 let sum = _mm512_cvtepi32_ps(_mm512_add_epi32(low, _mm512_slli_epi32::<8>(high)));
                 acc[n] = _mm512_fmadd_ps(sum, _mm512_mul_ps(scale, _mm512_set1_ps(*d[n].add(g))), acc[n]);
             }
         }
-    }
-    for (acc, out) in acc.iter().zip(out) {
-        // SAFETY: sixteen floats.
-        unsafe { _mm512_storeu_ps(out.as_mut_ptr(), *acc) };
+        acc.iter().zip(out).for_each(|(acc, out)| _mm512_storeu_ps(out.as_mut_ptr(), *acc));
     }
 }

@@ -7,7 +7,7 @@ use std::arch::x86_64::*;
 
 use super::few_avx512::codes_kept;
 use super::quantize::{Int8Rows, OFFSET};
-use super::rows_avx512::{Span, TOKENS, by_number, parts, up_to, with_whole_tile, words_of_sixteen};
+use super::rows_avx512::{Span, TOKENS, by_number, parts, up_to, with_whole_tile};
 use super::{Panel, TILE};
 use crate::matrix::Matrix;
 use crate::mxfp4::DOUBLED;
@@ -70,19 +70,13 @@ pub fn power_of_two(exponents: __m512i) -> __m512 {
     _mm512_castsi512_ps(_mm512_max_epi32(bits, _mm512_set1_epi32(0x0040_0000)))
 }
 
-/// Codes of sixteen rows in a group that lies at `p`, rows `row` bytes apart, in the low halves of bytes: four elements of each
-/// row side by side, eight times. The high halves hold what they may.
-///
-/// # Safety
-/// The group lies at every row; AVX-512 (F, BW, DQ) is present.
-#[inline(always)]
-pub unsafe fn codes_apart<const HALVES: bool>(p: *const u8, row: usize) -> [__m512i; 8] {
-    // Rows are brought side by side while two codes are still in a byte, which is half of the work.
-    // SAFETY: promised by the caller.
-    unsafe {
-        let words = words_of_sixteen::<HALVES>(p, row);
-        std::array::from_fn(|i| if i < 4 { words[i] } else { _mm512_srli_epi16::<4>(words[i - 4]) })
-    }
+/// Words of codes to codes in the low halves of bytes, four elements of each row in a lane, eight times. The high halves hold
+/// what they may. Rows are brought side by side while two codes are still in a byte, which is half of the work.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+pub fn apart([a, b, c, d]: [__m512i; 4]) -> [__m512i; 8] {
+    let high = |word| _mm512_srli_epi16::<4>(word);
+    [a, b, c, d, high(a), high(b), high(c), high(d)]
 }
 
 /// The unpacked rows with some tokens. EXACT: all scales are in [`EXACT`].

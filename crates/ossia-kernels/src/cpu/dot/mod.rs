@@ -20,6 +20,8 @@ mod float_avx2;
 #[cfg(target_arch = "x86_64")]
 mod float_avx512;
 #[cfg(target_arch = "x86_64")]
+mod halves_avx512;
+#[cfg(target_arch = "x86_64")]
 mod int16_avx2;
 #[cfg(target_arch = "x86_64")]
 mod int16_avx512;

@@ -8,7 +8,6 @@ use std::arch::x86_64::*;
 use super::TILE;
 use crate::cpu::isa::{Processor, processor};
 use crate::matrix::Matrix;
-use crate::mxfp4::GROUP;
 
 /// Tokens that share the loads of a panel, at most.
 pub const TOKENS: usize = 8;
@@ -176,26 +175,6 @@ impl<T: Copy + Default> Scales<T> {
     }
 }
 
-impl Scales<u8> {
-    /// The same for exponents that lie before their group of codes.
-    ///
-    /// # Safety
-    /// As for `new`.
-    #[inline(always)]
-    pub unsafe fn of_between(&mut self, rows: &Span, groups: usize, g: usize) -> &[u8; TILE] {
-        if g + SCALES_AHEAD < groups {
-            const NEXT: usize = SCALES_AHEAD * (1 + GROUP / 2) - 1;
-            let rows = addresses(rows.elements.wrapping_add(g * (1 + GROUP / 2)), rows.row);
-            let out = &mut self.0[(g + SCALES_AHEAD) % (2 * SCALES_AHEAD)];
-            for r in 0..TILE {
-                // SAFETY: promised by the caller.
-                out[r] = unsafe { *rows[r % 4][r / 4].wrapping_add(NEXT) };
-            }
-        }
-        &self.0[g % (2 * SCALES_AHEAD)]
-    }
-}
-
 /// Calls `work` with the scales of each group.
 ///
 /// # Safety
@@ -237,9 +216,12 @@ pub fn unknown_distance(d: usize) -> usize {
     d
 }
 
-/// Addresses of sixteen rows at even distances: row 4 a + r at [r][a].
+/// Addresses of sixteen rows: row 4 a + r at [r][a].
+pub type Addresses = [[*const u8; 4]; 4];
+
+/// Those of rows at even distances.
 #[inline(always)]
-fn addresses(p: *const u8, row: usize) -> [[*const u8; 4]; 4] {
+pub fn addresses(p: *const u8, row: usize) -> Addresses {
     let (p, row) = (unknown(p), unknown_distance(row));
     let one = p.wrapping_add(row);
     let two = p.wrapping_add(2 * row);
@@ -248,18 +230,29 @@ fn addresses(p: *const u8, row: usize) -> [[*const u8; 4]; 4] {
     [p, one, two, three].map(|p| [p, p.wrapping_add(4 * row), p.wrapping_add(8 * row), p.wrapping_add(twelve)])
 }
 
-/// Sixteen bytes each of sixteen rows: vector w holds the rows' words w, of four bytes, side by side. HALVES: on a processor
-/// that computes 512 bits in two halves, where it costs less to fill the halves first.
+/// Sixteen bytes each of sixteen rows: vector w holds the rows' words w, of four bytes, side by side.
 ///
 /// # Safety
 /// 16 bytes can be read at `p` and at up to fifteen times `row` bytes after it.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq")]
-pub unsafe fn words_of_sixteen<const HALVES: bool>(p: *const u8, row: usize) -> [__m512i; 4] {
+pub unsafe fn words_of_sixteen(p: *const u8, row: usize) -> [__m512i; 4] {
     // SAFETY: promised by the caller.
-    let t = addresses(p, row).map(|rows| unsafe {
+    unsafe { words_of::<false>(&addresses(p, row), 0) }
+}
+
+/// The same of rows that lie anywhere, `offset` bytes on. HALVES: on a processor that computes 512 bits in two halves, where it
+/// costs less to fill the halves first.
+///
+/// # Safety
+/// 16 bytes can be read at each of them.
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq")]
+pub unsafe fn words_of<const HALVES: bool>(rows: &Addresses, offset: usize) -> [__m512i; 4] {
+    // SAFETY: promised by the caller.
+    let t = rows.map(|rows| unsafe {
         // Rows r, 4 + r, 8 + r and 12 + r, each in a 128-bit lane.
-        let lane = |a: usize| _mm_loadu_si128(rows[a].cast());
+        let lane = |a: usize| _mm_loadu_si128(rows[a].wrapping_add(offset).cast());
         if HALVES {
             let low = _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(lane(0)), lane(1));
             let high = _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(lane(2)), lane(3));
