@@ -49,10 +49,19 @@ struct IntoPanel {
     highest: __m512i,
 }
 
+impl IntoPanel {
+    #[target_feature(enable = "avx512f")]
+    fn new(panel: &mut Panel, groups: usize) -> Self {
+        assert!(panel.codes.len() >= 512 * groups && panel.scales.len() >= TILE * groups);
+        let (codes, scales) = (panel.codes.as_mut_ptr(), panel.scales.as_mut_ptr());
+        Self { codes, scales, lowest: _mm512_set1_epi32(i32::MAX), highest: _mm512_set1_epi32(0) }
+    }
+}
+
 impl Keep for IntoPanel {
     #[inline(always)]
     unsafe fn keep(&mut self, group: usize, codes: &[__m512i; 8], scales: __m512) {
-        // SAFETY: the panel has room for all groups, see `codes_kept`.
+        // SAFETY: the panel has room for all groups, see `new`.
         unsafe {
             for (quad, codes) in codes.iter().enumerate() {
                 _mm512_storeu_si512(self.codes.add(64 * (8 * group + quad)).cast(), *codes);
@@ -108,13 +117,7 @@ pub unsafe fn codes_kept(
     panel: &mut Panel,
     out: &mut [[f32; TILE]],
 ) -> (i32, i32) {
-    assert!(panel.codes.len() >= 512 * groups && panel.scales.len() >= TILE * groups);
-    let mut keep = IntoPanel {
-        codes: panel.codes.as_mut_ptr(),
-        scales: panel.scales.as_mut_ptr(),
-        lowest: _mm512_set1_epi32(i32::MAX),
-        highest: _mm512_set1_epi32(0),
-    };
+    let mut keep = IntoPanel::new(panel, groups);
     // SAFETY: promised by the caller; VBMI was detected.
     unsafe {
         if !is_x86_feature_detected!("avx512vbmi") {
@@ -140,11 +143,37 @@ pub unsafe fn bytes(m: &Matrix, row: usize, x: &Int16Rows, tokens: &[u32], out: 
     // SAFETY: a Matrix holds all its groups, the token's rows hold as many.
     unsafe {
         if rows.processor != Processor::Zen4 {
-            up_to!(8, |tokens| bytes_wide(&rows, m.groups(), x, out, tokens))
+            up_to!(8, |tokens| bytes_wide(&rows, m.groups(), x, out, tokens, &mut Drop))
         } else if rows.scales_between() {
-            up_to!(8, |tokens| bytes_halves::<true, _>(&rows, m.groups(), x, out, tokens))
+            up_to!(8, |tokens| bytes_halves::<true, _>(&rows, m.groups(), x, out, tokens, &mut Drop))
         } else {
-            up_to!(8, |tokens| bytes_halves::<false, _>(&rows, m.groups(), x, out, tokens))
+            up_to!(8, |tokens| bytes_halves::<false, _>(&rows, m.groups(), x, out, tokens, &mut Drop))
+        }
+    }
+}
+
+/// Up to eight tokens, and the panel is filled for others.
+///
+/// # Safety
+/// As for [`codes`]; `groups` groups lie at every row and in the activations.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+pub unsafe fn bytes_kept(
+    rows: &Span,
+    groups: usize,
+    x: &Int16Rows,
+    tokens: &[u32],
+    panel: &mut Panel,
+    out: &mut [[f32; TILE]],
+) {
+    let mut keep = IntoPanel::new(panel, groups);
+    // SAFETY: promised by the caller.
+    unsafe {
+        if rows.processor != Processor::Zen4 {
+            up_to!(8, |tokens| bytes_wide(rows, groups, x, out, tokens, &mut keep));
+        } else if rows.scales_between() {
+            up_to!(8, |tokens| bytes_halves::<true, _>(rows, groups, x, out, tokens, &mut keep));
+        } else {
+            up_to!(8, |tokens| bytes_halves::<false, _>(rows, groups, x, out, tokens, &mut keep));
         }
     }
 }
@@ -333,9 +362,10 @@ unsafe fn bytes_wide<const N: usize>(
     x: &Int16Rows,
     out: &mut [[f32; TILE]],
     tokens: [u32; N],
+    keep: &mut impl Keep,
 ) {
     // SAFETY: promised by the caller; two bytes are a scale.
-    unsafe { bytes_by(Elements { rows, groups, scales: Scales::new(rows, groups) }, groups, x, out, tokens) }
+    unsafe { bytes_by(Elements { rows, groups, scales: Scales::new(rows, groups) }, groups, x, out, tokens, keep) }
 }
 
 /// # Safety
@@ -347,9 +377,10 @@ unsafe fn bytes_halves<const BETWEEN: bool, const N: usize>(
     x: &Int16Rows,
     out: &mut [[f32; TILE]],
     tokens: [u32; N],
+    keep: &mut impl Keep,
 ) {
     // SAFETY: promised by the caller.
-    unsafe { bytes_by(halves_avx512::Bytes::<BETWEEN>::new(rows, groups), groups, x, out, tokens) }
+    unsafe { bytes_by(halves_avx512::Bytes::<BETWEEN>::new(rows, groups), groups, x, out, tokens, keep) }
 }
 
 /// # Safety
@@ -361,6 +392,7 @@ unsafe fn bytes_by<const N: usize>(
     x: &Int16Rows,
     out: &mut [[f32; TILE]],
     tokens: [u32; N],
+    keep: &mut impl Keep,
 ) {
     let q = tokens.map(|t| x.planes(t as usize).as_ptr().cast::<i32>());
     let d = tokens.map(|t| x.scales(t as usize).as_ptr());
@@ -370,6 +402,7 @@ unsafe fn bytes_by<const N: usize>(
         let mut acc = [_mm512_setzero_ps(); N];
         for g in 0..groups {
             let (words, scale) = from.next(g);
+            keep.keep(g, &words, scale);
             let mut unsigned = words;
             for word in &mut unsigned {
                 *word = _mm512_xor_si512(*word, _mm512_set1_epi8(-128));

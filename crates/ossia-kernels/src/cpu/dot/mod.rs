@@ -89,7 +89,7 @@ impl<'a> Input<'a> {
 
 /// One tile's elements, unpacked: scratch of one thread.
 pub struct Panel<'a> {
-    /// MXFP4, and Q8 for AMX: [groups, 8 quads, rows, 4 elements], a byte each; else Q8: [groups, 16 pairs, rows,
+    /// With AVX-512: [groups, 8 quads, rows, 4 elements], a byte each. With AVX2 eight rows, and Q8 as [groups, 16 pairs, rows,
     /// 2 elements], two each.
     codes: &'a mut [u8],
     /// [groups, rows].

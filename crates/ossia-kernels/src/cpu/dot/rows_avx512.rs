@@ -175,20 +175,6 @@ impl<T: Copy + Default> Scales<T> {
     }
 }
 
-/// Calls `work` with the scales of each group.
-///
-/// # Safety
-/// As for [`Scales::new`].
-#[inline(always)]
-pub unsafe fn each_group<T: Copy + Default>(rows: &Span, groups: usize, mut work: impl FnMut(usize, &[T; TILE])) {
-    // SAFETY: promised by the caller.
-    let mut scales = unsafe { Scales::<T>::new(rows, groups) };
-    for g in 0..groups {
-        // SAFETY: promised by the caller.
-        work(g, unsafe { scales.of(rows, groups, g) });
-    }
-}
-
 /// Runs `whole` on sixteen rows of `m` that include those from `row` on, and moves their results to the front of `out`.
 /// A matrix's last tile reaches back into the one before it.
 #[inline(always)]

@@ -255,7 +255,7 @@ fn dot_speed() {
             let m = Matrix::new(dtype, rows, cols, crate::Bytes::new(bytes)).unwrap();
             let x = Numbers(11).vec(64 * cols);
             for isa in Isa::all().into_iter().skip(1) {
-                for tokens in [1, 2, 3, 5, 8, 16, 61, 64] {
+                for tokens in [1, 2, 3, 5, 8, 12, 20, 64] {
                     let runtime = runtime(isa, 1, Precision::Fast);
                     let input = Input::new(&runtime, &x, m.cols(), m.kind()).unwrap();
                     let mut panels = Panels::new(&runtime.arena, 1, m.cols()).unwrap();
