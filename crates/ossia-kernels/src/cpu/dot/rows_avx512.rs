@@ -258,14 +258,21 @@ pub unsafe fn words_of<const HALVES: bool>(rows: &Addresses, offset: usize) -> [
     ]
 }
 
-/// Tokens in parts of nearly the same size, at most `most`, with what they have in `out`.
+/// Tokens in parts of at most `most`, whose sizes differ by one at most, with what they have in `out`: a part of one or two would
+/// wait for its own sums, and take as long as one of eight.
 pub fn parts<'a>(
-    tokens: &'a [u32],
-    out: &'a mut [[f32; TILE]],
+    mut tokens: &'a [u32],
+    mut out: &'a mut [[f32; TILE]],
     most: usize,
 ) -> impl Iterator<Item = (&'a [u32], &'a mut [[f32; TILE]])> {
-    let size = tokens.len().div_ceil(tokens.len().div_ceil(most).max(1)).max(1);
-    tokens.chunks(size).zip(out.chunks_mut(size))
+    let num = tokens.len().div_ceil(most);
+    (0..num).map(move |part| {
+        let size = tokens.len().div_ceil(num - part);
+        let (own, rest) = std::mem::take(&mut tokens).split_at(size);
+        let (own_out, rest_out) = std::mem::take(&mut out).split_at_mut(size);
+        (tokens, out) = (rest, rest_out);
+        (own, own_out)
+    })
 }
 
 /// Computes an expression with as many tokens as there are, an array of their number; the lists of names say how many that

@@ -172,6 +172,24 @@ fn rows_are_multiplied_along_themselves_to_the_same_bits() {
 }
 
 #[test]
+#[cfg(target_arch = "x86_64")]
+fn parts_are_even_and_leave_nobody_out() {
+    for num in 0..=MOST_TOKENS {
+        let tokens: Vec<u32> = (0..num as u32).collect();
+        let mut out = vec![[0.0; TILE]; num];
+        let (mut all, mut sizes) = (Vec::new(), Vec::new());
+        for (tokens, out) in rows_avx512::parts(&tokens, &mut out, 8) {
+            assert_eq!(tokens.len(), out.len());
+            all.extend_from_slice(tokens);
+            sizes.push(tokens.len());
+        }
+        assert_eq!(all, tokens);
+        assert_eq!(sizes.len(), num.div_ceil(8));
+        assert!(sizes.iter().max() <= sizes.iter().min().map(|m| m + 1).as_ref());
+    }
+}
+
+#[test]
 fn the_largest_sums_do_not_saturate() {
     let x = vec![1.0f32; 64 * 9];
     for (kind, byte) in [(Kind::Q8, 0x80u8), (Kind::Q8, 0x7f), (Kind::Mxfp4Pairs, 0x77), (Kind::Mxfp4Pairs, 0xff)] {
