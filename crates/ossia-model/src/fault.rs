@@ -31,7 +31,7 @@ impl Fault {
     }
 }
 
-/// Looks at what the last layer makes of every token: most rows of a prompt have no logits that would show a fault, and
+/// Looks at what the last layer is given of every token: most rows of a prompt have no logits that would show a fault, and
 /// by the next chunk only its keys and values would be left of it.
 pub struct Watch {
     /// Layers to come.
@@ -56,7 +56,7 @@ impl Tap for Watch {
     fn see(&mut self, op: &'static str, result: &Tensor) {
         // The experts close a block.
         self.left -= usize::from(op == "experts");
-        if op == "experts" && self.left == 0 {
+        if self.left == 1 && (op == "experts" || op == "embed") {
             // A device that does not answer is told by the next call that waits for it.
             self.finite = result.is_finite(&self.device).unwrap_or(true);
         }
@@ -67,7 +67,7 @@ impl Tap for Watch {
 pub struct FaultFinder {
     layer: usize,
     num_layers: usize,
-    /// What is made after the last layer has only these rows.
+    /// What is made after the last layer's attention has only these rows.
     logits_rows: Vec<u32>,
     found: Option<Fault>,
 }
@@ -94,8 +94,9 @@ impl Tap for FaultFinder {
                 _ if self.layer == self.num_layers => OUTSIDE[1],
                 _ => op,
             };
-            let row = |at: usize| match self.layer == self.num_layers {
-                true => self.logits_rows.get(at / result.cols()).map_or(0, |&row| row as usize),
+            // In a step all of whose rows want logits, a row is its own.
+            let row = |at: usize| match result.rows() == self.logits_rows.len() {
+                true => self.logits_rows[at / result.cols()] as usize,
                 false => at / result.cols(),
             };
             self.found = bad.map(|at| Fault { layer: self.layer, op, row: row(at) });

@@ -70,3 +70,35 @@ fn a_prompt_that_is_stopped_goes_on_as_if_it_had_not_been() {
     };
     assert_eq!(decode(true), decode(false));
 }
+
+/// Counts rows of what blocks make.
+#[derive(Default)]
+struct Rows(Vec<usize>);
+
+impl Tap for Rows {
+    fn see(&mut self, op: &'static str, result: &Tensor) {
+        if op == "experts" {
+            self.0.push(result.rows());
+        }
+    }
+}
+
+#[test]
+fn rows_without_logits_end_with_the_last_attention() {
+    let tokens = prompt(3, 40);
+    let layers = model().config().num_layers;
+    let step = |model: &mut Model, held: &mut Held, tokens: &[u32], logits| {
+        let mut seen = Rows::default();
+        let out = model.step_tapped(&mut [Work { held, tokens, logits }], &mut seen).unwrap();
+        (bits(out.host()), seen.0)
+    };
+    let (mut one, mut other) = (model(), model());
+    let (all, rows) = step(&mut one, &mut Held::default(), &tokens, Logits::All);
+    assert_eq!(rows, vec![40; layers]);
+    let held = &mut Held::default();
+    let (none, rows) = step(&mut other, held, &tokens[..16], Logits::None);
+    assert_eq!((none.len(), rows), (0, vec![16; layers - 1]));
+    let (last, rows) = step(&mut other, held, &tokens[16..], Logits::Last);
+    assert_eq!(rows, [vec![24; layers - 1], vec![1]].concat());
+    assert_eq!(last, all[all.len() - last.len()..], "the same bits as with everybody's logits");
+}

@@ -66,6 +66,7 @@ pub(super) const SOURCES: &[Source] = &[
     source!("rope"),
     hopper!("rope"),
     source!("router"),
+    source!("rows"),
     source!("sample"),
 ];
 

@@ -36,6 +36,7 @@ struct Offsets {
     sequences: usize,
     slots: usize,
     logits_rows: usize,
+    logits_slots: usize,
     tiles: usize,
 }
 
@@ -76,6 +77,16 @@ impl Tables {
     /// The slot of each row's adapter [T], all bits where it has none.
     pub fn slots(&self) -> Argument {
         self.at(self.offsets.slots)
+    }
+
+    /// Whether so many rows are all of the batch.
+    pub fn is_batch(&self, rows: usize) -> bool {
+        rows == self.offsets.positions
+    }
+
+    /// Those of `rows` rows: of the batch, or of those that want logits.
+    pub fn slots_of(&self, rows: usize) -> Argument {
+        if self.is_batch(rows) { self.slots() } else { self.at(self.offsets.logits_slots) }
     }
 
     /// Rows that want logits [R].
@@ -124,9 +135,11 @@ impl Gpu {
         numbers.extend(step.sequences.iter().flat_map(|s| std::iter::repeat_n(slot(s), s.rows.len())));
         let logits_rows = numbers.len();
         numbers.extend_from_slice(&step.logits_rows);
+        let logits_slots = numbers.len();
+        numbers.extend(step.logits_rows.iter().map(|&row| numbers[slots + row as usize]).collect::<Vec<_>>());
         let firsts = step.sequences.iter().flat_map(|s| s.rows.clone().step_by(COLUMNS / group));
         let starts: Vec<u32> = firsts.chain([step.tokens()]).map(|row| row as u32).collect();
-        let offsets = Offsets { positions, sequences, slots, logits_rows, tiles: numbers.len() };
+        let offsets = Offsets { positions, sequences, slots, logits_rows, logits_slots, tiles: numbers.len() };
         numbers.extend_from_slice(&starts);
         let is_few = |tile: &[u32]| (tile[1] - tile[0]) as usize * group <= FEW_COLUMNS;
         let few_and_many = (starts.windows(2).any(is_few), !starts.windows(2).all(is_few));
@@ -155,7 +168,7 @@ impl Gpu {
 
     /// Numbers of scratch that [`Gpu::begin`] takes for a largest step.
     pub fn tables_len(tokens: usize, logits_rows: usize, sequences: usize, context: usize) -> usize {
-        5 * tokens + 1 + logits_rows + 2 * sequences * (context.div_ceil(PAGE) + 1 + WIDTHS)
+        5 * tokens + 1 + 2 * logits_rows + 2 * sequences * (context.div_ceil(PAGE) + 1 + WIDTHS)
     }
 }
 

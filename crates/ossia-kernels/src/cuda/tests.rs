@@ -17,7 +17,7 @@ use crate::ops::experts::{self, Expert, Experts};
 use crate::ops::linear::{self, Linear, Part};
 use crate::ops::rms_norm::{self, Norm};
 use crate::ops::rope::{self, Heads, Rope};
-use crate::ops::{embed, router};
+use crate::ops::{embed, router, rows};
 use crate::pool::Pool;
 use crate::testing::{Numbers, close, same_bits};
 use crate::{Matrix, Phase, Precision, Runtime, Sequence, Step, Tensor};
@@ -142,6 +142,9 @@ fn embeddings_and_rows_are_found() {
         let all = values(&rms_norm::forward(&mut step, &x, &norm).unwrap());
         let chosen = values(&rms_norm::forward_logits_rows(&mut step, &x, &norm).unwrap());
         same_bits(&chosen, &[&all[64..128], &all[192..]].concat(), "rows 1 and 3");
+        let all = values(&x);
+        let wanted = values(&rows::wanted(&mut step, x).unwrap());
+        same_bits(&wanted, &[&all[64..128], &all[192..]].concat(), "rows 1 and 3");
     }
 }
 

@@ -12,6 +12,7 @@ pub mod muon;
 pub mod rms_norm;
 pub mod rope;
 pub mod router;
+pub mod rows;
 pub mod sample;
 pub mod squares;
 pub mod stored;

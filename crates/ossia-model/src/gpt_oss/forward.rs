@@ -10,7 +10,7 @@ use ossia_kernels::ops::linear::{self, Linear};
 use ossia_kernels::ops::low_rank::Slots;
 use ossia_kernels::ops::rms_norm::{self, Norm};
 use ossia_kernels::ops::rope::{self, Projection, Rope};
-use ossia_kernels::ops::{embed, router};
+use ossia_kernels::ops::{embed, router, rows};
 use ossia_kernels::{Matrix, Result, Step, Tensor};
 
 use crate::stop::Stop;
@@ -71,10 +71,15 @@ impl Transformer {
     /// Tokens [T] in, logits [R, V] of `step.logits_rows` out.
     pub fn forward(&self, step: &mut Step, tokens: &[u32]) -> Result<Tensor> {
         let mut x = embed::forward(step, tokens, &self.embedding)?; // [T, D]
-        for block in self.blocks.iter().take_while(|_| !self.stop.is_raised()) {
+        let (last, blocks) = self.blocks.split_last().expect("a model has blocks");
+        for block in blocks.iter().take_while(|_| !self.stop.is_raised()) {
             block.forward(step, &mut x, &self.rope)?;
         }
-        let t = rms_norm::forward_logits_rows(step, &x, &self.norm)?; // [R, D]
+        let x = match self.stop.is_raised() {
+            true => rows::wanted(step, x)?,
+            false => last.forward_wanted(step, x, &self.rope)?,
+        }; // [R, D]
+        let t = rms_norm::forward(step, &x, &self.norm)?; // [R, D]
         linear::forward(step, &t, &self.unembedding) // [R, V]
     }
 }
@@ -83,6 +88,16 @@ impl Block {
     pub(super) fn forward(&self, step: &mut Step, x: &mut Tensor, rope: &Rope) -> Result<()> {
         self.attention.forward(step, x, rope)?;
         self.mlp.forward(step, x)
+    }
+
+    /// The last block. Nothing comes after it but logits, and the keys and values that it leaves: once attention has what it
+    /// needs, the rows that want no logits go no further.
+    fn forward_wanted(&self, step: &mut Step, x: Tensor, rope: &Rope) -> Result<Tensor> {
+        let mut x = self.attention.forward_wanted(step, x, rope)?; // [R, D]
+        if x.rows() > 0 {
+            self.mlp.forward(step, &mut x)?;
+        }
+        Ok(x)
     }
 }
 
@@ -93,6 +108,20 @@ impl AttentionBlock {
         let qkv = rope::project(step, x, &projection)?; // [T, (H + 2K) d], k and v also to the pages
         let t = attention::forward(step, &qkv, &self.sinks, &self.shape)?; // [T, H d]
         linear::add_forward(step, &t, &self.out, x) // [T, D]
+    }
+
+    fn forward_wanted(&self, step: &mut Step, x: Tensor, rope: &Rope) -> Result<Tensor> {
+        let Shape { heads, window, layer } = self.shape;
+        let projection = Projection { norm: &self.norm, linear: &self.qkv, rope, heads, layer, window };
+        let qkv = rope::project(step, &x, &projection)?; // [T, (H + 2K) d], k and v also to the pages
+        if step.logits_rows.is_empty() {
+            return rows::wanted(step, x);
+        }
+        let t = attention::forward(step, &qkv, &self.sinks, &self.shape)?; // [T, H d]
+        drop(qkv);
+        let (t, mut x) = (rows::wanted(step, t)?, rows::wanted(step, x)?); // [R, H d], [R, D]
+        linear::add_forward(step, &t, &self.out, &mut x)?; // [R, D]
+        Ok(x)
     }
 }
 

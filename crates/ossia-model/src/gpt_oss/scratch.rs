@@ -43,6 +43,7 @@ pub fn bytes(config: &Config, largest: Largest) -> usize {
     let mlp = floats(tokens, d)
         + router::scratch_bytes(tokens, config.num_experts, config.experts_per_token)
         + linear(tokens, d).max(experts);
+    // Where not all rows want logits, attention's projections have made room for those that do.
     let last = 2 * floats(logits_rows, d) + floats(logits_rows, config.vocab_size) + linear(logits_rows, d);
     let adapters = adapter_bytes(config, tokens.max(logits_rows), adapter_rank);
     let peak = floats(tokens, d) + attention.max(mlp).max(last) + adapters;

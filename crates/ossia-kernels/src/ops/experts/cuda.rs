@@ -83,7 +83,7 @@ pub(super) fn add_forward(
     let pairs = (&routed.experts, tokens * k, k);
     let inner = |x, part| attached.as_ref().map(|attached| attached.inner(gpu, pairs, x, part)).transpose();
     let adapted = |u: &Option<Slice>, part| match (&attached, u) {
-        (Some(attached), Some(u)) => attached.arguments(gpu, u, part, k),
+        (Some(attached), Some(u)) => attached.arguments(gpu, u, part, (tokens, k)),
         _ => Attached::none(),
     };
     let u = inner((t.device(), t.cols(), k), 0)?;

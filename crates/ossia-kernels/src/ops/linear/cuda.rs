@@ -139,13 +139,13 @@ pub(super) fn apply(gpu: &Gpu, step: &Step, x: &Tensor, linear: &Linear, y: &Ten
     unsafe {
         gpu.launch(tiling.file(["linear", "linear.hopper"]), &kernel, tiling.shape((rows, cols), tokens), &arguments)?
     };
-    add_adapters(gpu, step, x, linear, y)
+    add_adapters(gpu, x, linear, y)
 }
 
 /// y += what each row's adapter says of x.
-pub(crate) fn add_adapters(gpu: &Gpu, step: &Step, x: &Tensor, linear: &Linear, y: &Tensor) -> Result<()> {
+pub(crate) fn add_adapters(gpu: &Gpu, x: &Tensor, linear: &Linear, y: &Tensor) -> Result<()> {
     match linear.adapters.on_gpu(gpu, |parts| parts.iter().map(LowRank::factors).collect())? {
-        Some(attached) => low_rank::cuda::add(gpu, step, &attached, x, y),
+        Some(attached) => low_rank::cuda::add(gpu, &attached, x, y),
         None => Ok(()),
     }
 }

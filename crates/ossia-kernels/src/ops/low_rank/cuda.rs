@@ -2,7 +2,7 @@
 //! once an adapter was attached or taken away.
 
 use crate::cuda::{Argument, Gpu, Memory, Shape, Slice};
-use crate::{FloatPart, Result, Step, Tensor};
+use crate::{FloatPart, Result, Tensor};
 
 /// Two factors of some outputs, for each expert or for all.
 pub(crate) struct Factors<'a> {
@@ -63,12 +63,12 @@ impl Attached {
         Ok(Self { memory, slots: slots.len(), parts, width, outputs })
     }
 
-    /// The arguments of kernels that add to pairs, with what `inner` made for `part`.
-    pub(crate) fn arguments(&self, gpu: &Gpu, u: &Slice, part: usize, k: usize) -> [Argument; 7] {
+    /// The arguments of kernels that add to the pairs of `tokens` tokens with `k` experts each, with what `inner` made for `part`.
+    pub(crate) fn arguments(&self, gpu: &Gpu, u: &Slice, part: usize, (tokens, k): (usize, usize)) -> [Argument; 7] {
         [
             (&self.memory).into(),
             self.slots.into(),
-            gpu.tables().slots(),
+            gpu.tables().slots_of(tokens),
             u.into(),
             part.into(),
             self.width.into(),
@@ -91,7 +91,8 @@ impl Attached {
         part: usize,
     ) -> Result<Slice> {
         let u = gpu.take(pairs * self.width)?;
-        let which = Which { rows: Argument::NULL, chosen: chosen.into(), items: pairs, k, per_row };
+        let rows = rows_of(gpu, pairs / k);
+        let which = Which { rows, chosen: chosen.into(), items: pairs, k, per_row };
         self.start_inner(gpu, which, (x.into(), cols), (part, 1), &u)?;
         Ok(u)
     }
@@ -135,10 +136,15 @@ struct Which {
     per_row: usize,
 }
 
+/// The batch rows of `rows` rows: all of them, or those that want logits.
+fn rows_of(gpu: &Gpu, rows: usize) -> Argument {
+    if gpu.tables().is_batch(rows) { Argument::NULL } else { gpu.tables().logits_rows() }
+}
+
 /// y += s B (A x) for each row that goes through an adapter.
-pub(crate) fn add(gpu: &Gpu, step: &Step, attached: &Attached, x: &Tensor, y: &Tensor) -> Result<()> {
+pub(crate) fn add(gpu: &Gpu, attached: &Attached, x: &Tensor, y: &Tensor) -> Result<()> {
     let (tokens, parts) = (x.rows(), attached.parts);
-    let rows = if tokens == step.tokens() { Argument::NULL } else { gpu.tables().logits_rows() };
+    let rows = rows_of(gpu, tokens);
     let u = gpu.take(tokens * parts * attached.width)?;
     let which = Which { rows, chosen: Argument::NULL, items: tokens, k: 1, per_row: 1 };
     attached.start_inner(gpu, which, (x.device().into(), x.cols()), (0, parts), &u)?;

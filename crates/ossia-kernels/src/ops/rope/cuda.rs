@@ -62,7 +62,7 @@ pub(super) fn product_of(gpu: &Gpu, step: &Step, t: &Tensor, projection: &Projec
     let tiling = Tiling::of_packed(gpu, projection.linear.rows(), t.rows());
     let packed = linear::pack_tokens(gpu, t, tiling)?;
     let qkv = product(gpu, step, tiling, &[(&packed).into()], t.rows(), projection, Argument::NULL)?;
-    linear::add_adapters(gpu, step, t, projection.linear, &qkv)?;
+    linear::add_adapters(gpu, t, projection.linear, &qkv)?;
     Ok(qkv)
 }
 

@@ -82,7 +82,7 @@ pub(super) fn forward(
     // SAFETY: (w, bias, x, norm, eps, t, logits, chosen, weights, counters, experts, cols, k, tokens).
     unsafe { gpu.launch("router", kernel, shape, &arguments)? };
     if router.is_adapted() {
-        linear::cuda::add_adapters(gpu, step, t.as_ref().unwrap_or(x), router, &logits)?;
+        linear::cuda::add_adapters(gpu, t.as_ref().unwrap_or(x), router, &logits)?;
         let choice = [(&routes.experts).into(), (&routes.weights).into(), experts.into(), k.into(), tokens.into()];
         let arguments = [&[logits.device().into()], &choice[..]].concat();
         let shape = Shape { grid: (tokens.div_ceil(8), 1, 1), threads: 256, shared: 0 };
