@@ -14,17 +14,35 @@ use super::halves_avx512;
 use super::int8_avx512::{apart, code_table, power_of_two, scales};
 use super::int16_avx512::widened;
 use super::quantize::{Int8Rows, Int16Rows};
-use super::rows_avx512::{Scales, Span, by_number, up_to, words_of_sixteen};
+use super::rows_avx512::{Scales, Span, by_number, words_of_sixteen};
 use super::{Panel, TILE};
-use crate::cpu::isa::Processor;
-use crate::matrix::Matrix;
+use crate::cpu::isa::{Processor, processor};
 use crate::mxfp4::GROUP;
 
-/// Up to so many tokens with MXFP4; with more, what the first of them unpack is kept for the others.
-pub const MOST_CODES: usize = 12;
+/// Up to so many tokens; with more, what the first of them bring side by side is kept for the others.
+pub const MOST: usize = 8;
 
-/// Up to so many tokens with Q8.
-pub const MOST_BYTES: usize = 8;
+/// Which of several ways to the same bits is fastest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// Without VBMI, whose lookups need no masks.
+    Plain,
+    /// With VBMI.
+    Wide,
+    /// With VBMI, on a processor that computes 512 bits in two halves.
+    Halves,
+}
+
+impl Way {
+    /// This machine's.
+    pub fn best() -> Self {
+        match (is_x86_feature_detected!("avx512vbmi"), processor()) {
+            (false, _) => Way::Plain,
+            (true, Processor::Zen4) => Way::Halves,
+            (true, _) => Way::Wide,
+        }
+    }
+}
 
 /// What is done with a group's codes, and their scales, after their use.
 trait Keep {
@@ -33,10 +51,10 @@ trait Keep {
     unsafe fn keep(&mut self, group: usize, codes: &[__m512i; 8], scales: __m512);
 }
 
-/// Nothing.
-struct Drop;
+/// Nothing is.
+struct Nothing;
 
-impl Keep for Drop {
+impl Keep for Nothing {
     #[inline(always)]
     unsafe fn keep(&mut self, _: usize, _: &[__m512i; 8], _: __m512) {}
 }
@@ -74,42 +92,24 @@ impl Keep for IntoPanel {
     }
 }
 
-/// MXFP4: out[i] = the sixteen rows from `row` on times token i.
+/// MXFP4: out[i] = sixteen rows times token i.
 ///
 /// # Safety
-/// AVX-512 (F, BW, DQ, VL) with VNNI, AVX2, FMA and F16C are present; there are one to [`MOST_CODES`] tokens.
+/// AVX-512 (F, BW, DQ, VL) with VNNI, AVX2, FMA and F16C are present, and what the way needs; there are one to [`MOST`] tokens;
+/// `groups` groups lie at every row and in the activations.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-pub unsafe fn codes(m: &Matrix, row: usize, x: &Int8Rows, tokens: &[u32], out: &mut [[f32; TILE]]) {
-    let rows = Span::new(m, row);
-    // SAFETY: a Matrix holds all its groups, the token's rows hold as many.
-    unsafe { up_to!(12, |tokens| codes_plain(&rows, m.groups(), x, out, tokens, &mut Drop)) }
+pub unsafe fn codes(way: Way, rows: &Span, groups: usize, x: &Int8Rows, tokens: &[u32], out: &mut [[f32; TILE]]) {
+    // SAFETY: promised by the caller.
+    unsafe { codes_in(way, rows, groups, x, tokens, out, &mut Nothing) }
 }
 
-/// The same with VBMI, whose lookups need no masks.
+/// The same, and the panel is filled for other tokens. Gives the bits of the lowest and of the highest scale.
 ///
 /// # Safety
-/// As for `codes`, and VBMI is present.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vbmi,avx2,fma,f16c")]
-pub unsafe fn codes_vbmi(m: &Matrix, row: usize, x: &Int8Rows, tokens: &[u32], out: &mut [[f32; TILE]]) {
-    let rows = Span::new(m, row);
-    // SAFETY: a Matrix holds all its groups, the token's rows hold as many.
-    unsafe {
-        if rows.processor != Processor::Zen4 {
-            up_to!(12, |tokens| codes_wide(&rows, m.groups(), x, out, tokens, &mut Drop))
-        } else if rows.scales_between() {
-            up_to!(12, |tokens| codes_halves::<true, _>(&rows, m.groups(), x, out, tokens, &mut Drop))
-        } else {
-            up_to!(12, |tokens| codes_halves::<false, _>(&rows, m.groups(), x, out, tokens, &mut Drop))
-        }
-    }
-}
-
-/// Up to eight tokens, and the panel is filled for others. Gives the bits of the lowest and of the highest scale.
-///
-/// # Safety
-/// As for [`codes`]; `groups` groups lie at every row and in the activations.
+/// As for [`codes`].
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
 pub unsafe fn codes_kept(
+    way: Way,
     rows: &Span,
     groups: usize,
     x: &Int8Rows,
@@ -118,46 +118,51 @@ pub unsafe fn codes_kept(
     out: &mut [[f32; TILE]],
 ) -> (i32, i32) {
     let mut keep = IntoPanel::new(panel, groups);
-    // SAFETY: promised by the caller; VBMI was detected.
-    unsafe {
-        if !is_x86_feature_detected!("avx512vbmi") {
-            up_to!(8, |tokens| codes_plain(rows, groups, x, out, tokens, &mut keep));
-        } else if rows.processor != Processor::Zen4 {
-            up_to!(8, |tokens| codes_wide(rows, groups, x, out, tokens, &mut keep));
-        } else if rows.scales_between() {
-            up_to!(8, |tokens| codes_halves::<true, _>(rows, groups, x, out, tokens, &mut keep));
-        } else {
-            up_to!(8, |tokens| codes_halves::<false, _>(rows, groups, x, out, tokens, &mut keep));
-        }
-    }
+    // SAFETY: promised by the caller.
+    unsafe { codes_in(way, rows, groups, x, tokens, out, &mut keep) };
     (_mm512_reduce_min_epi32(keep.lowest), _mm512_reduce_max_epi32(keep.highest))
 }
 
-/// Q8: out[i] = the sixteen rows from `row` on times token i.
-///
 /// # Safety
-/// As for `codes`, and there are one to [`MOST_BYTES`] tokens.
+/// As for [`codes`].
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-pub unsafe fn bytes(m: &Matrix, row: usize, x: &Int16Rows, tokens: &[u32], out: &mut [[f32; TILE]]) {
-    let rows = Span::new(m, row);
-    // SAFETY: a Matrix holds all its groups, the token's rows hold as many.
+unsafe fn codes_in(
+    way: Way,
+    rows: &Span,
+    groups: usize,
+    x: &Int8Rows,
+    tokens: &[u32],
+    out: &mut [[f32; TILE]],
+    keep: &mut impl Keep,
+) {
+    // SAFETY: promised by the caller.
     unsafe {
-        if rows.processor != Processor::Zen4 {
-            up_to!(8, |tokens| bytes_wide(&rows, m.groups(), x, out, tokens, &mut Drop))
-        } else if rows.scales_between() {
-            up_to!(8, |tokens| bytes_halves::<true, _>(&rows, m.groups(), x, out, tokens, &mut Drop))
-        } else {
-            up_to!(8, |tokens| bytes_halves::<false, _>(&rows, m.groups(), x, out, tokens, &mut Drop))
+        match (way, rows.scales_between()) {
+            (Way::Plain, _) => by_number!(|tokens| codes_plain(rows, groups, x, out, tokens, keep)),
+            (Way::Wide, _) => by_number!(|tokens| codes_wide(rows, groups, x, out, tokens, keep)),
+            (Way::Halves, true) => by_number!(|tokens| codes_halves::<true, _>(rows, groups, x, out, tokens, keep)),
+            (Way::Halves, false) => by_number!(|tokens| codes_halves::<false, _>(rows, groups, x, out, tokens, keep)),
         }
     }
 }
 
-/// Up to eight tokens, and the panel is filled for others.
+/// Q8: out[i] = sixteen rows times token i.
 ///
 /// # Safety
-/// As for [`codes`]; `groups` groups lie at every row and in the activations.
+/// As for [`codes`].
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+pub unsafe fn bytes(way: Way, rows: &Span, groups: usize, x: &Int16Rows, tokens: &[u32], out: &mut [[f32; TILE]]) {
+    // SAFETY: promised by the caller.
+    unsafe { bytes_in(way, rows, groups, x, tokens, out, &mut Nothing) }
+}
+
+/// The same, and the panel is filled for other tokens.
+///
+/// # Safety
+/// As for [`codes`].
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
 pub unsafe fn bytes_kept(
+    way: Way,
     rows: &Span,
     groups: usize,
     x: &Int16Rows,
@@ -165,15 +170,28 @@ pub unsafe fn bytes_kept(
     panel: &mut Panel,
     out: &mut [[f32; TILE]],
 ) {
-    let mut keep = IntoPanel::new(panel, groups);
+    // SAFETY: promised by the caller.
+    unsafe { bytes_in(way, rows, groups, x, tokens, out, &mut IntoPanel::new(panel, groups)) }
+}
+
+/// # Safety
+/// As for [`codes`].
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+unsafe fn bytes_in(
+    way: Way,
+    rows: &Span,
+    groups: usize,
+    x: &Int16Rows,
+    tokens: &[u32],
+    out: &mut [[f32; TILE]],
+    keep: &mut impl Keep,
+) {
     // SAFETY: promised by the caller.
     unsafe {
-        if rows.processor != Processor::Zen4 {
-            up_to!(8, |tokens| bytes_wide(rows, groups, x, out, tokens, &mut keep));
-        } else if rows.scales_between() {
-            up_to!(8, |tokens| bytes_halves::<true, _>(rows, groups, x, out, tokens, &mut keep));
-        } else {
-            up_to!(8, |tokens| bytes_halves::<false, _>(rows, groups, x, out, tokens, &mut keep));
+        match (way, rows.scales_between()) {
+            (Way::Plain | Way::Wide, _) => by_number!(|tokens| bytes_wide(rows, groups, x, out, tokens, keep)),
+            (Way::Halves, true) => by_number!(|tokens| bytes_halves::<true, _>(rows, groups, x, out, tokens, keep)),
+            (Way::Halves, false) => by_number!(|tokens| bytes_halves::<false, _>(rows, groups, x, out, tokens, keep)),
         }
     }
 }
@@ -197,7 +215,7 @@ unsafe fn codes_plain<const N: usize>(
 }
 
 /// # Safety
-/// As for [`codes_vbmi`]; `groups` groups lie at every row and in the activations.
+/// As for [`codes`] with VBMI; `groups` groups lie at every row and in the activations.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vbmi,avx2,fma,f16c")]
 unsafe fn codes_wide<const N: usize>(
     rows: &Span,
@@ -215,7 +233,7 @@ unsafe fn codes_wide<const N: usize>(
 }
 
 /// # Safety
-/// As for [`codes_vbmi`]; `groups` groups lie at every row and in the activations; BETWEEN: scales lie between them.
+/// As for [`codes`] with VBMI; `groups` groups lie at every row and in the activations; BETWEEN: scales lie between them.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vbmi,avx2,fma,f16c")]
 unsafe fn codes_halves<const BETWEEN: bool, const N: usize>(
     rows: &Span,
@@ -236,7 +254,7 @@ pub trait Groups {
     /// Codes or bytes, and scales. Asks for memory that is needed later.
     ///
     /// # Safety
-    /// As for [`codes`], or with a table of VBMI as for [`codes_vbmi`]; group g lies at every row and follows the one before.
+    /// As for [`codes`]; group g lies at every row and follows the one before.
     unsafe fn next(&mut self, g: usize) -> ([__m512i; 8], __m512);
 }
 
@@ -312,7 +330,7 @@ impl Groups for Elements<'_> {
 }
 
 /// # Safety
-/// As for [`codes`], or for [`codes_vbmi`]; `groups` groups lie at every row and in the activations.
+/// As for [`codes`]; `groups` groups lie at every row and in the activations.
 #[inline(always)]
 unsafe fn codes_by<const N: usize>(
     mut from: impl Groups,
@@ -354,7 +372,7 @@ unsafe fn codes_by<const N: usize>(
 }
 
 /// # Safety
-/// As for [`bytes`]; `groups` groups lie at every row and in the activations.
+/// As for [`codes`]; `groups` groups lie at every row and in the activations.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
 unsafe fn bytes_wide<const N: usize>(
     rows: &Span,
@@ -369,7 +387,7 @@ unsafe fn bytes_wide<const N: usize>(
 }
 
 /// # Safety
-/// As for [`bytes`]; `groups` groups lie at every row and in the activations; BETWEEN: scales lie between them.
+/// As for [`codes`]; `groups` groups lie at every row and in the activations; BETWEEN: scales lie between them.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
 unsafe fn bytes_halves<const BETWEEN: bool, const N: usize>(
     rows: &Span,
@@ -384,7 +402,7 @@ unsafe fn bytes_halves<const BETWEEN: bool, const N: usize>(
 }
 
 /// # Safety
-/// As for [`bytes`]; `groups` groups lie at every row and in the activations.
+/// As for [`codes`]; `groups` groups lie at every row and in the activations.
 #[inline(always)]
 unsafe fn bytes_by<const N: usize>(
     mut from: impl Groups,

@@ -5,26 +5,34 @@
 
 use std::arch::x86_64::*;
 
-use super::few_avx512::bytes_kept;
+use super::few_avx512::{Way, bytes_kept};
 use super::quantize::Int16Rows;
-use super::rows_avx512::{Span, TOKENS, by_number, parts, up_to, with_whole_tile};
+use super::rows_avx512::{Span, TOKENS, by_number, parts, with_whole_tile};
 use super::{Panel, TILE};
 use crate::matrix::Matrix;
 
 /// See [`super::tile`].
 ///
 /// # Safety
-/// AVX-512 (F, BW, DQ, VL) with VNNI, AVX2, FMA and F16C are present.
+/// AVX-512 (F, BW, DQ, VL) with VNNI, AVX2, FMA and F16C are present, and what the way needs.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-pub unsafe fn tile(m: &Matrix, row: usize, x: &Int16Rows, tokens: &[u32], panel: &mut Panel, out: &mut [[f32; TILE]]) {
+pub unsafe fn tile(
+    way: Way,
+    m: &Matrix,
+    row: usize,
+    x: &Int16Rows,
+    tokens: &[u32],
+    panel: &mut Panel,
+    out: &mut [[f32; TILE]],
+) {
     let groups = m.groups();
     with_whole_tile(m, row, out, |row, out| {
         let mut parts = parts(tokens, out, TOKENS);
         let Some((tokens, out)) = parts.next() else { return };
         // SAFETY: a Matrix holds all its groups, the token's rows hold `groups` entries each, the first tokens fill the panel.
         unsafe {
-            bytes_kept(&Span::new(m, row), groups, x, tokens, panel, out);
-            parts.for_each(|(tokens, out)| up_to!(8, |tokens| panel_tokens(groups, panel, x, tokens, out)));
+            bytes_kept(way, &Span::new(m, row), groups, x, tokens, panel, out);
+            parts.for_each(|(tokens, out)| by_number!(|tokens| panel_tokens(groups, panel, x, tokens, out)));
         }
     });
 }

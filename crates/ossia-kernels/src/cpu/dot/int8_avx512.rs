@@ -5,9 +5,9 @@
 
 use std::arch::x86_64::*;
 
-use super::few_avx512::codes_kept;
+use super::few_avx512::{Way, codes_kept};
 use super::quantize::{Int8Rows, OFFSET};
-use super::rows_avx512::{Span, TOKENS, by_number, parts, up_to, with_whole_tile};
+use super::rows_avx512::{Span, TOKENS, by_number, parts, with_whole_tile};
 use super::{Panel, TILE};
 use crate::matrix::Matrix;
 use crate::mxfp4::DOUBLED;
@@ -23,23 +23,31 @@ const ONE: i32 = 127 << 23;
 /// See [`super::tile`].
 ///
 /// # Safety
-/// AVX-512 (F, BW, DQ, VL) with VNNI, AVX2, FMA and F16C are present.
+/// AVX-512 (F, BW, DQ, VL) with VNNI, AVX2, FMA and F16C are present, and what the way needs.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-pub unsafe fn tile(m: &Matrix, row: usize, x: &Int8Rows, tokens: &[u32], panel: &mut Panel, out: &mut [[f32; TILE]]) {
+pub unsafe fn tile(
+    way: Way,
+    m: &Matrix,
+    row: usize,
+    x: &Int8Rows,
+    tokens: &[u32],
+    panel: &mut Panel,
+    out: &mut [[f32; TILE]],
+) {
     let groups = m.groups();
     with_whole_tile(m, row, out, |row, out| {
         let mut parts = parts(tokens, out, TOKENS);
         let Some((tokens, out)) = parts.next() else { return };
         // SAFETY: a Matrix holds all its groups, the token's rows hold `groups` entries each, the first tokens fill the panel.
         unsafe {
-            let (lowest, highest) = codes_kept(&Span::new(m, row), groups, x, tokens, panel, out);
+            let (lowest, highest) = codes_kept(way, &Span::new(m, row), groups, x, tokens, panel, out);
             if EXACT.0 <= lowest && highest <= EXACT.1 {
                 parts.for_each(|(tokens, out)| {
-                    up_to!(8, |tokens| panel_tokens::<true, _>(groups, panel, x, tokens, out))
+                    by_number!(|tokens| panel_tokens::<true, _>(groups, panel, x, tokens, out))
                 });
             } else {
                 parts.for_each(|(tokens, out)| {
-                    up_to!(8, |tokens| panel_tokens::<false, _>(groups, panel, x, tokens, out))
+                    by_number!(|tokens| panel_tokens::<false, _>(groups, panel, x, tokens, out))
                 });
             }
         }

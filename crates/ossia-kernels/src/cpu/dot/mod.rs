@@ -49,7 +49,11 @@ use crate::cpu::isa::{Processor, processor};
 use crate::matrix::{Kind, Matrix};
 use crate::mxfp4::GROUP;
 use crate::{Precision, Result};
+#[cfg(target_arch = "x86_64")]
+use few_avx512::Way;
 use quantize::{Int8Rows, Int16Rows, Order};
+#[cfg(target_arch = "x86_64")]
+use rows_avx512::Span;
 
 /// Rows of a tile.
 pub const TILE: usize = 16;
@@ -133,19 +137,15 @@ fn tile(isa: Isa, m: &Matrix, row: usize, x: &Input, tokens: &[u32], panel: &mut
         // SAFETY: as above.
         (Isa::Avx2, Input::Int16(x)) => unsafe { int16_avx2::tile(m, row, x, tokens, panel, out) },
         #[cfg(target_arch = "x86_64")]
-        (Isa::Avx512, Input::Int8(_)) if (1..=few_avx512::MOST_CODES).contains(&tokens.len()) => {
-            few_tile(m, row, x, tokens, out);
-        }
-        #[cfg(target_arch = "x86_64")]
-        (Isa::Avx512, Input::Int16(_)) if (1..=few_avx512::MOST_BYTES).contains(&tokens.len()) => {
+        (Isa::Avx512, Input::Int8(_) | Input::Int16(_)) if (1..=few_avx512::MOST).contains(&tokens.len()) => {
             few_tile(m, row, x, tokens, out);
         }
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
-        (Isa::Avx512, Input::Int8(x)) => unsafe { int8_avx512::tile(m, row, x, tokens, panel, out) },
+        (Isa::Avx512, Input::Int8(x)) => unsafe { int8_avx512::tile(Way::best(), m, row, x, tokens, panel, out) },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
-        (Isa::Avx512, Input::Int16(x)) => unsafe { int16_avx512::tile(m, row, x, tokens, panel, out) },
+        (Isa::Avx512, Input::Int16(x)) => unsafe { int16_avx512::tile(Way::best(), m, row, x, tokens, panel, out) },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
         (Isa::Avx2, Input::Float(x)) => unsafe { float_avx2::tile(m, row, x, tokens, out) },
@@ -161,38 +161,22 @@ fn tile(isa: Isa, m: &Matrix, row: usize, x: &Input, tokens: &[u32], panel: &mut
 /// The same for a few tokens with AVX-512, which the caller has made sure of.
 #[cfg(target_arch = "x86_64")]
 fn few_tile(m: &Matrix, row: usize, x: &Input, tokens: &[u32], out: &mut [[f32; TILE]]) {
-    let vbmi = is_x86_feature_detected!("avx512vbmi");
-    let along = vbmi && processor() == Processor::Zen5;
-    rows_avx512::with_whole_tile(m, row, out, |row, out| match x {
-        // SAFETY: the features were detected.
-        Input::Int8(x) if along && tokens.len() <= along_avx512::MOST => unsafe {
-            along_avx512::codes(m, row, x, tokens, out);
-        },
-        // SAFETY: the features were detected.
-        Input::Int16(x) if along && tokens.len() <= along_avx512::MOST => unsafe {
-            along_avx512::bytes(m, row, x, tokens, out);
-        },
-        // SAFETY: the features were detected.
-        Input::Int8(x) if vbmi => unsafe {
-            few_avx512::codes_vbmi(m, row, x, tokens, out);
-        },
-        // SAFETY: the features were detected.
-        Input::Int8(x) => unsafe { few_avx512::codes(m, row, x, tokens, out) },
-        // SAFETY: the features were detected.
-        Input::Int16(x) => unsafe { few_avx512::bytes(m, row, x, tokens, out) },
-        Input::Float(_) => unreachable!("floats have their own kernel"),
+    let way = Way::best();
+    let along = way == Way::Wide && processor() == Processor::Zen5 && tokens.len() <= along_avx512::MOST;
+    rows_avx512::with_whole_tile(m, row, out, |row, out| {
+        let (rows, groups) = (Span::new(m, row), m.groups());
+        match x {
+            // SAFETY: the features were detected; a Matrix holds all its groups, the tokens' rows as many.
+            Input::Int8(x) if along => unsafe { along_avx512::codes(m, row, x, tokens, out) },
+            // SAFETY: as above.
+            Input::Int16(x) if along => unsafe { along_avx512::bytes(m, row, x, tokens, out) },
+            // SAFETY: as above.
+            Input::Int8(x) => unsafe { few_avx512::codes(way, &rows, groups, x, tokens, out) },
+            // SAFETY: as above.
+            Input::Int16(x) => unsafe { few_avx512::bytes(way, &rows, groups, x, tokens, out) },
+            Input::Float(_) => unreachable!("floats have their own kernel"),
+        }
     });
-}
-
-/// Runs a kernel for N tokens on fewer, the last of them standing in for the others: a kernel for one token waits for its
-/// own sums and takes as long as one for many.
-#[inline(always)]
-fn padded<const N: usize>(tokens: &[u32], out: &mut [[f32; TILE]], run: impl Fn([u32; N], &mut [[f32; TILE]])) {
-    let num = tokens.len();
-    let mut all = [[0.0; TILE]; N];
-    all[..num].copy_from_slice(out);
-    run(std::array::from_fn(|i| tokens[i.min(num - 1)]), &mut all);
-    out.copy_from_slice(&all[..num]);
 }
 
 /// The rows of a tile; past the end the last row stands in.

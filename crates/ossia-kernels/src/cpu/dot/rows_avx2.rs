@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{TILE, padded};
+use super::TILE;
 use crate::matrix::Matrix;
 
 /// Bytes of a cache line.
@@ -96,4 +96,15 @@ pub fn in_fours(
         [token] => one([*token], out_rest),
         _ => padded(rest, out_rest, four),
     }
+}
+
+/// Runs a kernel for N tokens on fewer, the last of them standing in for the others: a kernel for one token waits for its
+/// own sums and takes as long as one for many.
+#[inline(always)]
+fn padded<const N: usize>(tokens: &[u32], out: &mut [[f32; TILE]], run: impl Fn([u32; N], &mut [[f32; TILE]])) {
+    let num = tokens.len();
+    let mut all = [[0.0; TILE]; N];
+    all[..num].copy_from_slice(out);
+    run(std::array::from_fn(|i| tokens[i.min(num - 1)]), &mut all);
+    out.copy_from_slice(&all[..num]);
 }

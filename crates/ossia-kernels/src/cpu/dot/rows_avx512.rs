@@ -30,7 +30,7 @@ pub struct Span {
     scale_group: usize,
     /// Lines of the next tile that are asked for in each group.
     lines: usize,
-    pub processor: Processor,
+    processor: Processor,
     /// Where each row begins, twice over.
     starts: [usize; 2 * TILE],
 }
@@ -275,9 +275,11 @@ pub fn parts<'a>(
     })
 }
 
-/// Computes an expression with as many tokens as there are, an array of their number; the lists of names say how many that
-/// may be.
+/// Computes an expression with as many tokens as there are, up to [`TOKENS`], as an array of their number.
 macro_rules! by_number {
+    (|$tokens:ident| $call:expr) => {
+        by_number!(|$tokens| $call, [a] [a b] [a b c] [a b c d] [a b c d e] [a b c d e f] [a b c d e f g] [a b c d e f g h])
+    };
     (|$tokens:ident| $call:expr, $([$($name:ident)*])*) => {
         match *$tokens {
             $([$($name),*] => {
@@ -288,15 +290,4 @@ macro_rules! by_number {
         }
     };
 }
-
-/// The same for up to so many tokens.
-macro_rules! up_to {
-    (8, $($call:tt)*) => {
-        by_number!($($call)*, [a] [a b] [a b c] [a b c d] [a b c d e] [a b c d e f] [a b c d e f g] [a b c d e f g h])
-    };
-    (12, $($call:tt)*) => {
-        by_number!($($call)*, [a] [a b] [a b c] [a b c d] [a b c d e] [a b c d e f] [a b c d e f g] [a b c d e f g h]
-            [a b c d e f g h i] [a b c d e f g h i j] [a b c d e f g h i j k] [a b c d e f g h i j k l])
-    };
-}
-pub(super) use {by_number, up_to};
+pub(super) use by_number;

@@ -115,26 +115,64 @@ fn float_dots_have_the_same_bits_with_longer_vectors() {
     }
 }
 
-/// Machines with VBMI never take the way without it.
+/// A machine takes one way, which depends on its processor; all of them are tried, with tokens that fill a panel and others that
+/// use it.
 #[test]
 #[cfg(target_arch = "x86_64")]
-fn codes_are_looked_up_alike_with_and_without_vbmi() {
+fn all_ways_lead_to_the_same_bits() {
     if !Isa::all().contains(&Isa::Avx512) {
         return;
     }
+    let vbmi = is_x86_feature_detected!("avx512vbmi");
     let mut numbers = Numbers(15);
-    for kind in [Kind::Mxfp4Pairs, Kind::Mxfp4Halves] {
-        for num in 1..=few_avx512::MOST_CODES {
-            let (m, cols) = (numbers.matrix(kind, TILE, 160), 160);
+    for kind in KINDS.into_iter().filter(|k| k.is_quantized()) {
+        for (cols, num) in [(32, 1), (160, 2), (96, 3), (288, 5), (64, 8), (224, 9), (160, 13), (128, 17), (2880, 26)] {
+            let whole = numbers.matrix(kind, 4 * TILE + 2, cols);
             let x = numbers.vec(num * cols);
             let runtime = runtime(Isa::Avx512, 1, Precision::Fast);
-            let Input::Int8(rows) = Input::new(&runtime, &x, cols, kind).unwrap() else { panic!("8 bits") };
+            let input = Input::new(&runtime, &x, cols, kind).unwrap();
             let tokens: Vec<u32> = (0..num as u32).rev().collect();
-            let mut out = vec![[f32::NAN; TILE]; num];
-            // SAFETY: the features were detected; sixteen rows, one to twelve tokens.
-            unsafe { few_avx512::codes(&m, 0, &rows, &tokens, &mut out) };
-            let want = all_tiles(Isa::Scalar, &m, &x, &tokens);
-            same_bits(out.as_flattened(), &want, &format!("{kind:?}, {num} tokens"));
+            let mut panels = Panels::new(&runtime.arena, 1, cols).unwrap();
+            let panels = panels.split();
+            let mut panel = panels[0].lock().unwrap();
+            for (m, row) in [(whole.every_other(1), TILE + 1), (whole, 3 * TILE + 2)] {
+                let want = all_tiles(Isa::Scalar, &m.rows_of(row..row + TILE), &x, &tokens);
+                for way in [Way::Plain, Way::Wide, Way::Halves].into_iter().filter(|way| *way == Way::Plain || vbmi) {
+                    let mut out = vec![[f32::NAN; TILE]; num];
+                    match &input {
+                        // SAFETY: the features were detected.
+                        Input::Int8(x) => unsafe { int8_avx512::tile(way, &m, row, x, &tokens, &mut panel, &mut out) },
+                        // SAFETY: as above.
+                        Input::Int16(x) => unsafe {
+                            int16_avx512::tile(way, &m, row, x, &tokens, &mut panel, &mut out)
+                        },
+                        Input::Float(_) => panic!("integers"),
+                    }
+                    same_bits(out.as_flattened(), &want, &format!("{kind:?}, {way:?}, {cols} columns, {num} tokens"));
+                }
+            }
+        }
+    }
+}
+
+/// Integers are scaled by adding to an exponent, unless a scale is too far from 1 for that.
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn far_scales_give_the_same_bits() {
+    if !Isa::all().contains(&Isa::Avx512) {
+        return;
+    }
+    let mut numbers = Numbers(17);
+    for exponent in [0, 1, 30, 75, 76, 77, 126, 132, 133, 134, 180, 254] {
+        let codes: Vec<u8> = numbers.vec(TILE * 32).iter().map(|v| v.to_bits() as u8).collect();
+        let mut exponents = vec![120u8; 2 * TILE];
+        exponents[7] = exponent;
+        let m = Matrix::mxfp4(TILE, 64, codes.into_bytes(), exponents.into_bytes()).unwrap();
+        for scale in [1e-21, 1e-19, 1e-3, 1.0, 1e4] {
+            let x: Vec<f32> = numbers.vec(13 * 64).iter().map(|v| v * scale).collect();
+            let tokens: Vec<u32> = (0..13).collect();
+            let of = |isa| all_tiles(isa, &m, &x, &tokens);
+            same_bits(&of(Isa::Avx512), &of(Isa::Scalar), &format!("exponent {exponent}, activations of {scale}"));
         }
     }
 }
