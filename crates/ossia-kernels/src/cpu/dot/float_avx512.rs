@@ -5,6 +5,7 @@ use std::arch::x86_64::*;
 
 use super::float_avx2::{add_lanes, codes};
 use super::{TILE, float_avx2, tile_rows};
+use crate::cpu::isa::{Processor, processor};
 use crate::matrix::{Kind, Matrix};
 use crate::mxfp4::GROUP;
 
@@ -14,7 +15,7 @@ const PAIRS: usize = 4;
 const ROWS: usize = 2 * PAIRS;
 /// Tokens that share the loads of a row.
 const TOKENS: usize = 6;
-/// The fewest for which these are worth it; fewer wait for memory.
+/// The fewest for which these are worth it on any processor; fewer wait for memory.
 const FEWEST: usize = 3;
 
 /// See [`super::tile`].
@@ -24,15 +25,19 @@ const FEWEST: usize = 3;
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
 pub unsafe fn tile(m: &Matrix, row: usize, x: &[f32], tokens: &[u32], out: &mut [[f32; TILE]]) {
     let mut done = 0;
-    while tokens.len() - done >= FEWEST {
+    let zen4 = processor() == Processor::Zen4;
+    let fewest = if zen4 { 1 } else { FEWEST };
+    while tokens.len() - done >= fewest {
         let n = (tokens.len() - done).min(TOKENS);
         let (tokens, out) = (&tokens[done..][..n], &mut out[done..][..n]);
         // SAFETY: passed on.
         unsafe {
-            if n == FEWEST {
-                rows_of_tile::<FEWEST>(m, row, x, tokens, out);
-            } else {
-                rows_of_tile::<TOKENS>(m, row, x, tokens, out);
+            match (n, zen4) {
+                (1, _) => rows_of_tile::<1, true>(m, row, x, tokens, out),
+                (2, _) => rows_of_tile::<2, true>(m, row, x, tokens, out),
+                (FEWEST, true) => rows_of_tile::<FEWEST, true>(m, row, x, tokens, out),
+                (FEWEST, false) => rows_of_tile::<FEWEST, false>(m, row, x, tokens, out),
+                _ => rows_of_tile::<TOKENS, false>(m, row, x, tokens, out),
             }
         }
         done += n;
@@ -41,9 +46,15 @@ pub unsafe fn tile(m: &Matrix, row: usize, x: &[f32], tokens: &[u32], out: &mut 
     unsafe { float_avx2::tile(m, row, x, &tokens[done..], &mut out[done..]) }
 }
 
-/// At most N tokens, the last of which stands in for those that are missing.
+/// At most N tokens, the last of which stands in for those that are missing. AHEAD: the next rows are asked for, as suits Zen 4.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-unsafe fn rows_of_tile<const N: usize>(m: &Matrix, row: usize, x: &[f32], tokens: &[u32], out: &mut [[f32; TILE]]) {
+unsafe fn rows_of_tile<const N: usize, const AHEAD: bool>(
+    m: &Matrix,
+    row: usize,
+    x: &[f32],
+    tokens: &[u32],
+    out: &mut [[f32; TILE]],
+) {
     let all = tile_rows(m, row);
     let mut own = [0; N];
     for n in 0..N {
@@ -56,12 +67,12 @@ unsafe fn rows_of_tile<const N: usize>(m: &Matrix, row: usize, x: &[f32], tokens
         // SAFETY: passed on; the kind is decided once, outside the loop.
         unsafe {
             match m.kind() {
-                Kind::F32 => dots::<{ Kind::F32 as u8 }, N>(m, &rows, x, &own, &mut sums),
-                Kind::F16 => dots::<{ Kind::F16 as u8 }, N>(m, &rows, x, &own, &mut sums),
-                Kind::BF16 => dots::<{ Kind::BF16 as u8 }, N>(m, &rows, x, &own, &mut sums),
-                Kind::Q8 => dots::<{ Kind::Q8 as u8 }, N>(m, &rows, x, &own, &mut sums),
-                Kind::Mxfp4Pairs => dots::<{ Kind::Mxfp4Pairs as u8 }, N>(m, &rows, x, &own, &mut sums),
-                Kind::Mxfp4Halves => dots::<{ Kind::Mxfp4Halves as u8 }, N>(m, &rows, x, &own, &mut sums),
+                Kind::F32 => dots::<{ Kind::F32 as u8 }, N, AHEAD>(m, &rows, x, &own, &mut sums),
+                Kind::F16 => dots::<{ Kind::F16 as u8 }, N, AHEAD>(m, &rows, x, &own, &mut sums),
+                Kind::BF16 => dots::<{ Kind::BF16 as u8 }, N, AHEAD>(m, &rows, x, &own, &mut sums),
+                Kind::Q8 => dots::<{ Kind::Q8 as u8 }, N, AHEAD>(m, &rows, x, &own, &mut sums),
+                Kind::Mxfp4Pairs => dots::<{ Kind::Mxfp4Pairs as u8 }, N, AHEAD>(m, &rows, x, &own, &mut sums),
+                Kind::Mxfp4Halves => dots::<{ Kind::Mxfp4Halves as u8 }, N, AHEAD>(m, &rows, x, &own, &mut sums),
             }
         }
         for (out, sums) in out.iter_mut().zip(&sums) {
@@ -72,7 +83,7 @@ unsafe fn rows_of_tile<const N: usize>(m: &Matrix, row: usize, x: &[f32], tokens
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-unsafe fn dots<const KIND: u8, const N: usize>(
+unsafe fn dots<const KIND: u8, const N: usize, const AHEAD: bool>(
     m: &Matrix,
     rows: &[usize; ROWS],
     x: &[f32],
@@ -89,7 +100,15 @@ unsafe fn dots<const KIND: u8, const N: usize>(
     }
     let (stride, scale_stride) = (m.elements().group_stride(), m.scales().group_stride());
     let mut acc = [[_mm512_setzero_ps(); PAIRS]; N];
+    let next = ROWS * m.elements().row_stride();
     for g in 0..m.groups() {
+        if AHEAD {
+            for elements in &elements {
+                for line in (0..stride).step_by(64) {
+                    _mm_prefetch::<_MM_HINT_T1>(elements.wrapping_add(next + g * stride + line).cast());
+                }
+            }
+        }
         // SAFETY: group g of rows of the matrix, and 32 activations of each token.
         unsafe {
             let mut w = [[_mm512_setzero_ps(); PAIRS]; 4];
