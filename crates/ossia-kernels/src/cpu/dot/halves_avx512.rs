@@ -89,18 +89,17 @@ impl<const BETWEEN: bool> Groups for Codes<'_, BETWEEN> {
     unsafe fn next(&mut self, g: usize) -> ([__m512i; 8], __m512) {
         // SAFETY: promised by the caller.
         unsafe {
-            let at;
-            if BETWEEN {
+            let at = if BETWEEN {
                 // Rows of this form leave no gap between them.
                 let next = self.rows.elements.wrapping_add(TILE * (self.rows.row + g * (CODES + 1)));
                 for line in (0..TILE * (CODES + 1)).step_by(64) {
                     _mm_prefetch::<_MM_HINT_T1>(next.wrapping_add(line).cast());
                 }
-                at = addresses(self.rows.elements.add(g * (CODES + 1)), self.rows.row);
+                addresses(self.rows.elements.add(g * (CODES + 1)), self.rows.row)
             } else {
                 self.rows.prefetch_next::<4>(g);
-                at = addresses(self.rows.elements.add(g * CODES), self.rows.row);
-            }
+                addresses(self.rows.elements.add(g * CODES), self.rows.row)
+            };
             let mut codes = apart(words_of::<true>(&at, 0));
             for codes in &mut codes {
                 *codes = _mm512_permutexvar_epi8(*codes, self.table);

@@ -65,7 +65,7 @@ impl Span {
     #[inline(always)]
     pub fn prefetch_next<const LINES: usize>(&self, g: usize) {
         let at = g * TILE;
-        let row = if self.dense { 0 } else { at * self.inverse >> 32 };
+        let row = if self.dense { 0 } else { (at * self.inverse) >> 32 };
         let from = self.elements.wrapping_add((TILE + row) * self.row + (at - row * self.groups) * self.group);
         for i in 0..LINES.min(self.lines) {
             // SAFETY: a prefetch touches no memory and may point anywhere.

@@ -4,6 +4,8 @@
 
 mod cuda;
 #[cfg(test)]
+mod reference;
+#[cfg(test)]
 mod tests;
 
 use crate::cuda::Device;

@@ -1,6 +1,6 @@
 //! The rows that want logits, on the processor; a device's are held against them in `cuda/tests.rs`.
 
-use super::wanted;
+use super::{reference, wanted};
 use crate::kv::PageTable;
 use crate::testing::{Numbers, runtimes, tensor, training_step};
 
@@ -12,7 +12,7 @@ fn those_rows_in_their_order() {
             let x = numbers.vec(5 * 7);
             let mut step = training_step(&runtime, &[2, 3], &none);
             step.logits_rows = rows.clone();
-            let want: Vec<f32> = rows.iter().flat_map(|&row| x[7 * row as usize..][..7].to_vec()).collect();
+            let want = reference::wanted(&x, 7, &rows);
             let got = wanted(&mut step, tensor(&runtime, 5, 7, &x)).unwrap();
             assert_eq!((got.rows(), got.cols(), got.host()), (rows.len(), 7, &want[..]));
         }
