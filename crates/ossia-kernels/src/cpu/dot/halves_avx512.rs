@@ -12,63 +12,19 @@ use super::TILE;
 use super::few_avx512::Groups;
 use super::int8_avx512::{apart, code_table, scales};
 use super::int16_avx512::widened;
-use super::rows_avx512::{Addresses, Span, addresses, words_of};
+use super::rows_avx512::{Scales, Span, addresses, words_of};
 use crate::mxfp4::GROUP;
 
 /// Bytes of a group of MXFP4 and of Q8, without its scale.
 const CODES: usize = GROUP / 2;
 const BYTES: usize = GROUP;
 
-/// Groups between the gathering of their scales and their use: time for small writes to become one read.
-const SCALES_AHEAD: usize = 4;
-
-/// The scales' bits of some groups of sixteen rows. BETWEEN: they lie before their groups, which are SIZE bytes with them.
-struct Scales<T, const SIZE: usize, const BETWEEN: bool>([[T; TILE]; 2 * SCALES_AHEAD]);
-
-impl<T: Copy + Default, const SIZE: usize, const BETWEEN: bool> Scales<T, SIZE, BETWEEN> {
-    /// # Safety
-    /// The rows hold `groups` groups, whose scales are numbers of T's size.
-    #[inline(always)]
-    unsafe fn new(rows: &Span, groups: usize) -> Self {
-        let mut scales = Self([[T::default(); TILE]; 2 * SCALES_AHEAD]);
-        for g in 0..SCALES_AHEAD.min(groups) {
-            // SAFETY: promised by the caller.
-            unsafe { rows.scales_of(g, &mut scales.0[g]) };
-        }
-        scales
-    }
-
-    /// Those of group `g`, which follows the one before and lies at `at`.
-    ///
-    /// # Safety
-    /// As for `new`.
-    #[inline(always)]
-    unsafe fn of(&mut self, rows: &Span, groups: usize, g: usize, at: &Addresses) -> &[T; TILE] {
-        let next = g + SCALES_AHEAD;
-        if next < groups {
-            let out = &mut self.0[next % (2 * SCALES_AHEAD)];
-            // SAFETY: promised by the caller.
-            unsafe {
-                if BETWEEN {
-                    for r in 0..TILE {
-                        let p = at[r % 4][r / 4].wrapping_add(SCALES_AHEAD * SIZE - size_of::<T>());
-                        out[r] = p.cast::<T>().read_unaligned();
-                    }
-                } else {
-                    rows.scales_of(next, out);
-                }
-            }
-        }
-        &self.0[g % (2 * SCALES_AHEAD)]
-    }
-}
-
 /// MXFP4: codes. BETWEEN: a group's scale lies before it.
 pub struct Codes<'a, const BETWEEN: bool> {
     rows: &'a Span,
     groups: usize,
     table: __m512i,
-    exponents: Scales<u8, { CODES + 1 }, BETWEEN>,
+    exponents: Scales<u8>,
 }
 
 impl<'a, const BETWEEN: bool> Codes<'a, BETWEEN> {
@@ -104,7 +60,11 @@ impl<const BETWEEN: bool> Groups for Codes<'_, BETWEEN> {
             for codes in &mut codes {
                 *codes = _mm512_permutexvar_epi8(*codes, self.table);
             }
-            let exponents = self.exponents.of(self.rows, self.groups, g, &at);
+            let exponents = if BETWEEN {
+                self.exponents.of_between::<{ CODES + 1 }>(self.groups, g, &at)
+            } else {
+                self.exponents.of(self.rows, self.groups, g)
+            };
             (codes, scales(_mm_loadu_si128(exponents.as_ptr().cast())))
         }
     }
@@ -114,7 +74,7 @@ impl<const BETWEEN: bool> Groups for Codes<'_, BETWEEN> {
 pub struct Bytes<'a, const BETWEEN: bool> {
     rows: &'a Span,
     groups: usize,
-    scales: Scales<[u8; 2], { BYTES + 2 }, BETWEEN>,
+    scales: Scales<[u8; 2]>,
 }
 
 impl<'a, const BETWEEN: bool> Bytes<'a, BETWEEN> {
@@ -142,7 +102,11 @@ impl<const BETWEEN: bool> Groups for Bytes<'_, BETWEEN> {
             let at = addresses(self.rows.elements.add(g * size), self.rows.row);
             let [a, b, c, d] = words_of::<true>(&at, 0);
             let [e, f, g_, h] = words_of::<true>(&at, CODES);
-            let scales = self.scales.of(self.rows, self.groups, g, &at);
+            let scales = if BETWEEN {
+                self.scales.of_between::<{ BYTES + 2 }>(self.groups, g, &at)
+            } else {
+                self.scales.of(self.rows, self.groups, g)
+            };
             ([a, b, c, d, e, f, g_, h], widened(scales))
         }
     }

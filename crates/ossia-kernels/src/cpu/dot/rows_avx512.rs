@@ -173,6 +173,23 @@ impl<T: Copy + Default> Scales<T> {
         }
         &self.0[g % (2 * SCALES_AHEAD)]
     }
+
+    /// The same where they lie before their groups, which are SIZE bytes with them and lie at `at`.
+    ///
+    /// # Safety
+    /// As for `new`.
+    #[inline(always)]
+    pub unsafe fn of_between<const SIZE: usize>(&mut self, groups: usize, g: usize, at: &Addresses) -> &[T; TILE] {
+        if g + SCALES_AHEAD < groups {
+            let out = &mut self.0[(g + SCALES_AHEAD) % (2 * SCALES_AHEAD)];
+            for r in 0..TILE {
+                let p = at[r % 4][r / 4].wrapping_add(SCALES_AHEAD * SIZE - size_of::<T>());
+                // SAFETY: promised by the caller.
+                out[r] = unsafe { p.cast::<T>().read_unaligned() };
+            }
+        }
+        &self.0[g % (2 * SCALES_AHEAD)]
+    }
 }
 
 /// Runs `whole` on sixteen rows of `m` that include those from `row` on, and moves their results to the front of `out`.
