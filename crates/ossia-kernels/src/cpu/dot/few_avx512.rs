@@ -14,13 +14,13 @@ use super::halves_avx512;
 use super::int8_avx512::{apart, code_table, power_of_two, scales};
 use super::int16_avx512::widened;
 use super::quantize::{Int8Rows, Int16Rows};
-use super::rows_avx512::{Scales, Span, by_number, words_of_sixteen};
+use super::rows_avx512::{Scales, Span, TOKENS, by_number, words_of_sixteen};
 use super::{Panel, TILE};
 use crate::cpu::isa::{Processor, processor};
 use crate::mxfp4::GROUP;
 
 /// Up to so many tokens; with more, what the first of them bring side by side is kept for the others.
-pub const MOST: usize = 8;
+pub const MOST: usize = TOKENS;
 
 /// Which of several ways to the same bits is fastest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,7 +1,8 @@
 //! MXFP4 with 8-bit activations, AVX-512 with VNNI: the sums of `int8_avx2`, sixteen rows at a time.
 //!
 //! `dpbusd` adds four products of an unsigned and a signed byte to each 32-bit lane without saturating, so codes are
-//! looked up as value + 12 here too and the offset is taken off by the accumulator's first value.
+//! looked up as value + 12 here too and the offset is taken off by the accumulator's first value. The kernel for a few tokens
+//! (`few_avx512`) takes the first of them, and leaves the codes in a panel for the others.
 
 use std::arch::x86_64::*;
 
