@@ -10,9 +10,11 @@
 use std::arch::asm;
 use std::arch::x86_64::*;
 
+use super::few_avx512::Groups;
+use super::halves_avx512::{Bytes, Codes};
 use super::quantize::{Int8Rows, Int16Rows};
-use super::rows_avx512::{Scales, Span, with_whole_tile, words_of_sixteen};
-use super::{Panel, TILE, int8_avx512, int16_avx512};
+use super::rows_avx512::{Span, with_whole_tile};
+use super::{Panel, TILE};
 use crate::matrix::Matrix;
 use crate::mxfp4::{DOUBLED, GROUP};
 
@@ -21,7 +23,7 @@ pub const TOKENS: usize = 16;
 
 /// From this many tokens on, filling a tile register is worth it, for 16 bits or 8.
 pub const fn least_tokens(sixteen_bits: bool) -> usize {
-    if sixteen_bits { 5 } else { 7 }
+    if sixteen_bits { 6 } else { 8 }
 }
 
 /// Bytes of a group in a tile register: of A, and of B.
@@ -139,10 +141,12 @@ pub unsafe fn tile_int8(m: &Matrix, row: usize, tokens: (&[u8], &[f32]), panel: 
         let (rows, groups) = (Span::new(m, row), m.groups());
         // SAFETY: a Matrix holds all its groups; the panel is unpacked before it is used.
         unsafe {
-            at_once::<u8, 1>(&rows, groups, tokens, panel, out, |rows, g, scales, codes, out| {
-                rows.prefetch_next::<5>(g);
-                unpack_group_of_codes(rows, g, scales, codes, out)
-            });
+            let table = _mm512_loadu_si512(CODES.as_ptr().cast());
+            if rows.scales_between() {
+                at_once::<1>(Codes::<true>::new(&rows, groups, table), groups, tokens, panel, out);
+            } else {
+                at_once::<1>(Codes::<false>::new(&rows, groups, table), groups, tokens, panel, out);
+            }
         }
     });
 }
@@ -157,32 +161,13 @@ pub unsafe fn tile_int16(m: &Matrix, row: usize, tokens: (&[u8], &[f32]), panel:
         let (rows, groups) = (Span::new(m, row), m.groups());
         // SAFETY: a Matrix holds all its groups; the panel is unpacked before it is used.
         unsafe {
-            at_once::<[u8; 2], 2>(&rows, groups, tokens, panel, out, |rows, g, scales, codes, out| {
-                rows.prefetch_near::<9>(g);
-                unpack_group_of_bytes(rows, g, scales, codes, out)
-            });
-        }
-    });
-}
-
-/// One group of Q8: scales to f32 and bytes side by side, four elements of each row.
-///
-/// # Safety
-/// Group g lies at every row; there is room for 512 codes and sixteen scales.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx2,fma,f16c")]
-unsafe fn unpack_group_of_bytes(rows: &Span, g: usize, halves: &[[u8; 2]; TILE], codes: *mut u8, scales: *mut f32) {
-    // SAFETY: promised by the caller.
-    unsafe {
-        _mm512_storeu_ps(scales, int16_avx512::widened(halves));
-        for part in 0..2 {
-            let words = words_of_sixteen(rows.elements.add(g * rows.group + 16 * part), rows.row);
-            let out = codes.add(part * PLANE / 2);
-            for (quad, word) in words.into_iter().enumerate() {
-                _mm512_storeu_si512(out.add(64 * quad).cast(), word);
+            if rows.scales_between() {
+                at_once::<2>(Bytes::<true>::new(&rows, groups), groups, tokens, panel, out);
+            } else {
+                at_once::<2>(Bytes::<false>::new(&rows, groups), groups, tokens, panel, out);
             }
         }
-    }
+    });
 }
 
 /// E2M1 codes, doubled, for bytes whose two highest bits say nothing: sixteen values four times over.
@@ -196,41 +181,19 @@ static CODES: [i8; 64] = {
     table
 };
 
-/// One group of MXFP4: scales to f32 and codes looked up, four elements of each row side by side.
-///
-/// # Safety
-/// Group g lies at every row; there is room for 512 codes and sixteen scales.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx2,fma,f16c")]
-unsafe fn unpack_group_of_codes(rows: &Span, g: usize, exponents: &[u8; TILE], codes: *mut u8, scales: *mut f32) {
-    // SAFETY: promised by the caller.
-    unsafe {
-        let table = _mm512_loadu_si512(CODES.as_ptr().cast());
-        _mm512_storeu_ps(scales, int8_avx512::scales(_mm_loadu_si128(exponents.as_ptr().cast())));
-        let words = words_of_sixteen(rows.elements.add(g * rows.group), rows.row);
-        for (quad, word) in words.into_iter().enumerate() {
-            let (low, high) =
-                (_mm512_permutexvar_epi8(word, table), _mm512_permutexvar_epi8(_mm512_srli_epi16::<4>(word), table));
-            _mm512_storeu_si512(codes.add(64 * quad).cast(), low);
-            _mm512_storeu_si512(codes.add(64 * (quad + 4)).cast(), high);
-        }
-    }
-}
-
 /// All tokens, a tile register's at a time. Groups are unpacked on the way for the first; with no others to come they stay
 /// in the first cache, else they fill the panel.
 ///
 /// # Safety
-/// AMX and AVX-512 are present, `groups` groups lie at every row, tokens are packed, `unpack` needs no more than that.
+/// AMX and AVX-512 are present, `from` has `groups` groups, tokens are packed.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx2,fma,f16c")]
-unsafe fn at_once<S: Copy + Default, const PLANES: usize>(
-    rows: &Span,
+unsafe fn at_once<const PLANES: usize>(
+    mut from: impl Groups,
     groups: usize,
     (planes, token_scales): (&[u8], &[f32]),
     panel: &mut Panel,
     out: &mut [[f32; TILE]],
-    unpack: impl Fn(&Span, usize, &[S; TILE], *mut u8, *mut f32) + Copy,
 ) {
     let (plane_bytes, num_scales) = (PLANES * PLANE * groups, TOKENS * groups);
     let tiles = out.len().div_ceil(TOKENS);
@@ -243,11 +206,7 @@ unsafe fn at_once<S: Copy + Default, const PLANES: usize>(
     let panel = Unpacked { codes: panel.codes.as_mut_ptr(), scales: panel.scales.as_mut_ptr(), mask };
     // SAFETY: promised by the caller; the panel has room for what is kept.
     unsafe {
-        let mut gathered = Scales::<S>::new(rows, groups);
-        let unpack = |g: usize| {
-            let at = g & mask;
-            unpack(rows, g, gathered.of(rows, groups, g), panel.codes.add(at * PLANE), panel.scales.add(at * TILE));
-        };
+        let unpack = |g: usize| unpack(&mut from, g, &panel);
         some_tokens::<PLANES>(groups, &panel, planes, scales, first, unpack);
         for ((out, planes), scales) in tokens {
             some_tokens::<PLANES>(groups, &panel, planes, scales, out, |_| {});
@@ -260,6 +219,24 @@ struct Unpacked {
     codes: *mut u8,
     scales: *mut f32,
     mask: usize,
+}
+
+/// Group g, which follows the one before, to its place.
+///
+/// # Safety
+/// As for [`at_once`]; there is room.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx2,fma,f16c")]
+unsafe fn unpack(from: &mut impl Groups, g: usize, panel: &Unpacked) {
+    let at = g & panel.mask;
+    // SAFETY: promised by the caller.
+    unsafe {
+        let (codes, scales) = from.next(g);
+        for (quad, codes) in codes.into_iter().enumerate() {
+            _mm512_storeu_si512(panel.codes.add(at * PLANE + 64 * quad).cast(), codes);
+        }
+        _mm512_storeu_ps(panel.scales.add(at * TILE), scales);
+    }
 }
 
 /// [`pipeline`] for as many tokens as there are.

@@ -29,7 +29,7 @@ pub enum Way {
     Plain,
     /// With VBMI.
     Wide,
-    /// With VBMI, on a processor that computes 512 bits in two halves.
+    /// With VBMI, halves of vectors filled before they are joined, and scales gathered well before they are wanted.
     Halves,
 }
 
@@ -38,8 +38,8 @@ impl Way {
     pub fn best() -> Self {
         match (is_x86_feature_detected!("avx512vbmi"), processor()) {
             (false, _) => Way::Plain,
-            (true, Processor::Zen4) => Way::Halves,
-            (true, _) => Way::Wide,
+            (true, Processor::Zen5) => Way::Wide,
+            (true, _) => Way::Halves,
         }
     }
 }
@@ -245,7 +245,8 @@ unsafe fn codes_halves<const BETWEEN: bool, const N: usize>(
 ) {
     // SAFETY: promised by the caller; a byte is a scale.
     unsafe {
-        codes_by(halves_avx512::Codes::<BETWEEN>::new(rows, groups), groups, x, out, tokens, keep);
+        let from = halves_avx512::Codes::<BETWEEN>::new(rows, groups, code_table());
+        codes_by(from, groups, x, out, tokens, keep);
     }
 }
 
@@ -271,7 +272,7 @@ impl Groups for Plain<'_> {
     unsafe fn next(&mut self, g: usize) -> ([__m512i; 8], __m512) {
         // SAFETY: promised by the caller.
         unsafe {
-            self.rows.prefetch_near::<5>(g);
+            self.rows.prefetch_next(g, GROUP / 2, 1);
             let mut codes = apart(words_of_sixteen(self.rows.elements.add(g * self.rows.group), self.rows.row));
             for codes in &mut codes {
                 *codes = _mm512_shuffle_epi8(self.table, _mm512_and_si512(*codes, _mm512_set1_epi8(15)));
@@ -295,7 +296,7 @@ impl Groups for Wide<'_> {
     unsafe fn next(&mut self, g: usize) -> ([__m512i; 8], __m512) {
         // SAFETY: promised by the caller.
         unsafe {
-            self.rows.prefetch_near::<5>(g);
+            self.rows.prefetch_next(g, GROUP / 2, 1);
             let mut codes = apart(words_of_sixteen(self.rows.elements.add(g * self.rows.group), self.rows.row));
             for codes in &mut codes {
                 *codes = _mm512_permutexvar_epi8(*codes, self.table);
@@ -320,7 +321,7 @@ impl Groups for Elements<'_> {
     unsafe fn next(&mut self, g: usize) -> ([__m512i; 8], __m512) {
         // SAFETY: promised by the caller.
         unsafe {
-            self.rows.prefetch_near::<9>(g);
+            self.rows.prefetch_next(g, GROUP, 2);
             let from = self.rows.elements.add(g * self.rows.group);
             let [a, b, c, d] = words_of_sixteen(from, self.rows.row);
             let [e, f, g_, h] = words_of_sixteen(from.add(GROUP / 2), self.rows.row);

@@ -15,7 +15,7 @@ const PAIRS: usize = 4;
 const ROWS: usize = 2 * PAIRS;
 /// Tokens that share the loads of a row.
 const TOKENS: usize = 6;
-/// The fewest for which these are worth it on any processor; fewer wait for memory.
+/// The fewest for which these are worth it on any processor; fewer wait for memory, and need it asked for ahead.
 const FEWEST: usize = 3;
 
 /// See [`super::tile`].
@@ -25,14 +25,15 @@ const FEWEST: usize = 3;
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
 pub unsafe fn tile(m: &Matrix, row: usize, x: &[f32], tokens: &[u32], out: &mut [[f32; TILE]]) {
     let mut done = 0;
-    let zen4 = processor() == Processor::Zen4;
-    let fewest = if zen4 { 1 } else { FEWEST };
+    // Zen 5 has AVX2's for fewer, which asks ahead as suits it.
+    let ahead = processor() != Processor::Zen5;
+    let fewest = if ahead { 1 } else { FEWEST };
     while tokens.len() - done >= fewest {
         let n = (tokens.len() - done).min(TOKENS);
         let (tokens, out) = (&tokens[done..][..n], &mut out[done..][..n]);
         // SAFETY: passed on.
         unsafe {
-            match (n, zen4) {
+            match (n, ahead) {
                 (1, _) => rows_of_tile::<1, true>(m, row, x, tokens, out),
                 (2, _) => rows_of_tile::<2, true>(m, row, x, tokens, out),
                 (FEWEST, true) => rows_of_tile::<FEWEST, true>(m, row, x, tokens, out),
@@ -46,7 +47,7 @@ pub unsafe fn tile(m: &Matrix, row: usize, x: &[f32], tokens: &[u32], out: &mut 
     unsafe { float_avx2::tile(m, row, x, &tokens[done..], &mut out[done..]) }
 }
 
-/// At most N tokens, the last of which stands in for those that are missing. AHEAD: the next rows are asked for, as suits Zen 4.
+/// At most N tokens, the last of which stands in for those that are missing. AHEAD: the next rows are asked for.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
 unsafe fn rows_of_tile<const N: usize, const AHEAD: bool>(
     m: &Matrix,

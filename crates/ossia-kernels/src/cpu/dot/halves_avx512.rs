@@ -1,16 +1,16 @@
-//! Sixteen rows on Zen 4, which computes 512 bits in two halves: groups of weights for the kernels of `few_avx512`.
+//! Sixteen rows, group by group, for the kernels of `few_avx512` and `amx`: halves of vectors are filled before they are joined,
+//! and scales, which need no vectors, are gathered a few groups before they are wanted.
 //!
-//! What it does per clock, as measured (vectors of 512 bits): one product (of floats, words or bytes), one permutation of
-//! bytes or insertion of a half, one addition of floats or shift, one and a half unpackings, two additions of integers, one
-//! load, and products share nothing with additions. So rows are put into halves before these are joined, and scales,
-//! which need no vectors, are gathered a few groups before they are wanted. Decoding is bound by how many instructions a
-//! group takes: distances that a file's format fixes are constants here, and serve elements and scales alike.
+//! Laid out for Zen 4, which computes 512 bits in two halves and does per clock, as measured (vectors of 512 bits): one product
+//! (of floats, words or bytes), one permutation of bytes or insertion of a half, one addition of floats or shift, one and a half
+//! unpackings, two additions of integers, one load, and products share nothing with additions. Intel's processors with AMX
+//! are two and a half times as fast with it as with scales that go through vectors. Decoding is bound by how many instructions
+//! a group takes: distances that a file's format fixes are constants here, and serve elements and scales alike.
 
 use std::arch::x86_64::*;
 
-use super::TILE;
 use super::few_avx512::Groups;
-use super::int8_avx512::{apart, code_table, scales};
+use super::int8_avx512::{apart, scales};
 use super::int16_avx512::widened;
 use super::rows_avx512::{Scales, Span, addresses, words_of};
 use crate::mxfp4::GROUP;
@@ -31,12 +31,9 @@ impl<'a, const BETWEEN: bool> Codes<'a, BETWEEN> {
     /// # Safety
     /// `groups` groups lie at every row, AVX-512 (F, BW) is present.
     #[inline(always)]
-    pub unsafe fn new(rows: &'a Span, groups: usize) -> Self {
+    pub unsafe fn new(rows: &'a Span, groups: usize, table: __m512i) -> Self {
         // SAFETY: promised by the caller; a byte is a scale.
-        unsafe {
-            let (table, exponents) = (code_table(), Scales::new(rows, groups));
-            Self { rows, groups, table, exponents }
-        }
+        Self { rows, groups, table, exponents: unsafe { Scales::new(rows, groups) } }
     }
 }
 
@@ -45,17 +42,9 @@ impl<const BETWEEN: bool> Groups for Codes<'_, BETWEEN> {
     unsafe fn next(&mut self, g: usize) -> ([__m512i; 8], __m512) {
         // SAFETY: promised by the caller.
         unsafe {
-            let at = if BETWEEN {
-                // Rows of this form leave no gap between them.
-                let next = self.rows.elements.wrapping_add(TILE * (self.rows.row + g * (CODES + 1)));
-                for line in (0..TILE * (CODES + 1)).step_by(64) {
-                    _mm_prefetch::<_MM_HINT_T1>(next.wrapping_add(line).cast());
-                }
-                addresses(self.rows.elements.add(g * (CODES + 1)), self.rows.row)
-            } else {
-                self.rows.prefetch_next::<4>(g);
-                addresses(self.rows.elements.add(g * CODES), self.rows.row)
-            };
+            self.rows.prefetch_next(g, CODES, 1);
+            let size = if BETWEEN { CODES + 1 } else { CODES };
+            let at = addresses(self.rows.elements.add(g * size), self.rows.row);
             let mut codes = apart(words_of::<true>(&at, 0));
             for codes in &mut codes {
                 *codes = _mm512_permutexvar_epi8(*codes, self.table);
@@ -93,12 +82,8 @@ impl<const BETWEEN: bool> Groups for Bytes<'_, BETWEEN> {
     unsafe fn next(&mut self, g: usize) -> ([__m512i; 8], __m512) {
         // SAFETY: promised by the caller.
         unsafe {
-            // Rows of Q8 leave no gap between them.
             let size = if BETWEEN { BYTES + 2 } else { BYTES };
-            let next = self.rows.elements.wrapping_add(TILE * (self.rows.row + g * size));
-            for line in (0..TILE * size).step_by(64) {
-                _mm_prefetch::<_MM_HINT_T1>(next.wrapping_add(line).cast());
-            }
+            self.rows.prefetch_next(g, BYTES, 2);
             let at = addresses(self.rows.elements.add(g * size), self.rows.row);
             let [a, b, c, d] = words_of::<true>(&at, 0);
             let [e, f, g_, h] = words_of::<true>(&at, CODES);

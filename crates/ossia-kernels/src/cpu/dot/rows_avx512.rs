@@ -23,54 +23,94 @@ pub struct Span {
     groups: usize,
     /// Whether rows follow each other without a gap.
     pub dense: bool,
-    /// 2^32 / groups, rounded up: dividing takes longer than a group.
+    /// 2^32 / groups, rounded up, for rows with gaps: dividing takes longer than a group.
     inverse: usize,
     scales: *const u8,
     scale_row: usize,
     scale_group: usize,
-    /// Lines of the next tile that are asked for in each group.
-    lines: usize,
     processor: Processor,
-    /// Where each row begins, twice over.
-    starts: [usize; 2 * TILE],
 }
 
 /// Groups between the gathering of their scales and their use: time for small writes to become one read.
-const SCALES_AHEAD: usize = 4;
-
-/// How far ahead of each row memory is asked for.
-const NEAR: usize = 512;
+const SCALES_AHEAD: usize = 8;
 
 impl Span {
     /// The rows from `row` on.
     pub fn new(m: &Matrix, row: usize) -> Self {
         assert!(row + TILE <= m.rows());
+        let dense = m.groups() * m.elements().group_stride() == m.elements().row_stride();
         Self {
             elements: m.elements().at(row, 0).as_ptr(),
             row: m.elements().row_stride(),
             group: m.elements().group_stride(),
             groups: m.groups(),
-            dense: m.groups() * m.elements().group_stride() == m.elements().row_stride(),
-            inverse: (1usize << 32).div_ceil(m.groups()),
+            dense,
+            inverse: if dense { 0 } else { (1usize << 32).div_ceil(m.groups()) },
             scales: m.scales().at(row, 0).as_ptr(),
             scale_row: m.scales().row_stride(),
             scale_group: m.scales().group_stride(),
-            lines: (TILE * m.elements().group_stride()).div_ceil(64),
             processor: processor(),
-            starts: std::array::from_fn(|r| r % TILE * m.elements().row_stride()),
         }
     }
 
-    /// Asks for group `g`'s share of the next tile, up to LINES, into the second cache. Row after row, as memory likes it best.
+    /// Asks for group `g`'s share of the next tile, into the second cache: a group has `elements` bytes and a scale of `scale`,
+    /// which lies between them or elsewhere. Both are constants where this is called.
     #[inline(always)]
-    pub fn prefetch_next<const LINES: usize>(&self, g: usize) {
-        let at = g * TILE;
-        let row = if self.dense { 0 } else { (at * self.inverse) >> 32 };
-        let from = self.elements.wrapping_add((TILE + row) * self.row + (at - row * self.groups) * self.group);
-        for i in 0..LINES.min(self.lines) {
-            // SAFETY: a prefetch touches no memory and may point anywhere.
-            unsafe { _mm_prefetch::<_MM_HINT_T1>(from.wrapping_add(64 * i).cast()) };
+    pub fn prefetch_next(&self, g: usize, elements: usize, scale: usize) {
+        match (self.scales_between(), self.processor) {
+            (true, Processor::Intel) => self.prefetch_quarters(g, TILE * (elements + scale)),
+            (true, _) => self.prefetch_in_order(g, TILE * (elements + scale)),
+            (false, Processor::Intel) => self.prefetch_quarters(g, TILE * elements),
+            (false, _) => self.prefetch_in_order(g, TILE * elements),
         }
+    }
+
+    /// A group's `size` bytes of sixteen rows, in the order of their addresses.
+    #[inline(always)]
+    fn prefetch_in_order(&self, g: usize, size: usize) {
+        let at = if self.dense { g * size } else { self.place(TILE * g) };
+        let from = self.elements.wrapping_add(TILE * self.row + at);
+        for line in (0..size).step_by(64) {
+            // SAFETY: a prefetch touches no memory and may point anywhere.
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(from.wrapping_add(line).cast()) };
+        }
+    }
+
+    /// The same in four places side by side, each a quarter of the tile, and some of its scales where they lie elsewhere: the
+    /// processor reads on by itself from each, so more lines are on their way.
+    #[inline(always)]
+    fn prefetch_quarters(&self, g: usize, size: usize) {
+        let share = size / 4;
+        let at = if self.dense { share * g / 64 * 64 } else { self.place(4 * g) };
+        let next = self.elements.wrapping_add(TILE * self.row + at);
+        for line in 0..share / 64 {
+            self.prefetch_in_quarters(next.wrapping_add(64 * line));
+        }
+        // What lies between groups adds up to a line now and then.
+        if share % 64 > 0 && share * g % 64 + share % 64 >= 64 {
+            self.prefetch_in_quarters(next.wrapping_add(share / 64 * 64));
+        }
+        if !self.scales_between() && 64 * g < TILE * self.scale_row {
+            let from = self.scales.wrapping_add(TILE * self.scale_row + 64 * g);
+            // SAFETY: as above.
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(from.cast()) };
+        }
+    }
+
+    /// A line in each quarter of a tile.
+    #[inline(always)]
+    fn prefetch_in_quarters(&self, line: *const u8) {
+        for quarter in 0..4 {
+            // SAFETY: a prefetch touches no memory and may point anywhere.
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(line.wrapping_add(4 * quarter * self.row).cast()) };
+        }
+    }
+
+    /// Where the `nth` of the groups lies that follow each other in rows with gaps between them.
+    #[inline(always)]
+    fn place(&self, nth: usize) -> usize {
+        let row = (nth * self.inverse) >> 32;
+        row * self.row + (nth - row * self.groups) * self.group
     }
 
     /// Asks for a line, into the cache that suits the processor.
@@ -105,30 +145,6 @@ impl Span {
             }
         }
         out
-    }
-
-    /// Asks for what LINES of the same rows, the others in the next groups' turns, and past their end those of the next tile,
-    /// hold `NEAR` bytes further on, and for a share of the next tile's scales where they lie elsewhere.
-    #[inline(always)]
-    pub fn prefetch_near<const LINES: usize>(&self, g: usize) {
-        if self.processor != Processor::Intel {
-            return self.prefetch_next::<LINES>(g);
-        }
-        let mut ahead = g * self.group + NEAR;
-        if ahead >= self.groups * self.group {
-            ahead += TILE * self.row - self.groups * self.group;
-        }
-        if self.scale_group != self.group && 64 * g < TILE * self.scale_row {
-            let from = self.scales.wrapping_add(TILE * self.scale_row + 64 * g);
-            // SAFETY: a prefetch touches no memory and may point anywhere.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(from.cast()) };
-        }
-        let (first, ahead) = (g * LINES % TILE, unknown(self.elements.wrapping_add(ahead)));
-        let starts: &[usize; LINES] = self.starts[first..].first_chunk().expect("rows twice over");
-        for start in starts {
-            // SAFETY: a prefetch touches no memory and may point anywhere.
-            unsafe { _mm_prefetch::<_MM_HINT_T1>(ahead.wrapping_add(*start).cast()) };
-        }
     }
 
     /// The scales' bits of one group.
@@ -245,7 +261,7 @@ pub unsafe fn words_of_sixteen(p: *const u8, row: usize) -> [__m512i; 4] {
 }
 
 /// The same of rows that lie anywhere, `offset` bytes on. HALVES: on a processor that computes 512 bits in two halves, where it
-/// costs less to fill the halves first.
+/// costs less to fill the halves first; others do not mind.
 ///
 /// # Safety
 /// 16 bytes can be read at each of them.
