@@ -87,7 +87,7 @@ impl Span {
             self.prefetch_in_quarters(next.wrapping_add(64 * line));
         }
         // What lies between groups adds up to a line now and then.
-        if share % 64 > 0 && share * g % 64 + share % 64 >= 64 {
+        if share * g % 64 + share % 64 >= 64 {
             self.prefetch_in_quarters(next.wrapping_add(share / 64 * 64));
         }
         if !self.scales_between() && 64 * g < TILE * self.scale_row {
