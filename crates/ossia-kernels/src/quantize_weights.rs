@@ -17,6 +17,7 @@ const ROWS: usize = 64;
 pub fn to_q8(pool: &Pool, isa: Isa, m: &Matrix) -> Result<Matrix> {
     let (rows, cols, groups) = (m.rows(), m.cols(), m.groups());
     let (mut elements, mut scales) = (vec![0u8; rows * cols], vec![0u8; rows * groups * 2]);
+    large_pages(&mut elements);
     let (e, s) = (Disjoint::new(&mut elements), Disjoint::new(&mut scales));
     pool.run_ranges(rows, ROWS, |range, _| {
         for row in range {
@@ -32,6 +33,20 @@ pub fn to_q8(pool: &Pool, isa: Isa, m: &Matrix) -> Result<Matrix> {
         }
     });
     Matrix::q8(rows, cols, Bytes::new(elements), Bytes::new(scales))
+}
+
+/// Asks for pages of 2 MB where nothing was written yet: weights are read faster from them. Whoever refuses loses nothing.
+fn large_pages(bytes: &mut [u8]) {
+    #[cfg(target_os = "linux")]
+    {
+        const LARGE: usize = 2 << 20;
+        let before = bytes.as_ptr().align_offset(LARGE);
+        if let Some(whole) = bytes.get_mut(before..).filter(|rest| rest.len() >= LARGE) {
+            // SAFETY: the range belongs to `bytes` and begins with a page; what it holds does not change.
+            unsafe { libc::madvise(whole.as_mut_ptr().cast(), whole.len() / LARGE * LARGE, libc::MADV_HUGEPAGE) };
+        }
+    }
+    let _ = bytes;
 }
 
 /// The same loop, compiled with wider vectors.
@@ -62,6 +77,15 @@ mod tests {
     use super::*;
     use crate::matrix::Kind;
     use crate::testing::{Numbers, same_bits};
+
+    #[test]
+    fn large_pages_hold_what_they_held() {
+        for (length, first) in [(0, 0), (100, 3), (5 << 20, 0), (7 << 20, 4097)] {
+            let mut bytes: Vec<u8> = (0..length).map(|i| (i % 251) as u8).collect();
+            large_pages(&mut bytes[first..]);
+            assert!(bytes.iter().enumerate().all(|(i, b)| *b == (i % 251) as u8), "{length} from {first}");
+        }
+    }
 
     #[test]
     fn within_half_a_step_and_the_same_everywhere() {
