@@ -64,8 +64,8 @@ impl Isa {
 #[cfg(target_arch = "x86_64")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Processor {
-    /// Intel's Sapphire and Granite Rapids, and what is not known better. Memory is best asked for in several places side by
-    /// side, into the second cache: the processor reads on by itself from each of them.
+    /// Intel's, as measured on Granite Rapids, and what is not known better. Memory is best asked for in several places side
+    /// by side, into the second cache: the processor reads on by itself from each of them.
     Intel,
     /// AMD's Zen 4. It computes 512 bits in two halves. Memory is best asked for in the order of addresses, into the second
     /// cache: the first has too few lines on their way to keep memory busy, and is half as fast.

@@ -3,8 +3,8 @@
 //!
 //! Laid out for Zen 4, which computes 512 bits in two halves and does per clock, as measured (vectors of 512 bits): one product
 //! (of floats, words or bytes), one permutation of bytes or insertion of a half, one addition of floats or shift, one and a half
-//! unpackings, two additions of integers, one load, and products share nothing with additions. Intel's processors with AMX
-//! are two and a half times as fast with it as with scales that go through vectors. Decoding is bound by how many instructions
+//! unpackings, two additions of integers, one load, and products share nothing with additions. On Granite Rapids
+//! it is twice as fast in cache as the way whose scales go through vectors. Decoding is bound by how many instructions
 //! a group takes: distances that a file's format fixes are constants here, and serve elements and scales alike.
 
 use std::arch::x86_64::*;

@@ -260,8 +260,8 @@ pub unsafe fn words_of_sixteen(p: *const u8, row: usize) -> [__m512i; 4] {
     unsafe { words_of::<false>(&addresses(p, row), 0) }
 }
 
-/// The same of rows that lie anywhere, `offset` bytes on. HALVES: on a processor that computes 512 bits in two halves, where it
-/// costs less to fill the halves first; others do not mind.
+/// The same of rows that lie anywhere, `offset` bytes on. HALVES: halves of vectors are filled first,
+/// which costs less where a processor computes 512 bits in two of them.
 ///
 /// # Safety
 /// 16 bytes can be read at each of them.
