@@ -13,7 +13,7 @@ use std::arch::x86_64::*;
 use super::few_avx512::Groups;
 use super::halves_avx512::{Bytes, Codes};
 use super::quantize::{Int8Rows, Int16Rows};
-use super::rows_avx512::{Span, with_whole_tile};
+use super::rows_avx512::{Span, by_layout, with_whole_tile};
 use super::{Panel, TILE};
 use crate::matrix::Matrix;
 use crate::mxfp4::{DOUBLED, GROUP};
@@ -142,11 +142,7 @@ pub unsafe fn tile_int8(m: &Matrix, row: usize, tokens: (&[u8], &[f32]), panel: 
         // SAFETY: a Matrix holds all its groups; the panel is unpacked before it is used.
         unsafe {
             let table = _mm512_loadu_si512(CODES.as_ptr().cast());
-            if rows.scales_between() {
-                at_once::<1>(Codes::<true>::new(&rows, groups, table), groups, tokens, panel, out);
-            } else {
-                at_once::<1>(Codes::<false>::new(&rows, groups, table), groups, tokens, panel, out);
-            }
+            by_layout!(rows, |L| at_once::<1>(&mut Codes::<L>::new(&rows, groups, table), groups, tokens, panel, out));
         }
     });
 }
@@ -161,11 +157,7 @@ pub unsafe fn tile_int16(m: &Matrix, row: usize, tokens: (&[u8], &[f32]), panel:
         let (rows, groups) = (Span::new(m, row), m.groups());
         // SAFETY: a Matrix holds all its groups; the panel is unpacked before it is used.
         unsafe {
-            if rows.scales_between() {
-                at_once::<2>(Bytes::<true>::new(&rows, groups), groups, tokens, panel, out);
-            } else {
-                at_once::<2>(Bytes::<false>::new(&rows, groups), groups, tokens, panel, out);
-            }
+            by_layout!(rows, |L| at_once::<2>(&mut Bytes::<L>::new(&rows, groups), groups, tokens, panel, out));
         }
     });
 }
@@ -189,7 +181,7 @@ static CODES: [i8; 64] = {
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx2,fma,f16c")]
 unsafe fn at_once<const PLANES: usize>(
-    mut from: impl Groups,
+    from: &mut impl Groups,
     groups: usize,
     (planes, token_scales): (&[u8], &[f32]),
     panel: &mut Panel,
@@ -206,7 +198,8 @@ unsafe fn at_once<const PLANES: usize>(
     let panel = Unpacked { codes: panel.codes.as_mut_ptr(), scales: panel.scales.as_mut_ptr(), mask };
     // SAFETY: promised by the caller; the panel has room for what is kept.
     unsafe {
-        let unpack = |g: usize| unpack(&mut from, g, &panel);
+        from.begin();
+        let unpack = |g: usize| unpack(from, g, &panel);
         some_tokens::<PLANES>(groups, &panel, planes, scales, first, unpack);
         for ((out, planes), scales) in tokens {
             some_tokens::<PLANES>(groups, &panel, planes, scales, out, |_| {});

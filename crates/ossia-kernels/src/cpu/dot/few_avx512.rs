@@ -14,7 +14,7 @@ use super::halves_avx512;
 use super::int8_avx512::{apart, code_table, power_of_two, scales};
 use super::int16_avx512::widened;
 use super::quantize::{Int8Rows, Int16Rows};
-use super::rows_avx512::{Scales, Span, TOKENS, by_number, words_of_sixteen};
+use super::rows_avx512::{Layout, Scales, Span, TOKENS, by_layout, by_number, words_of_sixteen};
 use super::{Panel, TILE};
 use crate::cpu::isa::{Processor, processor};
 use crate::mxfp4::GROUP;
@@ -137,11 +137,12 @@ unsafe fn codes_in(
 ) {
     // SAFETY: promised by the caller.
     unsafe {
-        match (way, rows.scales_between()) {
-            (Way::Plain, _) => by_number!(|tokens| codes_plain(rows, groups, x, out, tokens, keep)),
-            (Way::Wide, _) => by_number!(|tokens| codes_wide(rows, groups, x, out, tokens, keep)),
-            (Way::Halves, true) => by_number!(|tokens| codes_halves::<true, _>(rows, groups, x, out, tokens, keep)),
-            (Way::Halves, false) => by_number!(|tokens| codes_halves::<false, _>(rows, groups, x, out, tokens, keep)),
+        match way {
+            Way::Plain => by_number!(|tokens| codes_plain(rows, groups, x, out, tokens, keep)),
+            Way::Wide => by_number!(|tokens| codes_wide(rows, groups, x, out, tokens, keep)),
+            Way::Halves => {
+                by_layout!(rows, |L| by_number!(|tokens| codes_halves::<L, _>(rows, groups, x, out, tokens, keep)))
+            }
         }
     }
 }
@@ -188,10 +189,11 @@ unsafe fn bytes_in(
 ) {
     // SAFETY: promised by the caller.
     unsafe {
-        match (way, rows.scales_between()) {
-            (Way::Plain | Way::Wide, _) => by_number!(|tokens| bytes_wide(rows, groups, x, out, tokens, keep)),
-            (Way::Halves, true) => by_number!(|tokens| bytes_halves::<true, _>(rows, groups, x, out, tokens, keep)),
-            (Way::Halves, false) => by_number!(|tokens| bytes_halves::<false, _>(rows, groups, x, out, tokens, keep)),
+        match way {
+            Way::Plain | Way::Wide => by_number!(|tokens| bytes_wide(rows, groups, x, out, tokens, keep)),
+            Way::Halves => {
+                by_layout!(rows, |L| by_number!(|tokens| bytes_halves::<L, _>(rows, groups, x, out, tokens, keep)))
+            }
         }
     }
 }
@@ -209,8 +211,8 @@ unsafe fn codes_plain<const N: usize>(
 ) {
     // SAFETY: promised by the caller; a byte is a scale.
     unsafe {
-        let from = Plain { rows, groups, table: code_table(), exponents: Scales::new(rows, groups) };
-        codes_by(from, groups, x, out, tokens, keep);
+        let mut from = Plain { rows, groups, table: code_table(), exponents: Scales::new() };
+        codes_by(&mut from, groups, x, out, tokens, keep);
     }
 }
 
@@ -227,15 +229,15 @@ unsafe fn codes_wide<const N: usize>(
 ) {
     // SAFETY: promised by the caller.
     unsafe {
-        let from = Wide { rows, groups, table: code_table(), four: [_mm512_setzero_si512(); 4] };
-        codes_by(from, groups, x, out, tokens, keep);
+        let mut from = Wide { rows, groups, table: code_table(), four: [_mm512_setzero_si512(); 4] };
+        codes_by(&mut from, groups, x, out, tokens, keep);
     }
 }
 
 /// # Safety
-/// As for [`codes`] with VBMI; `groups` groups lie at every row and in the activations; BETWEEN: scales lie between them.
+/// As for [`codes`] with VBMI; `groups` groups lie at every row and in the activations; the layout is that of the rows.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vbmi,avx2,fma,f16c")]
-unsafe fn codes_halves<const BETWEEN: bool, const N: usize>(
+unsafe fn codes_halves<L: Layout, const N: usize>(
     rows: &Span,
     groups: usize,
     x: &Int8Rows,
@@ -245,13 +247,18 @@ unsafe fn codes_halves<const BETWEEN: bool, const N: usize>(
 ) {
     // SAFETY: promised by the caller; a byte is a scale.
     unsafe {
-        let from = halves_avx512::Codes::<BETWEEN>::new(rows, groups, code_table());
-        codes_by(from, groups, x, out, tokens, keep);
+        codes_by(&mut halves_avx512::Codes::<L>::new(rows, groups, code_table()), groups, x, out, tokens, keep);
     }
 }
 
 /// Sixteen rows, of which one group after the other is brought side by side, four elements of each row in a lane.
 pub trait Groups {
+    /// To be called before the first group, at the place where this stays.
+    ///
+    /// # Safety
+    /// As for [`codes`]; the groups lie at every row.
+    unsafe fn begin(&mut self);
+
     /// Codes or bytes, and scales. Asks for memory that is needed later.
     ///
     /// # Safety
@@ -268,6 +275,12 @@ struct Plain<'a> {
 }
 
 impl Groups for Plain<'_> {
+    #[inline(always)]
+    unsafe fn begin(&mut self) {
+        // SAFETY: promised by the caller; a byte is a scale.
+        unsafe { self.exponents.begin(self.rows, self.groups) }
+    }
+
     #[inline(always)]
     unsafe fn next(&mut self, g: usize) -> ([__m512i; 8], __m512) {
         // SAFETY: promised by the caller.
@@ -292,6 +305,9 @@ struct Wide<'a> {
 }
 
 impl Groups for Wide<'_> {
+    #[inline(always)]
+    unsafe fn begin(&mut self) {}
+
     #[inline(always)]
     unsafe fn next(&mut self, g: usize) -> ([__m512i; 8], __m512) {
         // SAFETY: promised by the caller.
@@ -318,6 +334,12 @@ struct Elements<'a> {
 
 impl Groups for Elements<'_> {
     #[inline(always)]
+    unsafe fn begin(&mut self) {
+        // SAFETY: promised by the caller; two bytes are a scale.
+        unsafe { self.scales.begin(self.rows, self.groups) }
+    }
+
+    #[inline(always)]
     unsafe fn next(&mut self, g: usize) -> ([__m512i; 8], __m512) {
         // SAFETY: promised by the caller.
         unsafe {
@@ -334,7 +356,7 @@ impl Groups for Elements<'_> {
 /// As for [`codes`]; `groups` groups lie at every row and in the activations.
 #[inline(always)]
 unsafe fn codes_by<const N: usize>(
-    mut from: impl Groups,
+    from: &mut impl Groups,
     groups: usize,
     x: &Int8Rows,
     out: &mut [[f32; TILE]],
@@ -347,6 +369,7 @@ unsafe fn codes_by<const N: usize>(
     // SAFETY: group g of every row and of every token.
     unsafe {
         let mut acc = [_mm512_setzero_ps(); N];
+        from.begin();
         for g in 0..groups {
             let (codes, scale) = from.next(g);
             keep.keep(g, &codes, scale);
@@ -384,13 +407,13 @@ unsafe fn bytes_wide<const N: usize>(
     keep: &mut impl Keep,
 ) {
     // SAFETY: promised by the caller; two bytes are a scale.
-    unsafe { bytes_by(Elements { rows, groups, scales: Scales::new(rows, groups) }, groups, x, out, tokens, keep) }
+    unsafe { bytes_by(&mut Elements { rows, groups, scales: Scales::new() }, groups, x, out, tokens, keep) }
 }
 
 /// # Safety
-/// As for [`codes`]; `groups` groups lie at every row and in the activations; BETWEEN: scales lie between them.
+/// As for [`codes`]; `groups` groups lie at every row and in the activations; the layout is that of the rows.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-unsafe fn bytes_halves<const BETWEEN: bool, const N: usize>(
+unsafe fn bytes_halves<L: Layout, const N: usize>(
     rows: &Span,
     groups: usize,
     x: &Int16Rows,
@@ -399,14 +422,14 @@ unsafe fn bytes_halves<const BETWEEN: bool, const N: usize>(
     keep: &mut impl Keep,
 ) {
     // SAFETY: promised by the caller.
-    unsafe { bytes_by(halves_avx512::Bytes::<BETWEEN>::new(rows, groups), groups, x, out, tokens, keep) }
+    unsafe { bytes_by(&mut halves_avx512::Bytes::<L>::new(rows, groups), groups, x, out, tokens, keep) }
 }
 
 /// # Safety
 /// As for [`codes`]; `groups` groups lie at every row and in the activations.
 #[inline(always)]
 unsafe fn bytes_by<const N: usize>(
-    mut from: impl Groups,
+    from: &mut impl Groups,
     groups: usize,
     x: &Int16Rows,
     out: &mut [[f32; TILE]],
@@ -419,6 +442,7 @@ unsafe fn bytes_by<const N: usize>(
     // SAFETY: promised by the caller: group g of every row and of every token.
     unsafe {
         let mut acc = [_mm512_setzero_ps(); N];
+        from.begin();
         for g in 0..groups {
             let (words, scale) = from.next(g);
             keep.keep(g, &words, scale);

@@ -9,47 +9,54 @@
 
 use std::arch::x86_64::*;
 
+use std::marker::PhantomData;
+
 use super::few_avx512::Groups;
 use super::int8_avx512::{apart, scales};
 use super::int16_avx512::widened;
-use super::rows_avx512::{Scales, Span, addresses, words_of};
+use super::rows_avx512::{Layout, Scales, Span, addresses, words_of};
 use crate::mxfp4::GROUP;
 
 /// Bytes of a group of MXFP4 and of Q8, without its scale.
 const CODES: usize = GROUP / 2;
 const BYTES: usize = GROUP;
 
-/// MXFP4: codes. BETWEEN: a group's scale lies before it.
-pub struct Codes<'a, const BETWEEN: bool> {
+/// MXFP4: codes.
+pub struct Codes<'a, L> {
     rows: &'a Span,
     groups: usize,
     table: __m512i,
     exponents: Scales<u8>,
+    layout: PhantomData<L>,
 }
 
-impl<'a, const BETWEEN: bool> Codes<'a, BETWEEN> {
-    /// # Safety
-    /// `groups` groups lie at every row, AVX-512 (F, BW) is present.
+impl<'a, L: Layout> Codes<'a, L> {
+    /// Rows of `groups` groups.
     #[inline(always)]
-    pub unsafe fn new(rows: &'a Span, groups: usize, table: __m512i) -> Self {
-        // SAFETY: promised by the caller; a byte is a scale.
-        Self { rows, groups, table, exponents: unsafe { Scales::new(rows, groups) } }
+    pub fn new(rows: &'a Span, groups: usize, table: __m512i) -> Self {
+        Self { rows, groups, table, exponents: Scales::new(), layout: PhantomData }
     }
 }
 
-impl<const BETWEEN: bool> Groups for Codes<'_, BETWEEN> {
+impl<L: Layout> Groups for Codes<'_, L> {
+    #[inline(always)]
+    unsafe fn begin(&mut self) {
+        // SAFETY: promised by the caller; a byte is a scale.
+        unsafe { self.exponents.begin(self.rows, self.groups) }
+    }
+
     #[inline(always)]
     unsafe fn next(&mut self, g: usize) -> ([__m512i; 8], __m512) {
+        L::prefetch_next(self.rows, g, CODES, 1);
+        let size = if L::PACKED { CODES + 1 } else { self.rows.group };
+        let at = addresses(self.rows.elements.wrapping_add(g * size), self.rows.row);
         // SAFETY: promised by the caller.
         unsafe {
-            self.rows.prefetch_next(g, CODES, 1);
-            let size = if BETWEEN { CODES + 1 } else { CODES };
-            let at = addresses(self.rows.elements.add(g * size), self.rows.row);
             let mut codes = apart(words_of::<true>(&at, 0));
             for codes in &mut codes {
                 *codes = _mm512_permutexvar_epi8(*codes, self.table);
             }
-            let exponents = if BETWEEN {
+            let exponents = if L::PACKED {
                 self.exponents.of_between::<{ CODES + 1 }>(self.groups, g, &at)
             } else {
                 self.exponents.of(self.rows, self.groups, g)
@@ -59,35 +66,39 @@ impl<const BETWEEN: bool> Groups for Codes<'_, BETWEEN> {
     }
 }
 
-/// Q8: elements. BETWEEN: a group's scale lies before it.
-pub struct Bytes<'a, const BETWEEN: bool> {
+/// Q8: elements.
+pub struct Bytes<'a, L> {
     rows: &'a Span,
     groups: usize,
     scales: Scales<[u8; 2]>,
+    layout: PhantomData<L>,
 }
 
-impl<'a, const BETWEEN: bool> Bytes<'a, BETWEEN> {
-    /// # Safety
-    /// `groups` groups lie at every row.
+impl<'a, L: Layout> Bytes<'a, L> {
+    /// Rows of `groups` groups.
     #[inline(always)]
-    pub unsafe fn new(rows: &'a Span, groups: usize) -> Self {
-        // SAFETY: promised by the caller; two bytes are a scale.
-        let scales = unsafe { Scales::new(rows, groups) };
-        Self { rows, groups, scales }
+    pub fn new(rows: &'a Span, groups: usize) -> Self {
+        Self { rows, groups, scales: Scales::new(), layout: PhantomData }
     }
 }
 
-impl<const BETWEEN: bool> Groups for Bytes<'_, BETWEEN> {
+impl<L: Layout> Groups for Bytes<'_, L> {
+    #[inline(always)]
+    unsafe fn begin(&mut self) {
+        // SAFETY: promised by the caller; two bytes are a scale.
+        unsafe { self.scales.begin(self.rows, self.groups) }
+    }
+
     #[inline(always)]
     unsafe fn next(&mut self, g: usize) -> ([__m512i; 8], __m512) {
+        L::prefetch_next(self.rows, g, BYTES, 2);
+        let size = if L::PACKED { BYTES + 2 } else { self.rows.group };
+        let at = addresses(self.rows.elements.wrapping_add(g * size), self.rows.row);
         // SAFETY: promised by the caller.
         unsafe {
-            let size = if BETWEEN { BYTES + 2 } else { BYTES };
-            self.rows.prefetch_next(g, BYTES, 2);
-            let at = addresses(self.rows.elements.add(g * size), self.rows.row);
             let [a, b, c, d] = words_of::<true>(&at, 0);
             let [e, f, g_, h] = words_of::<true>(&at, CODES);
-            let scales = if BETWEEN {
+            let scales = if L::PACKED {
                 self.scales.of_between::<{ BYTES + 2 }>(self.groups, g, &at)
             } else {
                 self.scales.of(self.rows, self.groups, g)

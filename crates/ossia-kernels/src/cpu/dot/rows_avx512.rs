@@ -57,31 +57,32 @@ impl Span {
     /// which lies between them or elsewhere. Both are constants where this is called.
     #[inline(always)]
     pub fn prefetch_next(&self, g: usize, elements: usize, scale: usize) {
-        match (self.scales_between(), self.processor) {
-            (true, Processor::Intel) => self.prefetch_quarters(g, TILE * (elements + scale)),
-            (true, _) => self.prefetch_in_order(g, TILE * (elements + scale)),
-            (false, Processor::Intel) => self.prefetch_quarters(g, TILE * elements),
-            (false, _) => self.prefetch_in_order(g, TILE * elements),
+        let size = TILE * if self.scales_between() { elements + scale } else { elements };
+        let in_order = || if self.dense { g * size } else { self.place(TILE * g) };
+        match self.processor {
+            Processor::Intel => self.prefetch_quarters(g, size, false),
+            Processor::Zen4 => self.prefetch_in_order(in_order(), size, true),
+            Processor::Zen5 => self.prefetch_in_order(in_order(), size, false),
         }
     }
 
-    /// A group's `size` bytes of sixteen rows, in the order of their addresses.
+    /// The `size` bytes that lie `at` in the next tile, in the order of their addresses. TWICE: Zen 4 drops what it is asked for
+    /// while many lines are on their way; asked again a little later, it reads 1.2 to 1.3 times as much.
     #[inline(always)]
-    fn prefetch_in_order(&self, g: usize, size: usize) {
-        let at = if self.dense { g * size } else { self.place(TILE * g) };
-        let from = self.elements.wrapping_add(TILE * self.row + at);
-        for line in (0..size).step_by(64) {
-            // SAFETY: a prefetch touches no memory and may point anywhere.
-            unsafe { _mm_prefetch::<_MM_HINT_T1>(from.wrapping_add(line).cast()) };
+    fn prefetch_in_order(&self, at: usize, size: usize, twice: bool) {
+        let next = self.elements.wrapping_add(TILE * self.row + at);
+        if twice {
+            prefetch_lines(next.wrapping_add(TILE / 4 * self.row), size);
         }
+        prefetch_lines(next, size);
     }
 
     /// The same in four places side by side, each a quarter of the tile, and some of its scales where they lie elsewhere: the
     /// processor reads on by itself from each, so more lines are on their way.
     #[inline(always)]
-    fn prefetch_quarters(&self, g: usize, size: usize) {
+    fn prefetch_quarters(&self, g: usize, size: usize, packed: bool) {
         let share = size / 4;
-        let at = if self.dense { share * g / 64 * 64 } else { self.place(4 * g) };
+        let at = if packed || self.dense { share * g / 64 * 64 } else { self.place(4 * g) };
         let next = self.elements.wrapping_add(TILE * self.row + at);
         for line in 0..share / 64 {
             self.prefetch_in_quarters(next.wrapping_add(64 * line));
@@ -90,7 +91,7 @@ impl Span {
         if share * g % 64 + share % 64 >= 64 {
             self.prefetch_in_quarters(next.wrapping_add(share / 64 * 64));
         }
-        if !self.scales_between() && 64 * g < TILE * self.scale_row {
+        if !packed && !self.scales_between() && 64 * g < TILE * self.scale_row {
             let from = self.scales.wrapping_add(TILE * self.scale_row + 64 * g);
             // SAFETY: as above.
             unsafe { _mm_prefetch::<_MM_HINT_T1>(from.cast()) };
@@ -123,6 +124,16 @@ impl Span {
                 _ => _mm_prefetch::<_MM_HINT_T1>(line.cast()),
             }
         }
+    }
+
+    /// Whether rows follow each other without a gap, and groups have their scales before them.
+    pub fn packed(&self) -> bool {
+        self.dense && self.scales_between()
+    }
+
+    /// Whose rows these are.
+    pub fn processor(&self) -> Processor {
+        self.processor
     }
 
     /// Whether scales lie between the groups of elements.
@@ -161,26 +172,110 @@ impl Span {
     }
 }
 
+/// Asks for some lines, into the second cache.
+#[inline(always)]
+fn prefetch_lines(from: *const u8, size: usize) {
+    for line in (0..size).step_by(64) {
+        // SAFETY: a prefetch touches no memory and may point anywhere.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(from.wrapping_add(line).cast()) };
+    }
+}
+
+/// How a tile's rows lie, and how the next tile is asked for: what a kernel is compiled for, since a group takes so few instructions
+/// that finding out costs a twentieth of them.
+pub trait Layout {
+    /// Rows follow each other without a gap, and each group has its scale before it.
+    const PACKED: bool;
+
+    /// See [`Span::prefetch_next`].
+    fn prefetch_next(rows: &Span, g: usize, elements: usize, scale: usize);
+}
+
+/// As llama.cpp's files have them, asked for in order.
+pub struct PackedInOrder;
+
+/// The same, asked for in four places.
+pub struct PackedInQuarters;
+
+/// In any way.
+pub struct Anywhere;
+
+impl Layout for PackedInOrder {
+    const PACKED: bool = true;
+
+    #[inline(always)]
+    fn prefetch_next(rows: &Span, g: usize, elements: usize, scale: usize) {
+        let size = TILE * (elements + scale);
+        rows.prefetch_in_order(g * size, size, true);
+    }
+}
+
+impl Layout for PackedInQuarters {
+    const PACKED: bool = true;
+
+    #[inline(always)]
+    fn prefetch_next(rows: &Span, g: usize, elements: usize, scale: usize) {
+        rows.prefetch_quarters(g, TILE * (elements + scale), true);
+    }
+}
+
+impl Layout for Anywhere {
+    const PACKED: bool = false;
+
+    #[inline(always)]
+    fn prefetch_next(rows: &Span, g: usize, elements: usize, scale: usize) {
+        rows.prefetch_next(g, elements, scale);
+    }
+}
+
+/// Calls a function of a [`Layout`] with that of the rows. Other processors than Intel's have none that is cut to them but
+/// in order.
+macro_rules! by_layout {
+    ($rows:expr, |$layout:ident| $call:expr) => {
+        match ($rows.packed(), $rows.processor()) {
+            (true, $crate::cpu::isa::Processor::Intel) => {
+                type $layout = $crate::cpu::dot::rows_avx512::PackedInQuarters;
+                $call
+            }
+            (true, $crate::cpu::isa::Processor::Zen4) => {
+                type $layout = $crate::cpu::dot::rows_avx512::PackedInOrder;
+                $call
+            }
+            _ => {
+                type $layout = $crate::cpu::dot::rows_avx512::Anywhere;
+                $call
+            }
+        }
+    };
+}
+pub(super) use by_layout;
+
 /// The scales' bits of one group after the other, gathered some groups before they are used.
 pub struct Scales<T>([[T; TILE]; 2 * SCALES_AHEAD]);
 
 impl<T: Copy + Default> Scales<T> {
+    /// None yet.
+    #[inline(always)]
+    pub fn new() -> Self {
+        Self([[T::default(); TILE]; 2 * SCALES_AHEAD])
+    }
+
+    /// Gathers the first. Where the scales are to stay: moving them would wait for each of their bytes to be written.
+    ///
     /// # Safety
     /// The rows hold `groups` groups, whose scales are numbers of T's size.
     #[inline(always)]
-    pub unsafe fn new(rows: &Span, groups: usize) -> Self {
-        let mut scales = Self([[T::default(); TILE]; 2 * SCALES_AHEAD]);
+    pub unsafe fn begin(&mut self, rows: &Span, groups: usize) {
         for g in 0..SCALES_AHEAD.min(groups) {
             // SAFETY: promised by the caller.
-            unsafe { rows.scales_of(g, &mut scales.0[g]) };
+            unsafe { rows.scales_of(g, &mut self.0[g]) };
         }
-        scales
     }
 
     /// Those of group `g`, which follows the one before.
     ///
     /// # Safety
-    /// As for `new`.
+    /// As for `begin`, which came first.
     #[inline(always)]
     pub unsafe fn of(&mut self, rows: &Span, groups: usize, g: usize) -> &[T; TILE] {
         if g + SCALES_AHEAD < groups {
@@ -193,7 +288,7 @@ impl<T: Copy + Default> Scales<T> {
     /// The same where they lie before their groups, which are SIZE bytes with them and lie at `at`.
     ///
     /// # Safety
-    /// As for `new`.
+    /// As for `begin`, which came first.
     #[inline(always)]
     pub unsafe fn of_between<const SIZE: usize>(&mut self, groups: usize, g: usize, at: &Addresses) -> &[T; TILE] {
         if g + SCALES_AHEAD < groups {
