@@ -3,16 +3,23 @@
 
 use std::fmt::Display;
 use std::io::{ErrorKind, Write};
+use std::ops::ControlFlow;
 use std::path::Path;
 
 use crate::error::Failure;
 
 /// Writes `text` and the end of its line.
 pub fn line(text: impl Display) -> Result<(), Failure> {
+    part(format_args!("{text}\n")).map(drop)
+}
+
+/// Writes `text` and does not wait for the end of a line. Breaks where nobody reads any more.
+pub fn part(text: impl Display) -> Result<ControlFlow<()>, Failure> {
     let mut out = std::io::stdout().lock();
-    match writeln!(out, "{text}").and_then(|()| out.flush()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(Failure::io("stdout", "write", error)),
-        _ => Ok(()),
+    match write!(out, "{text}").and_then(|()| out.flush()) {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(ControlFlow::Break(())),
+        Err(error) => Err(Failure::io("stdout", "write", error)),
+        Ok(()) => Ok(ControlFlow::Continue(())),
     }
 }
 

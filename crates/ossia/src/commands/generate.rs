@@ -44,18 +44,26 @@ pub fn run(args: GenerateArgs) -> Result<(), Failure> {
     let mut model = source.load(&args.model, need)?.model;
     let mut sampler = sampling.sampler(Vec::new(), vocab)?;
     let mut made: Vec<Sampled> = Vec::new();
+    let mut shown = Ok(ControlFlow::Continue(()));
     let mut keep = |progress: Progress| {
         if let Progress::Token(sampled) = progress {
+            if !args.json {
+                let comma = if made.is_empty() { "" } else { "," };
+                shown = output::part(format_args!("{comma}{}", sampled.token));
+            }
             made.push(sampled.clone());
         }
-        ControlFlow::Continue(())
+        *shown.as_ref().unwrap_or(&ControlFlow::Break(()))
     };
     let rules = Rules { stops: &args.stop, limit: args.n, guess_after: args.sampling.speculate.then_some(&[]) };
     generation::generate(&mut model, &mut Held::default(), &args.tokens, &mut sampler, &rules, &mut keep)?;
-    let ids: Vec<u32> = made.iter().map(|s| s.token).collect();
-    if !args.json {
-        return output::line(ids.iter().map(u32::to_string).collect::<Vec<_>>().join(","));
+    if shown?.is_break() {
+        return Ok(());
     }
+    if !args.json {
+        return output::line("");
+    }
+    let ids: Vec<u32> = made.iter().map(|s| s.token).collect();
     let mut object = serde_json::json!({ "tokens": ids });
     if args.sampling.logprobs.is_some() {
         object["logprobs"] = serde_json::json!(made.iter().map(|s| s.logprob).collect::<Vec<_>>());
