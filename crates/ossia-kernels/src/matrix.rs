@@ -95,6 +95,7 @@ pub struct Matrix {
     kind: Kind,
     elements: Plane,
     scales: Plane,
+    half: Option<usize>,
 }
 
 impl Matrix {
@@ -154,7 +155,7 @@ impl Matrix {
                 return Err(Error::MatrixBytes { rows, cols, kind: kind.name(), wanted, found: plane.bytes.len() });
             }
         }
-        Ok(Self { rows, cols, kind, elements, scales })
+        Ok(Self { rows, cols, kind, elements, scales, half: None })
     }
 
     /// Rows `range` as a matrix of their own, over the same bytes.
@@ -164,7 +165,7 @@ impl Matrix {
 
     /// Every other row, from row `first` on: the gate units (0) or the up units (1) of an interleaved matrix.
     pub fn every_other(&self, first: usize) -> Self {
-        self.strided(first, 2, self.rows / 2)
+        Self { half: Some(first), ..self.strided(first, 2, self.rows / 2) }
     }
 
     fn strided(&self, first: usize, step: usize, rows: usize) -> Self {
@@ -193,6 +194,11 @@ impl Matrix {
     /// Groups of 32 in a row.
     pub fn groups(&self) -> usize {
         self.cols / GROUP
+    }
+
+    /// Which of two matrices whose rows lie in turn this is, if it is one: see [`Matrix::every_other`].
+    pub fn half(&self) -> Option<usize> {
+        self.half
     }
 
     /// The number format.

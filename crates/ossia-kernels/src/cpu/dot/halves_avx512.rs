@@ -48,7 +48,7 @@ impl<L: Layout> Groups for Codes<'_, L> {
     #[inline(always)]
     unsafe fn next(&mut self, g: usize) -> ([__m512i; 8], __m512) {
         L::prefetch_next(self.rows, g, CODES, 1);
-        let size = if L::PACKED { CODES + 1 } else { self.rows.group };
+        let size = if L::BETWEEN { CODES + 1 } else { CODES };
         let at = addresses(self.rows.elements.wrapping_add(g * size), self.rows.row);
         // SAFETY: promised by the caller.
         unsafe {
@@ -56,7 +56,7 @@ impl<L: Layout> Groups for Codes<'_, L> {
             for codes in &mut codes {
                 *codes = _mm512_permutexvar_epi8(*codes, self.table);
             }
-            let exponents = if L::PACKED {
+            let exponents = if L::BETWEEN {
                 self.exponents.of_between::<{ CODES + 1 }>(self.groups, g, &at)
             } else {
                 self.exponents.of(self.rows, self.groups, g)
@@ -92,13 +92,13 @@ impl<L: Layout> Groups for Bytes<'_, L> {
     #[inline(always)]
     unsafe fn next(&mut self, g: usize) -> ([__m512i; 8], __m512) {
         L::prefetch_next(self.rows, g, BYTES, 2);
-        let size = if L::PACKED { BYTES + 2 } else { self.rows.group };
+        let size = if L::BETWEEN { BYTES + 2 } else { BYTES };
         let at = addresses(self.rows.elements.wrapping_add(g * size), self.rows.row);
         // SAFETY: promised by the caller.
         unsafe {
             let [a, b, c, d] = words_of::<true>(&at, 0);
             let [e, f, g_, h] = words_of::<true>(&at, CODES);
-            let scales = if L::PACKED {
+            let scales = if L::BETWEEN {
                 self.scales.of_between::<{ BYTES + 2 }>(self.groups, g, &at)
             } else {
                 self.scales.of(self.rows, self.groups, g)

@@ -37,6 +37,8 @@ mod rows_avx2;
 mod rows_avx512;
 mod scalar;
 #[cfg(test)]
+mod speed;
+#[cfg(test)]
 mod tests;
 
 pub use lists::{Lists, MOST_TOKENS};

@@ -7,7 +7,7 @@ use std::arch::x86_64::*;
 
 use super::TILE;
 use crate::cpu::isa::{Processor, processor};
-use crate::matrix::Matrix;
+use crate::matrix::{Matrix, Plane};
 
 /// Tokens that share the loads of a panel, at most.
 pub const TOKENS: usize = 8;
@@ -20,11 +20,16 @@ pub struct Span {
     pub row: usize,
     /// Bytes from group to group.
     pub group: usize,
-    groups: usize,
     /// Whether rows follow each other without a gap.
     pub dense: bool,
-    /// 2^32 / groups, rounded up, for rows with gaps: dividing takes longer than a group.
-    inverse: usize,
+    /// What is asked for ahead, a tile's bytes in one run: the next tile, or of two matrices whose rows lie in turn the half of both
+    /// next tiles.
+    next: *const u8,
+    /// Bytes of a quarter of it.
+    quarter: usize,
+    /// The same for scales that lie elsewhere, and the bytes of all of them.
+    next_scales: *const u8,
+    all_scales: usize,
     scales: *const u8,
     scale_row: usize,
     scale_group: usize,
@@ -38,14 +43,22 @@ impl Span {
     /// The rows from `row` on.
     pub fn new(m: &Matrix, row: usize) -> Self {
         assert!(row + TILE <= m.rows());
-        let dense = m.groups() * m.elements().group_stride() == m.elements().row_stride();
+        // The distance between rows of the file, of which a matrix may have every other.
+        let apart = |plane: &Plane| plane.row_stride() / if m.half().is_some() { 2 } else { 1 };
+        let half = m.half().unwrap_or(0);
+        let next = |plane: &Plane| {
+            let pair = plane.at(row, 0).as_ptr().wrapping_sub(half * apart(plane));
+            pair.wrapping_add(TILE * (plane.row_stride() + half * apart(plane)))
+        };
         Self {
             elements: m.elements().at(row, 0).as_ptr(),
             row: m.elements().row_stride(),
             group: m.elements().group_stride(),
-            groups: m.groups(),
-            dense,
-            inverse: if dense { 0 } else { (1usize << 32).div_ceil(m.groups()) },
+            dense: m.groups() * m.elements().group_stride() == m.elements().row_stride(),
+            next: next(m.elements()),
+            quarter: TILE / 4 * apart(m.elements()),
+            next_scales: next(m.scales()),
+            all_scales: TILE * apart(m.scales()),
             scales: m.scales().at(row, 0).as_ptr(),
             scale_row: m.scales().row_stride(),
             scale_group: m.scales().group_stride(),
@@ -58,32 +71,31 @@ impl Span {
     #[inline(always)]
     pub fn prefetch_next(&self, g: usize, elements: usize, scale: usize) {
         let size = TILE * if self.scales_between() { elements + scale } else { elements };
-        let in_order = || if self.dense { g * size } else { self.place(TILE * g) };
         match self.processor {
-            Processor::Intel => self.prefetch_quarters(g, size, false),
-            Processor::Zen4 => self.prefetch_in_order(in_order(), size, true),
-            Processor::Zen5 => self.prefetch_in_order(in_order(), size, false),
+            Processor::Intel => self.prefetch_quarters(g, size),
+            Processor::Zen4 => self.prefetch_twice(g, size),
+            Processor::Zen5 => prefetch_lines(self.next.wrapping_add(g * size), size),
+        }
+        if !self.scales_between() && self.processor != Processor::Zen5 {
+            self.prefetch_scales(g);
         }
     }
 
-    /// The `size` bytes that lie `at` in the next tile, in the order of their addresses. TWICE: Zen 4 drops what it is asked for
-    /// while many lines are on their way; asked again a little later, it reads 1.2 to 1.3 times as much.
+    /// A group's `size` bytes, in the order of their addresses. Zen 4 drops what it is asked for while many lines are on their way;
+    /// asked again a little later, it reads 1.2 to 1.3 times as much.
     #[inline(always)]
-    fn prefetch_in_order(&self, at: usize, size: usize, twice: bool) {
-        let next = self.elements.wrapping_add(TILE * self.row + at);
-        if twice {
-            prefetch_lines(next.wrapping_add(TILE / 4 * self.row), size);
-        }
+    fn prefetch_twice(&self, g: usize, size: usize) {
+        let next = self.next.wrapping_add(g * size);
+        prefetch_lines(next.wrapping_add(self.quarter), size);
         prefetch_lines(next, size);
     }
 
-    /// The same in four places side by side, each a quarter of the tile, and some of its scales where they lie elsewhere: the
-    /// processor reads on by itself from each, so more lines are on their way.
+    /// The same in four places side by side, each a quarter of the tile: the processor reads on by itself from each, so more
+    /// lines are on their way.
     #[inline(always)]
-    fn prefetch_quarters(&self, g: usize, size: usize, packed: bool) {
+    fn prefetch_quarters(&self, g: usize, size: usize) {
         let share = size / 4;
-        let at = if packed || self.dense { share * g / 64 * 64 } else { self.place(4 * g) };
-        let next = self.elements.wrapping_add(TILE * self.row + at);
+        let next = self.next.wrapping_add(share * g / 64 * 64);
         for line in 0..share / 64 {
             self.prefetch_in_quarters(next.wrapping_add(64 * line));
         }
@@ -91,27 +103,22 @@ impl Span {
         if share * g % 64 + share % 64 >= 64 {
             self.prefetch_in_quarters(next.wrapping_add(share / 64 * 64));
         }
-        if !packed && !self.scales_between() && 64 * g < TILE * self.scale_row {
-            let from = self.scales.wrapping_add(TILE * self.scale_row + 64 * g);
-            // SAFETY: as above.
-            unsafe { _mm_prefetch::<_MM_HINT_T1>(from.cast()) };
-        }
     }
 
     /// A line in each quarter of a tile.
     #[inline(always)]
     fn prefetch_in_quarters(&self, line: *const u8) {
         for quarter in 0..4 {
-            // SAFETY: a prefetch touches no memory and may point anywhere.
-            unsafe { _mm_prefetch::<_MM_HINT_T1>(line.wrapping_add(4 * quarter * self.row).cast()) };
+            prefetch_lines(line.wrapping_add(quarter * self.quarter), 1);
         }
     }
 
-    /// Where the `nth` of the groups lies that follow each other in rows with gaps between them.
+    /// A line of the scales that lie elsewhere, while there are any.
     #[inline(always)]
-    fn place(&self, nth: usize) -> usize {
-        let row = (nth * self.inverse) >> 32;
-        row * self.row + (nth - row * self.groups) * self.group
+    fn prefetch_scales(&self, g: usize) {
+        if 64 * g < self.all_scales {
+            prefetch_lines(self.next_scales.wrapping_add(64 * g), 1);
+        }
     }
 
     /// Asks for a line, into the cache that suits the processor.
@@ -124,11 +131,6 @@ impl Span {
                 _ => _mm_prefetch::<_MM_HINT_T1>(line.cast()),
             }
         }
-    }
-
-    /// Whether rows follow each other without a gap, and groups have their scales before them.
-    pub fn packed(&self) -> bool {
-        self.dense && self.scales_between()
     }
 
     /// Whose rows these are.
@@ -181,70 +183,48 @@ fn prefetch_lines(from: *const u8, size: usize) {
     }
 }
 
-/// How a tile's rows lie, and how the next tile is asked for: what a kernel is compiled for, since a group takes so few instructions
-/// that finding out costs a twentieth of them.
+/// How a tile's groups lie, and how the next tile is asked for: what a kernel is compiled for, since a group takes so few
+/// instructions that finding out costs a twentieth of them.
 pub trait Layout {
-    /// Rows follow each other without a gap, and each group has its scale before it.
-    const PACKED: bool;
+    /// Whether each group has its scale before it, as in llama.cpp's files; else scales lie elsewhere, those of a row together.
+    const BETWEEN: bool;
+    /// Whether the next tile is asked for in four places, as suits Intel's processors; else in order, as Zen 4 wants it.
+    const QUARTERS: bool;
 
     /// See [`Span::prefetch_next`].
-    fn prefetch_next(rows: &Span, g: usize, elements: usize, scale: usize);
-}
-
-/// As llama.cpp's files have them, asked for in order.
-pub struct PackedInOrder;
-
-/// The same, asked for in four places.
-pub struct PackedInQuarters;
-
-/// In any way.
-pub struct Anywhere;
-
-impl Layout for PackedInOrder {
-    const PACKED: bool = true;
-
     #[inline(always)]
     fn prefetch_next(rows: &Span, g: usize, elements: usize, scale: usize) {
-        let size = TILE * (elements + scale);
-        rows.prefetch_in_order(g * size, size, true);
+        let size = TILE * if Self::BETWEEN { elements + scale } else { elements };
+        if Self::QUARTERS {
+            rows.prefetch_quarters(g, size);
+        } else {
+            rows.prefetch_twice(g, size);
+        }
+        if !Self::BETWEEN {
+            rows.prefetch_scales(g);
+        }
     }
 }
 
-impl Layout for PackedInQuarters {
-    const PACKED: bool = true;
+/// The layout of these answers.
+pub struct Known<const BETWEEN: bool, const QUARTERS: bool>;
 
-    #[inline(always)]
-    fn prefetch_next(rows: &Span, g: usize, elements: usize, scale: usize) {
-        rows.prefetch_quarters(g, TILE * (elements + scale), true);
-    }
+impl<const BETWEEN: bool, const QUARTERS: bool> Layout for Known<BETWEEN, QUARTERS> {
+    const BETWEEN: bool = BETWEEN;
+    const QUARTERS: bool = QUARTERS;
 }
 
-impl Layout for Anywhere {
-    const PACKED: bool = false;
-
-    #[inline(always)]
-    fn prefetch_next(rows: &Span, g: usize, elements: usize, scale: usize) {
-        rows.prefetch_next(g, elements, scale);
-    }
-}
-
-/// Calls a function of a [`Layout`] with that of the rows. Other processors than Intel's have none that is cut to them but
-/// in order.
+/// Calls a function of a [`Layout`] with that of the rows.
 macro_rules! by_layout {
     ($rows:expr, |$layout:ident| $call:expr) => {
-        match ($rows.packed(), $rows.processor()) {
-            (true, $crate::cpu::isa::Processor::Intel) => {
-                type $layout = $crate::cpu::dot::rows_avx512::PackedInQuarters;
+        by_layout!(@ $rows, $layout, $call, (true, true) (true, false) (false, true) (false, false))
+    };
+    (@ $rows:expr, $layout:ident, $call:expr, $(($between:literal, $quarters:literal))*) => {
+        match ($rows.scales_between(), $rows.processor() == $crate::cpu::isa::Processor::Intel) {
+            $(($between, $quarters) => {
+                type $layout = $crate::cpu::dot::rows_avx512::Known<$between, $quarters>;
                 $call
-            }
-            (true, $crate::cpu::isa::Processor::Zen4) => {
-                type $layout = $crate::cpu::dot::rows_avx512::PackedInOrder;
-                $call
-            }
-            _ => {
-                type $layout = $crate::cpu::dot::rows_avx512::Anywhere;
-                $call
-            }
+            })*
         }
     };
 }
