@@ -130,19 +130,6 @@ impl Matrix {
         )
     }
 
-    /// Q8 with its scales apart: what the dense weights become when they are quantized at load.
-    pub fn q8(rows: usize, cols: usize, elements: Bytes, scales: Bytes) -> Result<Self> {
-        let groups = cols / GROUP;
-        let elements = Plane { bytes: elements, row_stride: cols, group_stride: GROUP };
-        Self::from_planes(
-            Kind::Q8,
-            rows,
-            cols,
-            elements,
-            Plane { bytes: scales, row_stride: groups * 2, group_stride: 2 },
-        )
-    }
-
     fn from_planes(kind: Kind, rows: usize, cols: usize, elements: Plane, scales: Plane) -> Result<Self> {
         if !cols.is_multiple_of(GROUP) || cols == 0 {
             return Err(Error::MatrixCols { rows, cols });

@@ -1,5 +1,5 @@
 //! Float weights to Q8_0, once, at load: a group's scale is max|w| / 127 as F16, its integers are w over that scale,
-//! nearest with ties to even. Elements and scales go to planes of their own.
+//! nearest with ties to even. They lie as in llama.cpp's files, a group's scale before its integers, so there is one layout of Q8_0.
 
 use half::f16;
 
@@ -8,31 +8,33 @@ use crate::cpu::isa::Isa;
 use crate::matrix::Matrix;
 use crate::mxfp4::GROUP;
 use crate::pool::Pool;
-use crate::{Bytes, Result};
+use crate::{Bytes, DType, Result};
 
 /// Rows of a task.
 const ROWS: usize = 64;
 
+/// Bytes of a group: a scale and its integers.
+const BLOCK: usize = 2 + GROUP;
+
 /// A copy of `m` in Q8_0.
 pub fn to_q8(pool: &Pool, isa: Isa, m: &Matrix) -> Result<Matrix> {
-    let (rows, cols, groups) = (m.rows(), m.cols(), m.groups());
-    let (mut elements, mut scales) = (vec![0u8; rows * cols], vec![0u8; rows * groups * 2]);
-    large_pages(&mut elements);
-    let (e, s) = (Disjoint::new(&mut elements), Disjoint::new(&mut scales));
-    pool.run_ranges(rows, ROWS, |range, _| {
+    let row_bytes = m.groups() * BLOCK;
+    let mut blocks = vec![0u8; m.rows() * row_bytes];
+    large_pages(&mut blocks);
+    let out = Disjoint::new(&mut blocks);
+    pool.run_ranges(m.rows(), ROWS, |range, _| {
         for row in range {
             // SAFETY: rows of one run do not overlap.
-            let (e, s) =
-                unsafe { (e.part(row * cols..(row + 1) * cols), s.part(row * groups * 2..(row + 1) * groups * 2)) };
+            let out = unsafe { out.part(row * row_bytes..(row + 1) * row_bytes) };
             match isa.without_amx() {
                 #[cfg(target_arch = "x86_64")]
                 // SAFETY: these are only made where the features were detected.
-                Isa::Avx2 | Isa::Avx512 => unsafe { row_avx2(m, row, e, s) },
-                _ => quantize_row(m, row, e, s),
+                Isa::Avx2 | Isa::Avx512 => unsafe { row_avx2(m, row, out) },
+                _ => quantize_row(m, row, out),
             }
         }
     });
-    Matrix::q8(rows, cols, Bytes::new(elements), Bytes::new(scales))
+    Matrix::new(DType::Q8_0, m.rows(), m.cols(), Bytes::new(blocks))
 }
 
 /// Asks for pages of 2 MB where nothing was written yet: weights are read faster from them. Whoever refuses loses nothing.
@@ -52,14 +54,14 @@ fn large_pages(bytes: &mut [u8]) {
 /// The same loop, compiled with wider vectors.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn row_avx2(m: &Matrix, row: usize, elements: &mut [u8], scales: &mut [u8]) {
-    quantize_row(m, row, elements, scales);
+unsafe fn row_avx2(m: &Matrix, row: usize, blocks: &mut [u8]) {
+    quantize_row(m, row, blocks);
 }
 
 #[inline(always)]
-fn quantize_row(m: &Matrix, row: usize, elements: &mut [u8], scales: &mut [u8]) {
-    let groups = elements.chunks_exact_mut(GROUP).zip(scales.chunks_exact_mut(2));
-    for (group, (elements, scale)) in groups.enumerate() {
+fn quantize_row(m: &Matrix, row: usize, blocks: &mut [u8]) {
+    for (group, block) in blocks.chunks_exact_mut(BLOCK).enumerate() {
+        let (scale, elements) = block.split_at_mut(2);
         let w = m.group(row, group);
         // Written so that not-a-number survives into the scale.
         let largest = w.iter().fold(0.0f32, |max, v| if max.is_nan() || v.abs() <= max { max } else { v.abs() });

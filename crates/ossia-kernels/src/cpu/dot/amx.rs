@@ -142,7 +142,7 @@ pub unsafe fn tile_int8(m: &Matrix, row: usize, tokens: (&[u8], &[f32]), panel: 
         // SAFETY: a Matrix holds all its groups; the panel is unpacked before it is used.
         unsafe {
             let table = _mm512_loadu_si512(CODES.as_ptr().cast());
-            by_layout!(rows, |L| at_once::<1>(&mut Codes::<L>::new(&rows, groups, table), groups, tokens, panel, out));
+            by_layout!(codes rows, |L| at_once::<1>(&mut Codes::<L>::new(&rows, groups, table), groups, tokens, panel, out));
         }
     });
 }
@@ -157,7 +157,7 @@ pub unsafe fn tile_int16(m: &Matrix, row: usize, tokens: (&[u8], &[f32]), panel:
         let (rows, groups) = (Span::new(m, row), m.groups());
         // SAFETY: a Matrix holds all its groups; the panel is unpacked before it is used.
         unsafe {
-            by_layout!(rows, |L| at_once::<2>(&mut Bytes::<L>::new(&rows, groups), groups, tokens, panel, out));
+            by_layout!(bytes rows, |L| at_once::<2>(&mut Bytes::<L>::new(&rows, groups), groups, tokens, panel, out));
         }
     });
 }

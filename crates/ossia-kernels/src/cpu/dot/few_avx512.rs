@@ -141,7 +141,7 @@ unsafe fn codes_in(
             Way::Plain => by_number!(|tokens| codes_plain(rows, groups, x, out, tokens, keep)),
             Way::Wide => by_number!(|tokens| codes_wide(rows, groups, x, out, tokens, keep)),
             Way::Halves => {
-                by_layout!(rows, |L| by_number!(|tokens| codes_halves::<L, _>(rows, groups, x, out, tokens, keep)))
+                by_layout!(codes rows, |L| by_number!(|tokens| codes_halves::<L, _>(rows, groups, x, out, tokens, keep)))
             }
         }
     }
@@ -192,7 +192,7 @@ unsafe fn bytes_in(
         match way {
             Way::Plain | Way::Wide => by_number!(|tokens| bytes_wide(rows, groups, x, out, tokens, keep)),
             Way::Halves => {
-                by_layout!(rows, |L| by_number!(|tokens| bytes_halves::<L, _>(rows, groups, x, out, tokens, keep)))
+                by_layout!(bytes rows, |L| by_number!(|tokens| bytes_halves::<L, _>(rows, groups, x, out, tokens, keep)))
             }
         }
     }

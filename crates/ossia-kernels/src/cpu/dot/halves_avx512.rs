@@ -66,7 +66,7 @@ impl<L: Layout> Groups for Codes<'_, L> {
     }
 }
 
-/// Q8: elements.
+/// Q8: elements. A group's scale lies before it.
 pub struct Bytes<'a, L> {
     rows: &'a Span,
     groups: usize,
@@ -92,17 +92,12 @@ impl<L: Layout> Groups for Bytes<'_, L> {
     #[inline(always)]
     unsafe fn next(&mut self, g: usize) -> ([__m512i; 8], __m512) {
         L::prefetch_next(self.rows, g, BYTES, 2);
-        let size = if L::BETWEEN { BYTES + 2 } else { BYTES };
-        let at = addresses(self.rows.elements.wrapping_add(g * size), self.rows.row);
+        let at = addresses(self.rows.elements.wrapping_add(g * (BYTES + 2)), self.rows.row);
         // SAFETY: promised by the caller.
         unsafe {
             let [a, b, c, d] = words_of::<true>(&at, 0);
             let [e, f, g_, h] = words_of::<true>(&at, CODES);
-            let scales = if L::BETWEEN {
-                self.scales.of_between::<{ BYTES + 2 }>(self.groups, g, &at)
-            } else {
-                self.scales.of(self.rows, self.groups, g)
-            };
+            let scales = self.scales.of_between::<{ BYTES + 2 }>(self.groups, g, &at);
             ([a, b, c, d, e, f, g_, h], widened(scales))
         }
     }

@@ -214,17 +214,27 @@ impl<const BETWEEN: bool, const QUARTERS: bool> Layout for Known<BETWEEN, QUARTE
     const QUARTERS: bool = QUARTERS;
 }
 
-/// Calls a function of a [`Layout`] with that of the rows.
+/// Calls a function of a [`Layout`] with that of the rows: MXFP4's in any, Q8's scales always lie between its groups.
 macro_rules! by_layout {
-    ($rows:expr, |$layout:ident| $call:expr) => {
-        by_layout!(@ $rows, $layout, $call, (true, true) (true, false) (false, true) (false, false))
+    (codes $rows:expr, |$layout:ident| $call:expr) => {
+        match $rows.scales_between() {
+            true => by_layout!(@ true, $rows, $layout, $call),
+            false => by_layout!(@ false, $rows, $layout, $call),
+        }
     };
-    (@ $rows:expr, $layout:ident, $call:expr, $(($between:literal, $quarters:literal))*) => {
-        match ($rows.scales_between(), $rows.processor() == $crate::cpu::isa::Processor::Intel) {
-            $(($between, $quarters) => {
-                type $layout = $crate::cpu::dot::rows_avx512::Known<$between, $quarters>;
+    (bytes $rows:expr, |$layout:ident| $call:expr) => {
+        by_layout!(@ true, $rows, $layout, $call)
+    };
+    (@ $between:literal, $rows:expr, $layout:ident, $call:expr) => {
+        match $rows.processor() {
+            $crate::cpu::isa::Processor::Intel => {
+                type $layout = $crate::cpu::dot::rows_avx512::Known<$between, true>;
                 $call
-            })*
+            }
+            _ => {
+                type $layout = $crate::cpu::dot::rows_avx512::Known<$between, false>;
+                $call
+            }
         }
     };
 }

@@ -232,8 +232,8 @@ fn the_largest_sums_do_not_saturate() {
     let x = vec![1.0f32; 64 * 9];
     for (kind, byte) in [(Kind::Q8, 0x80u8), (Kind::Q8, 0x7f), (Kind::Mxfp4Pairs, 0x77), (Kind::Mxfp4Pairs, 0xff)] {
         let m = if kind == Kind::Q8 {
-            let one = half::f16::ONE.to_le_bytes().repeat(32);
-            Matrix::q8(16, 64, vec![byte; 1024].into_bytes(), one.into_bytes()).unwrap()
+            let block = [half::f16::ONE.to_le_bytes().as_slice(), &[byte; 32]].concat();
+            Matrix::new(crate::DType::Q8_0, 16, 64, block.repeat(32).into_bytes()).unwrap()
         } else {
             Matrix::mxfp4(16, 64, vec![byte; 512].into_bytes(), vec![127u8; 32].into_bytes()).unwrap()
         };
