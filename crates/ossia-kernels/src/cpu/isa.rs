@@ -68,7 +68,8 @@ pub enum Processor {
     /// by side, into the second cache: the processor reads on by itself from each of them.
     Intel,
     /// AMD's Zen 4. It computes 512 bits in two halves. Memory is best asked for in the order of addresses, into the second
-    /// cache: the first has too few lines on their way to keep memory busy, and is half as fast.
+    /// cache, and twice: the first cache has too few lines on their way to keep memory busy, and is half as fast; and some of
+    /// what is asked for is dropped.
     Zen4,
     /// AMD's Zen 5. Memory is best asked for in the order of addresses, into the first cache: up to 1.4 times as fast as in
     /// rows.

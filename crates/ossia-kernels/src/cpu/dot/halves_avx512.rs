@@ -8,7 +8,6 @@
 //! a group takes: distances that a file's format fixes are constants here, and serve elements and scales alike.
 
 use std::arch::x86_64::*;
-
 use std::marker::PhantomData;
 
 use super::few_avx512::Groups;
