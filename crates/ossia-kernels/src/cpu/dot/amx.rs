@@ -13,7 +13,7 @@ use std::arch::x86_64::*;
 use super::few_avx512::Groups;
 use super::halves_avx512::{Bytes, Codes};
 use super::quantize::{Int8Rows, Int16Rows};
-use super::rows_avx512::{Span, by_layout, with_whole_tile};
+use super::rows_avx512::{Span, with_whole_tile};
 use super::{Panel, TILE};
 use crate::matrix::Matrix;
 use crate::mxfp4::{DOUBLED, GROUP};
@@ -142,7 +142,11 @@ pub unsafe fn tile_int8(m: &Matrix, row: usize, tokens: (&[u8], &[f32]), panel: 
         // SAFETY: a Matrix holds all its groups; the panel is unpacked before it is used.
         unsafe {
             let table = _mm512_loadu_si512(CODES.as_ptr().cast());
-            by_layout!(codes rows, |L| at_once::<1>(&mut Codes::<L>::new(&rows, groups, table), groups, tokens, panel, out));
+            if rows.scales_between() {
+                at_once::<1>(&mut Codes::<true, true>::new(&rows, groups, table), groups, tokens, panel, out);
+            } else {
+                at_once::<1>(&mut Codes::<false, true>::new(&rows, groups, table), groups, tokens, panel, out);
+            }
         }
     });
 }
@@ -157,7 +161,7 @@ pub unsafe fn tile_int16(m: &Matrix, row: usize, tokens: (&[u8], &[f32]), panel:
         let (rows, groups) = (Span::new(m, row), m.groups());
         // SAFETY: a Matrix holds all its groups; the panel is unpacked before it is used.
         unsafe {
-            by_layout!(bytes rows, |L| at_once::<2>(&mut Bytes::<L>::new(&rows, groups), groups, tokens, panel, out));
+            at_once::<2>(&mut Bytes::<true>::new(&rows, groups), groups, tokens, panel, out);
         }
     });
 }

@@ -14,7 +14,7 @@ use super::halves_avx512;
 use super::int8_avx512::{apart, code_table, power_of_two, scales};
 use super::int16_avx512::widened;
 use super::quantize::{Int8Rows, Int16Rows};
-use super::rows_avx512::{Layout, Scales, Span, TOKENS, by_layout, by_number, words_of_sixteen};
+use super::rows_avx512::{Scales, Span, TOKENS, by_number, words_of_sixteen};
 use super::{Panel, TILE};
 use crate::cpu::isa::{Processor, processor};
 use crate::mxfp4::GROUP;
@@ -140,9 +140,18 @@ unsafe fn codes_in(
         match way {
             Way::Plain => by_number!(|tokens| codes_plain(rows, groups, x, out, tokens, keep)),
             Way::Wide => by_number!(|tokens| codes_wide(rows, groups, x, out, tokens, keep)),
-            Way::Halves => {
-                by_layout!(codes rows, |L| by_number!(|tokens| codes_halves::<L, _>(rows, groups, x, out, tokens, keep)))
-            }
+            Way::Halves => match (rows.scales_between(), rows.in_quarters()) {
+                (true, true) => by_number!(|tokens| codes_halves::<true, true, _>(rows, groups, x, out, tokens, keep)),
+                (true, false) => {
+                    by_number!(|tokens| codes_halves::<true, false, _>(rows, groups, x, out, tokens, keep))
+                }
+                (false, true) => {
+                    by_number!(|tokens| codes_halves::<false, true, _>(rows, groups, x, out, tokens, keep))
+                }
+                (false, false) => {
+                    by_number!(|tokens| codes_halves::<false, false, _>(rows, groups, x, out, tokens, keep))
+                }
+            },
         }
     }
 }
@@ -191,9 +200,10 @@ unsafe fn bytes_in(
     unsafe {
         match way {
             Way::Plain | Way::Wide => by_number!(|tokens| bytes_wide(rows, groups, x, out, tokens, keep)),
-            Way::Halves => {
-                by_layout!(bytes rows, |L| by_number!(|tokens| bytes_halves::<L, _>(rows, groups, x, out, tokens, keep)))
+            Way::Halves if rows.in_quarters() => {
+                by_number!(|tokens| bytes_halves::<true, _>(rows, groups, x, out, tokens, keep))
             }
+            Way::Halves => by_number!(|tokens| bytes_halves::<false, _>(rows, groups, x, out, tokens, keep)),
         }
     }
 }
@@ -235,9 +245,9 @@ unsafe fn codes_wide<const N: usize>(
 }
 
 /// # Safety
-/// As for [`codes`] with VBMI; `groups` groups lie at every row and in the activations; the layout is that of the rows.
+/// As for [`codes`] with VBMI; `groups` groups lie at every row and in the activations; BETWEEN is what the rows say.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vbmi,avx2,fma,f16c")]
-unsafe fn codes_halves<L: Layout, const N: usize>(
+unsafe fn codes_halves<const BETWEEN: bool, const QUARTERS: bool, const N: usize>(
     rows: &Span,
     groups: usize,
     x: &Int8Rows,
@@ -247,7 +257,14 @@ unsafe fn codes_halves<L: Layout, const N: usize>(
 ) {
     // SAFETY: promised by the caller; a byte is a scale.
     unsafe {
-        codes_by(&mut halves_avx512::Codes::<L>::new(rows, groups, code_table()), groups, x, out, tokens, keep);
+        codes_by(
+            &mut halves_avx512::Codes::<BETWEEN, QUARTERS>::new(rows, groups, code_table()),
+            groups,
+            x,
+            out,
+            tokens,
+            keep,
+        );
     }
 }
 
@@ -411,9 +428,9 @@ unsafe fn bytes_wide<const N: usize>(
 }
 
 /// # Safety
-/// As for [`codes`]; `groups` groups lie at every row and in the activations; the layout is that of the rows.
+/// As for [`codes`]; `groups` groups lie at every row and in the activations.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-unsafe fn bytes_halves<L: Layout, const N: usize>(
+unsafe fn bytes_halves<const QUARTERS: bool, const N: usize>(
     rows: &Span,
     groups: usize,
     x: &Int16Rows,
@@ -422,7 +439,7 @@ unsafe fn bytes_halves<L: Layout, const N: usize>(
     keep: &mut impl Keep,
 ) {
     // SAFETY: promised by the caller.
-    unsafe { bytes_by(&mut halves_avx512::Bytes::<L>::new(rows, groups), groups, x, out, tokens, keep) }
+    unsafe { bytes_by(&mut halves_avx512::Bytes::<QUARTERS>::new(rows, groups), groups, x, out, tokens, keep) }
 }
 
 /// # Safety

@@ -8,36 +8,34 @@
 //! a group takes: distances that a file's format fixes are constants here, and serve elements and scales alike.
 
 use std::arch::x86_64::*;
-use std::marker::PhantomData;
 
 use super::few_avx512::Groups;
 use super::int8_avx512::{apart, scales};
 use super::int16_avx512::widened;
-use super::rows_avx512::{Layout, Scales, Span, addresses, words_of};
+use super::rows_avx512::{Scales, Span, addresses, words_of};
 use crate::mxfp4::GROUP;
 
 /// Bytes of a group of MXFP4 and of Q8, without its scale.
 const CODES: usize = GROUP / 2;
 const BYTES: usize = GROUP;
 
-/// MXFP4: codes.
-pub struct Codes<'a, L> {
+/// MXFP4: codes. BETWEEN, QUARTERS: see [`Span::prefetch_known`].
+pub struct Codes<'a, const BETWEEN: bool, const QUARTERS: bool> {
     rows: &'a Span,
     groups: usize,
     table: __m512i,
     exponents: Scales<u8>,
-    layout: PhantomData<L>,
 }
 
-impl<'a, L: Layout> Codes<'a, L> {
+impl<'a, const BETWEEN: bool, const QUARTERS: bool> Codes<'a, BETWEEN, QUARTERS> {
     /// Rows of `groups` groups.
     #[inline(always)]
     pub fn new(rows: &'a Span, groups: usize, table: __m512i) -> Self {
-        Self { rows, groups, table, exponents: Scales::new(), layout: PhantomData }
+        Self { rows, groups, table, exponents: Scales::new() }
     }
 }
 
-impl<L: Layout> Groups for Codes<'_, L> {
+impl<const BETWEEN: bool, const QUARTERS: bool> Groups for Codes<'_, BETWEEN, QUARTERS> {
     #[inline(always)]
     unsafe fn begin(&mut self) {
         // SAFETY: promised by the caller; a byte is a scale.
@@ -46,8 +44,8 @@ impl<L: Layout> Groups for Codes<'_, L> {
 
     #[inline(always)]
     unsafe fn next(&mut self, g: usize) -> ([__m512i; 8], __m512) {
-        L::prefetch_next(self.rows, g, CODES, 1);
-        let size = if L::BETWEEN { CODES + 1 } else { CODES };
+        self.rows.prefetch_known::<BETWEEN, QUARTERS>(g, CODES, 1);
+        let size = if BETWEEN { CODES + 1 } else { CODES };
         let at = addresses(self.rows.elements.wrapping_add(g * size), self.rows.row);
         // SAFETY: promised by the caller.
         unsafe {
@@ -55,7 +53,7 @@ impl<L: Layout> Groups for Codes<'_, L> {
             for codes in &mut codes {
                 *codes = _mm512_permutexvar_epi8(*codes, self.table);
             }
-            let exponents = if L::BETWEEN {
+            let exponents = if BETWEEN {
                 self.exponents.of_between::<{ CODES + 1 }>(self.groups, g, &at)
             } else {
                 self.exponents.of(self.rows, self.groups, g)
@@ -65,23 +63,22 @@ impl<L: Layout> Groups for Codes<'_, L> {
     }
 }
 
-/// Q8: elements. A group's scale lies before it.
-pub struct Bytes<'a, L> {
+/// Q8: elements. A group's scale lies before it. QUARTERS: see [`Span::prefetch_known`].
+pub struct Bytes<'a, const QUARTERS: bool> {
     rows: &'a Span,
     groups: usize,
     scales: Scales<[u8; 2]>,
-    layout: PhantomData<L>,
 }
 
-impl<'a, L: Layout> Bytes<'a, L> {
+impl<'a, const QUARTERS: bool> Bytes<'a, QUARTERS> {
     /// Rows of `groups` groups.
     #[inline(always)]
     pub fn new(rows: &'a Span, groups: usize) -> Self {
-        Self { rows, groups, scales: Scales::new(), layout: PhantomData }
+        Self { rows, groups, scales: Scales::new() }
     }
 }
 
-impl<L: Layout> Groups for Bytes<'_, L> {
+impl<const QUARTERS: bool> Groups for Bytes<'_, QUARTERS> {
     #[inline(always)]
     unsafe fn begin(&mut self) {
         // SAFETY: promised by the caller; two bytes are a scale.
@@ -90,7 +87,7 @@ impl<L: Layout> Groups for Bytes<'_, L> {
 
     #[inline(always)]
     unsafe fn next(&mut self, g: usize) -> ([__m512i; 8], __m512) {
-        L::prefetch_next(self.rows, g, BYTES, 2);
+        self.rows.prefetch_known::<true, QUARTERS>(g, BYTES, 2);
         let at = addresses(self.rows.elements.wrapping_add(g * (BYTES + 2)), self.rows.row);
         // SAFETY: promised by the caller.
         unsafe {

@@ -81,6 +81,21 @@ impl Span {
         }
     }
 
+    /// The same where the answers are known, which are BETWEEN: whether scales lie between the groups; and QUARTERS: whether this is
+    /// Intel's processor, else it is Zen 4. A group takes so few instructions that finding out costs a twentieth of them.
+    #[inline(always)]
+    pub fn prefetch_known<const BETWEEN: bool, const QUARTERS: bool>(&self, g: usize, elements: usize, scale: usize) {
+        let size = TILE * if BETWEEN { elements + scale } else { elements };
+        if QUARTERS {
+            self.prefetch_quarters(g, size);
+        } else {
+            self.prefetch_twice(g, size);
+        }
+        if !BETWEEN {
+            self.prefetch_scales(g);
+        }
+    }
+
     /// A group's `size` bytes, in the order of their addresses. Zen 4 drops what it is asked for while many lines are on their way;
     /// asked again a little later, it reads 1.2 to 1.3 times as much.
     #[inline(always)]
@@ -133,9 +148,9 @@ impl Span {
         }
     }
 
-    /// Whose rows these are.
-    pub fn processor(&self) -> Processor {
-        self.processor
+    /// Whether memory is best asked for in four places.
+    pub fn in_quarters(&self) -> bool {
+        self.processor == Processor::Intel
     }
 
     /// Whether scales lie between the groups of elements.
@@ -182,63 +197,6 @@ fn prefetch_lines(from: *const u8, size: usize) {
         unsafe { _mm_prefetch::<_MM_HINT_T1>(from.wrapping_add(line).cast()) };
     }
 }
-
-/// How a tile's groups lie, and how the next tile is asked for: what a kernel is compiled for, since a group takes so few
-/// instructions that finding out costs a twentieth of them.
-pub trait Layout {
-    /// Whether each group has its scale before it, as in llama.cpp's files; else scales lie elsewhere, those of a row together.
-    const BETWEEN: bool;
-    /// Whether the next tile is asked for in four places, as suits Intel's processors; else in order, as Zen 4 wants it.
-    const QUARTERS: bool;
-
-    /// See [`Span::prefetch_next`].
-    #[inline(always)]
-    fn prefetch_next(rows: &Span, g: usize, elements: usize, scale: usize) {
-        let size = TILE * if Self::BETWEEN { elements + scale } else { elements };
-        if Self::QUARTERS {
-            rows.prefetch_quarters(g, size);
-        } else {
-            rows.prefetch_twice(g, size);
-        }
-        if !Self::BETWEEN {
-            rows.prefetch_scales(g);
-        }
-    }
-}
-
-/// The layout of these answers.
-pub struct Known<const BETWEEN: bool, const QUARTERS: bool>;
-
-impl<const BETWEEN: bool, const QUARTERS: bool> Layout for Known<BETWEEN, QUARTERS> {
-    const BETWEEN: bool = BETWEEN;
-    const QUARTERS: bool = QUARTERS;
-}
-
-/// Calls a function of a [`Layout`] with that of the rows: MXFP4's in any, Q8's scales always lie between its groups.
-macro_rules! by_layout {
-    (codes $rows:expr, |$layout:ident| $call:expr) => {
-        match $rows.scales_between() {
-            true => by_layout!(@ true, $rows, $layout, $call),
-            false => by_layout!(@ false, $rows, $layout, $call),
-        }
-    };
-    (bytes $rows:expr, |$layout:ident| $call:expr) => {
-        by_layout!(@ true, $rows, $layout, $call)
-    };
-    (@ $between:literal, $rows:expr, $layout:ident, $call:expr) => {
-        match $rows.processor() {
-            $crate::cpu::isa::Processor::Intel => {
-                type $layout = $crate::cpu::dot::rows_avx512::Known<$between, true>;
-                $call
-            }
-            _ => {
-                type $layout = $crate::cpu::dot::rows_avx512::Known<$between, false>;
-                $call
-            }
-        }
-    };
-}
-pub(super) use by_layout;
 
 /// The scales' bits of one group after the other, gathered some groups before they are used.
 pub struct Scales<T>([[T; TILE]; 2 * SCALES_AHEAD]);
