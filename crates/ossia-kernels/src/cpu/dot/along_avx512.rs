@@ -12,7 +12,7 @@ use std::arch::x86_64::*;
 use super::TILE;
 use super::int8_avx512::{code_table, power_of_two};
 use super::quantize::{Int8Rows, Int16Rows};
-use super::rows_avx512::{Span, unknown_distance};
+use super::span::{Span, unknown_distance};
 use crate::matrix::Matrix;
 use crate::mxfp4::GROUP;
 

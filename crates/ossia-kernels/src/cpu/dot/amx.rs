@@ -13,7 +13,7 @@ use std::arch::x86_64::*;
 use super::few_avx512::Groups;
 use super::halves_avx512::{Bytes, Codes};
 use super::quantize::{Int8Rows, Int16Rows};
-use super::rows_avx512::{Span, with_whole_tile};
+use super::span::{Span, with_whole_tile};
 use super::{Panel, TILE};
 use crate::matrix::Matrix;
 use crate::mxfp4::{DOUBLED, GROUP};

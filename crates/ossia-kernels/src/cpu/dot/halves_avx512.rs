@@ -12,7 +12,8 @@ use std::arch::x86_64::*;
 use super::few_avx512::Groups;
 use super::int8_avx512::{apart, scales};
 use super::int16_avx512::widened;
-use super::rows_avx512::{Scales, Span, addresses, words_of};
+use super::rows_avx512::words_of;
+use super::span::{Scales, Span, addresses};
 use crate::mxfp4::GROUP;
 
 /// Bytes of a group of MXFP4 and of Q8, without its scale.

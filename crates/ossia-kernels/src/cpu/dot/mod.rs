@@ -14,6 +14,8 @@ mod along_avx512;
 #[cfg(target_arch = "x86_64")]
 mod amx;
 #[cfg(target_arch = "x86_64")]
+mod few_avx2;
+#[cfg(target_arch = "x86_64")]
 mod few_avx512;
 #[cfg(target_arch = "x86_64")]
 mod float_avx2;
@@ -22,20 +24,20 @@ mod float_avx512;
 #[cfg(target_arch = "x86_64")]
 mod halves_avx512;
 #[cfg(target_arch = "x86_64")]
-mod int16_avx2;
-#[cfg(target_arch = "x86_64")]
 mod int16_avx512;
 #[cfg(target_arch = "x86_64")]
-mod int8_avx2;
-#[cfg(target_arch = "x86_64")]
 mod int8_avx512;
-mod lists;
-pub mod quantize;
 #[cfg(target_arch = "x86_64")]
-mod rows_avx2;
+mod lanes_avx2;
+mod lists;
+#[cfg(target_arch = "x86_64")]
+mod packed;
+pub mod quantize;
 #[cfg(target_arch = "x86_64")]
 mod rows_avx512;
 mod scalar;
+#[cfg(target_arch = "x86_64")]
+mod span;
 #[cfg(test)]
 mod speed;
 #[cfg(test)]
@@ -55,18 +57,20 @@ use crate::{Precision, Result};
 use few_avx512::Way;
 use quantize::{Int8Rows, Int16Rows, Order};
 #[cfg(target_arch = "x86_64")]
-use rows_avx512::Span;
+use span::Span;
 
 /// Rows of a tile.
 pub const TILE: usize = 16;
 
-/// Bytes of a panel. (AMX reads four groups at once, the last of them too.)
-const fn panel_bytes(cols: usize) -> usize {
-    2 * TILE * if cols < 4 * GROUP { 4 * GROUP } else { cols }
+/// Groups that a panel has room for. (AMX reads four at once, the last of them too; AVX2 takes blocks of up to sixteen.)
+const fn panel_groups(cols: usize) -> usize {
+    if cols < 16 * GROUP { 16 } else { cols / GROUP }
 }
 
-/// From this many tokens on, a tile's elements are unpacked first.
-const PANEL_TOKENS: usize = 3;
+/// Bytes and scales of a panel.
+const fn panel_sizes(cols: usize) -> (usize, usize) {
+    (2 * TILE * GROUP * panel_groups(cols), TILE * panel_groups(cols))
+}
 
 /// Activations in the form that a matrix wants them.
 pub enum Input<'a> {
@@ -95,10 +99,10 @@ impl<'a> Input<'a> {
 
 /// One tile's elements, unpacked: scratch of one thread.
 pub struct Panel<'a> {
-    /// With AVX-512: [groups, 8 quads, rows, 4 elements], a byte each. With AVX2 eight rows, and Q8 as [groups, 16 pairs, rows,
-    /// 2 elements], two each.
+    /// With AVX-512: [groups, 8 quads, rows, 4 elements], a byte each. With AVX2 a block of groups [rows, groups, elements], Q8 with
+    /// two bytes each.
     codes: &'a mut [u8],
-    /// [groups, rows].
+    /// [groups, rows]; with AVX2 [rows, groups].
     scales: &'a mut [f32],
 }
 
@@ -112,19 +116,20 @@ pub struct Panels {
 impl Panels {
     /// Panels for tiles of `cols` columns.
     pub fn new(arena: &Arena, threads: usize, cols: usize) -> Result<Self> {
-        let codes = arena.take(threads * panel_bytes(cols))?;
-        Ok(Self { codes, scales: arena.take(threads * TILE * cols / GROUP)?, cols })
+        let (codes, scales) = panel_sizes(cols);
+        Ok(Self { codes: arena.take(threads * codes)?, scales: arena.take(threads * scales)?, cols })
     }
 
     /// Bytes of scratch that [`Panels::new`] takes.
     pub fn scratch_bytes(threads: usize, cols: usize) -> usize {
-        Arena::size_of::<u8>(threads * panel_bytes(cols)) + Arena::size_of::<f32>(threads * TILE * cols / GROUP)
+        let (codes, scales) = panel_sizes(cols);
+        Arena::size_of::<u8>(threads * codes) + Arena::size_of::<f32>(threads * scales)
     }
 
     /// Lends one panel to each thread.
     pub fn split(&mut self) -> Vec<std::sync::Mutex<Panel<'_>>> {
-        let codes = self.codes.chunks_exact_mut(panel_bytes(self.cols));
-        let scales = self.scales.chunks_exact_mut(TILE * self.cols / GROUP);
+        let (codes, scales) = panel_sizes(self.cols);
+        let (codes, scales) = (self.codes.chunks_exact_mut(codes), self.scales.chunks_exact_mut(scales));
         codes.zip(scales).map(|(codes, scales)| std::sync::Mutex::new(Panel { codes, scales })).collect()
     }
 }
@@ -133,17 +138,13 @@ impl Panels {
 fn tile(isa: Isa, m: &Matrix, row: usize, x: &Input, tokens: &[u32], panel: &mut Panel, out: &mut [[f32; TILE]]) {
     match (isa, x) {
         #[cfg(target_arch = "x86_64")]
-        // SAFETY: these are only made where the features were detected.
-        (Isa::Avx2, Input::Int8(x)) => unsafe { int8_avx2::tile(m, row, x, tokens, panel, out) },
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: as above.
-        (Isa::Avx2, Input::Int16(x)) => unsafe { int16_avx2::tile(m, row, x, tokens, panel, out) },
+        (Isa::Avx2, Input::Int8(_) | Input::Int16(_)) => few_tile_avx2(m, row, x, tokens, out),
         #[cfg(target_arch = "x86_64")]
         (Isa::Avx512, Input::Int8(_) | Input::Int16(_)) if (1..=few_avx512::MOST).contains(&tokens.len()) => {
             few_tile(m, row, x, tokens, out);
         }
         #[cfg(target_arch = "x86_64")]
-        // SAFETY: as above.
+        // SAFETY: these are only made where the features were detected.
         (Isa::Avx512, Input::Int8(x)) => unsafe { int8_avx512::tile(Way::best(), m, row, x, tokens, panel, out) },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
@@ -160,12 +161,29 @@ fn tile(isa: Isa, m: &Matrix, row: usize, x: &Input, tokens: &[u32], panel: &mut
     }
 }
 
+/// The same for a few tokens with AVX2, which the caller has made sure of. (More are packed.)
+#[cfg(target_arch = "x86_64")]
+fn few_tile_avx2(m: &Matrix, row: usize, x: &Input, tokens: &[u32], out: &mut [[f32; TILE]]) {
+    span::with_whole_tile(m, row, out, |row, out| {
+        let (rows, groups) = (Span::new(m, row), m.groups());
+        for (tokens, out) in tokens.chunks(few_avx2::MOST).zip(out.chunks_mut(few_avx2::MOST)) {
+            match x {
+                // SAFETY: the features were detected; a Matrix holds all its groups, the tokens' rows as many.
+                Input::Int8(x) => unsafe { few_avx2::codes(&rows, groups, x, tokens, out) },
+                // SAFETY: as above.
+                Input::Int16(x) => unsafe { few_avx2::bytes(&rows, groups, x, tokens, out) },
+                Input::Float(_) => unreachable!("floats have their own kernel"),
+            }
+        }
+    });
+}
+
 /// The same for a few tokens with AVX-512, which the caller has made sure of.
 #[cfg(target_arch = "x86_64")]
 fn few_tile(m: &Matrix, row: usize, x: &Input, tokens: &[u32], out: &mut [[f32; TILE]]) {
     let way = Way::best();
     let along = way == Way::Wide && processor() == Processor::Zen5 && tokens.len() <= along_avx512::MOST;
-    rows_avx512::with_whole_tile(m, row, out, |row, out| {
+    span::with_whole_tile(m, row, out, |row, out| {
         let (rows, groups) = (Span::new(m, row), m.groups());
         match x {
             // SAFETY: the features were detected; a Matrix holds all its groups, the tokens' rows as many.

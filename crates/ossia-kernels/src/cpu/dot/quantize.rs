@@ -131,27 +131,29 @@ impl Int8Rows {
         &self.scales[token * groups..(token + 1) * groups]
     }
 
-    /// -[`OFFSET`] times the sums of a token's integers, group by group [cols / 32].
+    /// -[`OFFSET`] times the sums of a token's integers, group by group [cols / 32]. With AVX2 two 16-bit numbers for each, the
+    /// low one for the integers 0 and 1 of each four, the high one for the others.
     pub fn offsets(&self, token: usize) -> &[i32] {
         let groups = self.cols / GROUP;
         &self.offsets[token * groups..(token + 1) * groups]
     }
 }
 
-/// Groups to 8 bits: x [n * 32], q [n * 32], half of the scales [n], and -[`OFFSET`] times the sums of q [n].
+/// Groups to 8 bits: x [n * 32], q [n * 32], half of the scales [n], and [`Int8Rows::offsets`] [n].
 pub fn quantize(isa: Isa, x: &[f32], order: Order, q: &mut [i8], scales: &mut [f32], offsets: &mut [i32]) {
     assert!(x.len() == q.len() && scales.len() * GROUP == x.len() && offsets.len() == scales.len());
     let groups = x.chunks_exact(GROUP).zip(q.chunks_exact_mut(GROUP)).zip(scales.iter_mut().zip(offsets));
     for ((x, q), (scale, offset)) in groups {
-        let sum;
-        (*scale, sum) = match isa.without_amx() {
+        let sums: [i16; 2];
+        (*scale, sums) = match isa.without_amx() {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: these are only made where the features were detected; x and q hold 32 elements.
             Isa::Avx2 | Isa::Avx512 => unsafe { group_avx2(x, order, q) },
             _ => group_scalar(x, order, q),
         };
         *scale *= 0.5;
-        *offset = -OFFSET * sum;
+        let [low, high] = sums.map(|sum| -OFFSET * i32::from(sum));
+        *offset = if isa == Isa::Avx2 { low & 0xffff | high << 16 } else { low + high };
     }
 }
 
@@ -221,12 +223,13 @@ fn largest(x: &[f32]) -> std::result::Result<f32, f32> {
     }
 }
 
-fn group_scalar(x: &[f32], order: Order, q: &mut [i8]) -> (f32, i32) {
+/// Gives the scale, and the sums of the integers 0 and 1 of each four and of the others.
+fn group_scalar(x: &[f32], order: Order, q: &mut [i8]) -> (f32, [i16; 2]) {
     let largest = match largest(x) {
         Ok(largest) => largest,
         Err(scale) => {
             q.fill(0);
-            return (scale, 0);
+            return (scale, [0; 2]);
         }
     };
     let inverse = 127.0 / largest;
@@ -234,12 +237,13 @@ fn group_scalar(x: &[f32], order: Order, q: &mut [i8]) -> (f32, i32) {
         let from = if order == Order::Natural { i } else { 2 * (i % 16) + i / 16 };
         *q = (x[from] * inverse).round_ties_even() as i8;
     }
-    (largest / 127.0, q.iter().map(|&v| i32::from(v)).sum())
+    let sum = |at: usize| q.chunks_exact(4).flat_map(|four| &four[at..at + 2]).map(|&v| i16::from(v)).sum();
+    (largest / 127.0, [sum(0), sum(2)])
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
-unsafe fn group_avx2(x: &[f32], order: Order, q: &mut [i8]) -> (f32, i32) {
+unsafe fn group_avx2(x: &[f32], order: Order, q: &mut [i8]) -> (f32, [i16; 2]) {
     use std::arch::x86_64::*;
     // SAFETY: x holds 32 floats.
     let v: [__m256; 4] = std::array::from_fn(|i| unsafe { _mm256_loadu_ps(x.as_ptr().add(8 * i)) });
@@ -252,15 +256,14 @@ unsafe fn group_avx2(x: &[f32], order: Order, q: &mut [i8]) -> (f32, i32) {
     let largest = _mm_cvtss_f32(_mm_max_ss(m, _mm_movehdup_ps(m)));
     if _mm256_movemask_ps(finite) != 0xff {
         q.fill(0);
-        return (f32::NAN, 0);
+        return (f32::NAN, [0; 2]);
     }
     if largest < TINY {
         q.fill(0);
-        return (0.0, 0);
+        return (0.0, [0; 2]);
     }
     let inverse = _mm256_set1_ps(127.0 / largest);
     let i = v.map(|v| _mm256_cvtps_epi32(_mm256_mul_ps(v, inverse)));
-    let sum = _mm256_add_epi32(_mm256_add_epi32(i[0], i[1]), _mm256_add_epi32(i[2], i[3]));
     // Packing works within halves; the permutation puts the quads back in order.
     let bytes = _mm256_packs_epi16(_mm256_packs_epi32(i[0], i[1]), _mm256_packs_epi32(i[2], i[3]));
     let mut bytes = _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
@@ -271,8 +274,9 @@ unsafe fn group_avx2(x: &[f32], order: Order, q: &mut [i8]) -> (f32, i32) {
     }
     // SAFETY: q holds 32 bytes.
     unsafe { _mm256_storeu_si256(q.as_mut_ptr().cast(), bytes) };
-    let s = _mm_add_epi32(_mm256_castsi256_si128(sum), _mm256_extracti128_si256::<1>(sum));
-    let s = _mm_add_epi32(s, _mm_shuffle_epi32::<0b01_00_11_10>(s));
-    let s = _mm_add_epi32(s, _mm_shuffle_epi32::<0b10_11_00_01>(s));
-    (largest / 127.0, _mm_cvtsi128_si32(s))
+    let pairs = _mm256_maddubs_epi16(_mm256_set1_epi8(1), bytes);
+    let s = _mm_add_epi16(_mm256_castsi256_si128(pairs), _mm256_extracti128_si256::<1>(pairs));
+    let s = _mm_add_epi16(s, _mm_shuffle_epi32::<0b01_00_11_10>(s));
+    let s = _mm_cvtsi128_si32(_mm_add_epi16(s, _mm_shuffle_epi32::<0b10_11_00_01>(s)));
+    (largest / 127.0, [s as i16, (s >> 16) as i16])
 }

@@ -21,7 +21,9 @@ fn quantizing_gives_the_same_bits_everywhere() {
             let (mut q, mut d, mut s) = (vec![0; x.len()], vec![0.0; 40], vec![0; 40]);
             quantize(isa, &x, order, &mut q, &mut d, &mut s);
             let bits: Vec<u32> = d.iter().map(|v: &f32| if v.is_nan() { 1 } else { v.to_bits() }).collect();
-            (q, bits, s)
+            // With AVX2 they are in two parts.
+            let sum = |s: i32| if isa == Isa::Avx2 { i32::from(s as i16) + i32::from((s >> 16) as i16) } else { s };
+            (q, bits, s.into_iter().map(sum).collect::<Vec<_>>())
         });
         let results: Vec<_> = results.collect();
         assert!(results.windows(2).all(|pair| pair[0] == pair[1]), "{order:?}");
@@ -54,7 +56,7 @@ fn sixteen_bits_are_the_same_everywhere_and_within_half_a_step() {
 fn quantized_values_are_within_half_a_step() {
     let x = Numbers(10).vec(320);
     let (mut q, mut d, mut s) = (vec![0; 320], vec![0.0; 10], vec![0; 10]);
-    quantize(Isa::detect(), &x, Order::Natural, &mut q, &mut d, &mut s);
+    quantize(Isa::Scalar, &x, Order::Natural, &mut q, &mut d, &mut s);
     for (i, (&x, &q)) in x.iter().zip(&q).enumerate() {
         let d = 2.0 * d[i / 32];
         assert!((x - f32::from(q) * d).abs() <= 0.5001 * d);

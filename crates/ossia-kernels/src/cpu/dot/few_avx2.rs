@@ -1,0 +1,230 @@
+//! A few tokens with sixteen rows, straight from the weights, AVX2: the processors that it is for have no more of it.
+//!
+//! Rows lie along vectors, each half of one with a row of its own, and meet the same activations. What eight rows give is
+//! brought together by blending halves of vectors and adding, which takes half the instructions of horizontal additions:
+//! * MXFP4 codes are looked up as value + 12 (0..=24, the unsigned operand of `maddubs`), and sums of sixteen products stay
+//!   in 16 bits: they begin at -12 times the sum of the activations, so what wraps around on the way comes back.
+//! * Q8 meets 16-bit activations: `madd` multiplies pairs of them exactly into 32 bits (32 * 128 * 32767 < 2^31).
+
+use std::arch::x86_64::*;
+
+use super::TILE;
+use super::quantize::{Int8Rows, Int16Rows};
+use super::span::{Addresses, Scales, Span, addresses, by_number};
+use crate::mxfp4::GROUP;
+
+/// Up to so many tokens; for more, they are laid side by side.
+pub const MOST: usize = 6;
+
+/// Bytes of a group with its scale where scales lie between groups: MXFP4's, and Q8's.
+const CODES: usize = 17;
+const BYTES: usize = 34;
+
+/// MXFP4: out[i] = sixteen rows times token i.
+///
+/// # Safety
+/// AVX2, FMA and F16C are present; there are one to [`MOST`] tokens; `groups` groups lie at every row and in the activations.
+#[target_feature(enable = "avx2,fma,f16c")]
+pub unsafe fn codes(rows: &Span, groups: usize, x: &Int8Rows, tokens: &[u32], out: &mut [[f32; TILE]]) {
+    // SAFETY: promised by the caller.
+    unsafe {
+        if rows.scales_between() {
+            by_number!(|tokens| codes_of::<_, true>(rows, groups, x, tokens, out));
+        } else {
+            by_number!(|tokens| codes_of::<_, false>(rows, groups, x, tokens, out));
+        }
+    }
+}
+
+/// Q8: out[i] = sixteen rows times token i.
+///
+/// # Safety
+/// As for [`codes`].
+#[target_feature(enable = "avx2,fma,f16c")]
+pub unsafe fn bytes(rows: &Span, groups: usize, x: &Int16Rows, tokens: &[u32], out: &mut [[f32; TILE]]) {
+    // SAFETY: promised by the caller.
+    unsafe { by_number!(|tokens| bytes_of(rows, groups, x, tokens, out)) }
+}
+
+/// # Safety
+/// As for [`codes`]; BETWEEN is whether scales lie between groups.
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn codes_of<const N: usize, const BETWEEN: bool>(
+    rows: &Span,
+    groups: usize,
+    x: &Int8Rows,
+    tokens: [u32; N],
+    out: &mut [[f32; TILE]],
+) {
+    let (table, ones) = (code_table(), _mm256_set1_epi16(1));
+    let q = tokens.map(|t| x.values(t as usize).as_ptr());
+    let (d, s) = (tokens.map(|t| x.scales(t as usize).as_ptr()), tokens.map(|t| x.offsets(t as usize).as_ptr()));
+    let mut acc = [[_mm256_setzero_ps(); 2]; N];
+    let mut exponents = Scales::<u8>::new();
+    // SAFETY: group g of every row and of every token.
+    unsafe {
+        exponents.begin(rows, groups);
+        for g in 0..groups {
+            rows.prefetch_known::<BETWEEN, false>(g, GROUP / 2, 1);
+            let size = if BETWEEN { CODES } else { GROUP / 2 };
+            let at = addresses(rows.elements.wrapping_add(g * size), rows.row);
+            let exponents =
+                if BETWEEN { exponents.of_between::<CODES>(groups, g, &at) } else { exponents.of(rows, groups, g) };
+            for half in 0..2 {
+                let codes = ROWS.map(|r| looked_up(two_rows(&at, half, r), table));
+                let scale = powers_of_two(exponents.as_ptr().add(8 * half));
+                for n in 0..N {
+                    let [low, high] = [0, GROUP / 2].map(|i| both_halves(q[n].add(g * GROUP + i).cast()));
+                    let products = codes.map(|(first, second)| {
+                        _mm256_add_epi16(_mm256_maddubs_epi16(first, low), _mm256_maddubs_epi16(second, high))
+                    });
+                    let sums = _mm256_add_epi16(across_words(products), _mm256_set1_epi32(*s[n].add(g)));
+                    let sums = _mm256_cvtepi32_ps(_mm256_madd_epi16(sums, ones));
+                    let scale = _mm256_mul_ps(scale, _mm256_set1_ps(*d[n].add(g)));
+                    acc[n][half] = _mm256_fmadd_ps(sums, scale, acc[n][half]);
+                }
+            }
+        }
+        store(&acc, out);
+    }
+}
+
+/// # Safety
+/// As for [`codes`].
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn bytes_of<const N: usize>(
+    rows: &Span,
+    groups: usize,
+    x: &Int16Rows,
+    tokens: [u32; N],
+    out: &mut [[f32; TILE]],
+) {
+    let q = tokens.map(|t| x.values(t as usize).as_ptr());
+    let d = tokens.map(|t| x.scales(t as usize).as_ptr());
+    let mut acc = [[_mm256_setzero_ps(); 2]; N];
+    let mut scales = Scales::<u16>::new();
+    // SAFETY: group g of every row and of every token.
+    unsafe {
+        scales.begin(rows, groups);
+        for g in 0..groups {
+            rows.prefetch_known::<true, false>(g, GROUP, 2);
+            let at = addresses(rows.elements.wrapping_add(g * BYTES), rows.row);
+            let scales = scales.of_between::<BYTES>(groups, g, &at);
+            for half in 0..2 {
+                let scale = _mm256_cvtph_ps(_mm_loadu_si128(scales.as_ptr().add(8 * half).cast()));
+                for n in 0..N {
+                    let [x0, x1] = [0, 16].map(|i| _mm256_loadu_si256(q[n].add(g * GROUP + i).cast()));
+                    let row = |p: *const u8| {
+                        let (w0, w1) = (_mm256_madd_epi16(wide(p), x0), _mm256_madd_epi16(wide(p.add(16)), x1));
+                        _mm256_add_epi32(w0, w1)
+                    };
+                    let sums = across_halves(ROWS.map(|r| (row(at[r][2 * half]), row(at[r][2 * half + 1]))));
+                    let scale = _mm256_mul_ps(scale, _mm256_set1_ps(*d[n].add(g)));
+                    acc[n][half] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sums), scale, acc[n][half]);
+                }
+            }
+        }
+        store(&acc, out);
+    }
+}
+
+/// Which of eight rows' first four is in each vector, so that all eight are in order in the end.
+const ROWS: [usize; 4] = [0, 2, 1, 3];
+
+/// # Safety
+/// AVX2 is present.
+#[inline]
+#[target_feature(enable = "avx2")]
+unsafe fn store<const N: usize>(acc: &[[__m256; 2]; N], out: &mut [[f32; TILE]]) {
+    for (acc, out) in acc.iter().zip(out) {
+        for (half, acc) in out.as_chunks_mut::<8>().0.iter_mut().zip(acc) {
+            // SAFETY: eight floats.
+            unsafe { _mm256_storeu_ps(half.as_mut_ptr(), *acc) };
+        }
+    }
+}
+
+/// E2M1 codes to value * 2 + 12.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub fn code_table() -> __m256i {
+    _mm256_broadcastsi128_si256(_mm_setr_epi8(12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0))
+}
+
+/// The values of the low nibbles, and those of the high ones.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn looked_up(bytes: __m256i, table: __m256i) -> (__m256i, __m256i) {
+    let mask = _mm256_set1_epi8(15);
+    let high = _mm256_and_si256(_mm256_srli_epi16::<4>(bytes), mask);
+    (_mm256_shuffle_epi8(table, _mm256_and_si256(bytes, mask)), _mm256_shuffle_epi8(table, high))
+}
+
+/// Sixteen bytes each of row r of eight and of the fourth one after it.
+///
+/// # Safety
+/// They can be read.
+#[inline]
+#[target_feature(enable = "avx2")]
+unsafe fn two_rows(at: &Addresses, half: usize, r: usize) -> __m256i {
+    // SAFETY: promised by the caller.
+    unsafe { _mm256_blend_epi32::<0xf0>(both_halves(at[r][2 * half]), both_halves(at[r][2 * half + 1])) }
+}
+
+/// Sixteen bytes, twice.
+///
+/// # Safety
+/// They can be read.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub unsafe fn both_halves(p: *const u8) -> __m256i {
+    // SAFETY: promised by the caller.
+    _mm256_broadcastsi128_si256(unsafe { _mm_loadu_si128(p.cast()) })
+}
+
+/// Sixteen signed bytes as 16-bit numbers.
+///
+/// # Safety
+/// They can be read.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub unsafe fn wide(p: *const u8) -> __m256i {
+    // SAFETY: promised by the caller.
+    _mm256_cvtepi8_epi16(unsafe { _mm_loadu_si128(p.cast()) })
+}
+
+/// Eight E8M0 scales.
+///
+/// # Safety
+/// Their bytes can be read.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub unsafe fn powers_of_two(p: *const u8) -> __m256 {
+    // SAFETY: promised by the caller.
+    let exponents = _mm256_slli_epi32::<23>(_mm256_cvtepu8_epi32(unsafe { _mm_loadl_epi64(p.cast()) }));
+    // Exponent 0 is 2^-127, which is subnormal; every other scale is larger.
+    _mm256_castsi256_ps(_mm256_max_epi32(exponents, _mm256_set1_epi32(0x0040_0000)))
+}
+
+/// Of four vectors with eight 16-bit numbers of a row in each half, the rows' sums as two such numbers: the rows of
+/// vectors 0, 2, 1, 3 of the low halves, then of the high ones.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn across_words(v: [__m256i; 4]) -> __m256i {
+    let pair = |a, b| _mm256_add_epi16(_mm256_blend_epi32::<0xcc>(a, b), _mm256_alignr_epi8::<8>(b, a));
+    let (a, b) = (pair(v[0], v[1]), pair(v[2], v[3]));
+    let crossed = _mm256_shuffle_epi32::<0b10_11_00_01>(_mm256_blend_epi32::<0xaa>(b, a));
+    _mm256_add_epi16(_mm256_blend_epi32::<0xaa>(a, b), crossed)
+}
+
+/// Of four pairs of vectors with eight 32-bit numbers each, their sums: of the first of pairs 0, 2, 1, 3, then of the
+/// second ones.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn across_halves(v: [(__m256i, __m256i); 4]) -> __m256i {
+    let v = v.map(|(a, b)| _mm256_add_epi32(_mm256_blend_epi32::<0xf0>(a, b), _mm256_permute2x128_si256::<0x21>(a, b)));
+    let pair = |a, b| _mm256_add_epi32(_mm256_blend_epi32::<0xcc>(a, b), _mm256_alignr_epi8::<8>(b, a));
+    let (a, b) = (pair(v[0], v[1]), pair(v[2], v[3]));
+    let crossed = _mm256_shuffle_epi32::<0b10_11_00_01>(_mm256_blend_epi32::<0xaa>(b, a));
+    _mm256_add_epi32(_mm256_blend_epi32::<0xaa>(a, b), crossed)
+}

@@ -1,0 +1,172 @@
+//! Tokens of lists side by side, as the kernels for many of them want them: AMX in tile registers, AVX2 in lanes.
+//!
+//! That is done once for an op, and every tile of weights profits.
+
+use super::{Input, Panel, TILE, amx, lanes_avx2};
+use crate::arena::{Arena, Slice};
+use crate::cpu::disjoint::Disjoint;
+use crate::cpu::isa::Isa;
+use crate::matrix::Matrix;
+use crate::{Result, Runtime};
+
+/// How tokens lie.
+#[derive(Clone, Copy)]
+enum Form {
+    Amx,
+    Lanes,
+}
+
+impl Form {
+    fn of(isa: Isa) -> Option<Self> {
+        match isa {
+            Isa::Amx => Some(Form::Amx),
+            Isa::Avx2 => Some(Form::Lanes),
+            Isa::Scalar | Isa::Avx512 => None,
+        }
+    }
+
+    /// Tokens that get places together.
+    const fn unit(self) -> usize {
+        match self {
+            Form::Amx => amx::TOKENS,
+            Form::Lanes => lanes_avx2::TOKENS,
+        }
+    }
+
+    /// Tokens that lie side by side, at most: some units.
+    const fn part(self) -> usize {
+        match self {
+            Form::Amx => amx::TOKENS,
+            Form::Lanes => lanes_avx2::MOST,
+        }
+    }
+
+    /// Shorter lists are left as they are.
+    const fn least_tokens(self, sixteen_bits: bool) -> usize {
+        match self {
+            Form::Amx => amx::least_tokens(sixteen_bits),
+            Form::Lanes => lanes_avx2::LEAST,
+        }
+    }
+
+    /// Bytes and scales of a unit.
+    fn sizes(self, sixteen_bits: bool, cols: usize) -> (usize, usize) {
+        match self {
+            Form::Amx => amx::sizes(sixteen_bits, cols),
+            Form::Lanes => (lanes_avx2::bytes(sixteen_bits, cols), 0),
+        }
+    }
+
+    /// Bytes that are read past the end.
+    const fn read_further(self) -> usize {
+        match self {
+            Form::Amx => amx::READ_FURTHER,
+            Form::Lanes => 0,
+        }
+    }
+
+    fn scratch_bytes(self, lists: usize, tokens: usize, cols: usize) -> usize {
+        let least = self.least_tokens(true);
+        if tokens < least {
+            return 0;
+        }
+        // Each list may leave all but one of its last unit's places empty.
+        let units = tokens.div_ceil(self.unit()) + lists.min(tokens / least);
+        let (planes, scales) = self.sizes(true, cols);
+        Arena::size_of::<u8>(units * planes + self.read_further()) + Arena::size_of::<f32>(units * scales)
+    }
+}
+
+/// The lists that are long enough.
+pub struct Packed {
+    form: Form,
+    /// Where each list's planes begin, in units; nothing for lists that are too short.
+    starts: Vec<Option<usize>>,
+    planes: Slice<u8>,
+    scales: Slice<f32>,
+    /// Bytes and scales of a unit.
+    sizes: (usize, usize),
+}
+
+impl Packed {
+    /// Nothing, where there is no kernel for it or no list.
+    pub fn new(runtime: &Runtime, x: &Input, cols: usize, lists: &[&[u32]]) -> Result<Option<Self>> {
+        let sixteen_bits = matches!(x, Input::Int16(_));
+        let (false, Some(form)) = (matches!(x, Input::Float(_)), Form::of(runtime.isa)) else { return Ok(None) };
+        let mut units = 0;
+        let place = |list: &&[u32]| {
+            let start = units;
+            (list.len() >= form.least_tokens(sixteen_bits)).then(|| {
+                units += list.len().div_ceil(form.unit());
+                start
+            })
+        };
+        let starts: Vec<_> = lists.iter().map(place).collect();
+        if units == 0 {
+            return Ok(None);
+        }
+        let sizes = form.sizes(sixteen_bits, cols);
+        let mut planes = runtime.arena.take(units * sizes.0 + form.read_further())?;
+        let mut scales = runtime.arena.take(units * sizes.1)?;
+        let units_of_part = form.part() / form.unit();
+        let parts: Vec<_> = starts
+            .iter()
+            .zip(lists)
+            .filter_map(|(start, list)| start.map(|start| (start, list)))
+            .flat_map(|(start, list)| {
+                list.chunks(form.part()).enumerate().map(move |(i, part)| (start + i * units_of_part, part))
+            })
+            .collect();
+        let (planes_out, scales_out) = (Disjoint::new(&mut planes), Disjoint::new(&mut scales));
+        runtime.pool.run_ranges(parts.len(), 1, |range, _| {
+            for &(at, tokens) in &parts[range] {
+                let end = at + tokens.len().div_ceil(form.unit());
+                // SAFETY: a place for each part; the form's features were detected.
+                unsafe {
+                    let planes = planes_out.part(at * sizes.0..end * sizes.0);
+                    let scales = scales_out.part(at * sizes.1..end * sizes.1);
+                    match (form, x) {
+                        (Form::Amx, Input::Int8(x)) => amx::pack_int8(x, tokens, planes, scales),
+                        (Form::Amx, Input::Int16(x)) => amx::pack_int16(x, tokens, planes, scales),
+                        (Form::Lanes, Input::Int8(x)) => lanes_avx2::pack_int8(x, tokens, planes),
+                        (Form::Lanes, Input::Int16(x)) => lanes_avx2::pack_int16(x, tokens, planes),
+                        (_, Input::Float(_)) => unreachable!("floats are not packed"),
+                    }
+                }
+            }
+        });
+        Ok(Some(Self { form, starts, planes, scales, sizes }))
+    }
+
+    /// Bytes of scratch for up to `lists` lists that have up to `tokens` tokens in all, whichever of this machine's kernels
+    /// is chosen.
+    pub fn scratch_bytes(lists: usize, tokens: usize, cols: usize) -> usize {
+        let forms = Isa::all().into_iter().filter_map(Form::of);
+        forms.map(|form| form.scratch_bytes(lists, tokens, cols)).max().unwrap_or(0)
+    }
+
+    /// Whether the list was packed, and so has been computed.
+    pub fn tile(
+        &self,
+        list: usize,
+        x: &Input,
+        m: &Matrix,
+        row: usize,
+        panel: &mut Panel,
+        out: &mut [[f32; TILE]],
+    ) -> bool {
+        let Some(start) = self.starts[list] else { return false };
+        let (planes, scales) = (&self.planes[start * self.sizes.0..], &self.scales[start * self.sizes.1..]);
+        // SAFETY: the form's features were detected where something is packed.
+        unsafe {
+            match (self.form, x) {
+                (Form::Amx, Input::Int8(_)) => amx::tile_int8(m, row, (planes, scales), panel, out),
+                (Form::Amx, Input::Int16(_)) => amx::tile_int16(m, row, (planes, scales), panel, out),
+                (Form::Lanes, Input::Int8(_)) => lanes_avx2::tile_int8(m, row, planes, panel, out),
+                (Form::Lanes, Input::Int16(_)) => lanes_avx2::tile_int16(m, row, planes, panel, out),
+                (_, Input::Float(_)) => return false,
+            }
+        }
+        true
+    }
+}
