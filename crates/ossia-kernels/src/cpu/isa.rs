@@ -67,7 +67,7 @@ pub enum Processor {
     /// Intel's, as measured on Granite Rapids, and what is not known better. Memory is best asked for in several places side
     /// by side, into the second cache: the processor reads on by itself from each of them.
     Intel,
-    /// AMD's Zen 4. It computes 512 bits in two halves. Memory is best asked for in the order of addresses, into the second
+    /// AMD's Zen 4, and Zen 3 before it. It computes 512 bits in two halves. Memory is best asked for in the order of addresses, into the second
     /// cache, and twice: the first cache has too few lines on their way to keep memory busy, and is half as fast; and some of
     /// what is asked for is dropped.
     Zen4,
@@ -79,7 +79,7 @@ pub enum Processor {
 /// The processor that this is most like.
 #[cfg(target_arch = "x86_64")]
 pub fn processor() -> Processor {
-    const ZEN_4: u32 = 0x19;
+    const ZEN_3_AND_4: u32 = 0x19;
     const ZEN_5: u32 = 0x1a;
     static PROCESSOR: std::sync::OnceLock<Processor> = std::sync::OnceLock::new();
     *PROCESSOR.get_or_init(|| {
@@ -88,7 +88,7 @@ pub fn processor() -> Processor {
         let amd = [maker.ebx, maker.edx, maker.ecx].map(u32::to_le_bytes).concat() == b"AuthenticAMD";
         match (amd, family) {
             (true, ZEN_5..) => Processor::Zen5,
-            (true, ZEN_4) => Processor::Zen4,
+            (true, ZEN_3_AND_4) => Processor::Zen4,
             _ => Processor::Intel,
         }
     })

@@ -13,8 +13,8 @@ use super::quantize::{Int8Rows, Int16Rows};
 use super::span::{Addresses, Scales, Span, addresses, by_number};
 use crate::mxfp4::GROUP;
 
-/// Up to so many tokens; for more, they are laid side by side.
-pub const MOST: usize = 6;
+/// Up to so many tokens at once.
+pub const MOST: usize = 8;
 
 /// Bytes of a group with its scale where scales lie between groups: MXFP4's, and Q8's.
 const CODES: usize = 17;
@@ -65,14 +65,15 @@ unsafe fn codes_of<const N: usize, const BETWEEN: bool>(
     unsafe {
         exponents.begin(rows, groups);
         for g in 0..groups {
-            rows.prefetch_known::<BETWEEN, false>(g, GROUP / 2, 1);
+            rows.prefetch_known::<BETWEEN, true>(g, GROUP / 2, 1);
             let size = if BETWEEN { CODES } else { GROUP / 2 };
             let at = addresses(rows.elements.wrapping_add(g * size), rows.row);
             let exponents =
                 if BETWEEN { exponents.of_between::<CODES>(groups, g, &at) } else { exponents.of(rows, groups, g) };
             for half in 0..2 {
                 let codes = ROWS.map(|r| looked_up(two_rows(&at, half, r), table));
-                let scale = powers_of_two(exponents.as_ptr().add(8 * half));
+                let exponents = _mm_loadl_epi64(exponents.as_ptr().add(8 * half).cast());
+                let scale = powers_of_two(_mm256_cvtepu8_epi32(exponents));
                 for n in 0..N {
                     let [low, high] = [0, GROUP / 2].map(|i| both_halves(q[n].add(g * GROUP + i).cast()));
                     let products = codes.map(|(first, second)| {
@@ -107,7 +108,7 @@ unsafe fn bytes_of<const N: usize>(
     unsafe {
         scales.begin(rows, groups);
         for g in 0..groups {
-            rows.prefetch_known::<true, false>(g, GROUP, 2);
+            rows.prefetch_known::<true, true>(g, GROUP, 2);
             let at = addresses(rows.elements.wrapping_add(g * BYTES), rows.row);
             let scales = scales.of_between::<BYTES>(groups, g, &at);
             for half in 0..2 {
@@ -193,17 +194,12 @@ pub unsafe fn wide(p: *const u8) -> __m256i {
     _mm256_cvtepi8_epi16(unsafe { _mm_loadu_si128(p.cast()) })
 }
 
-/// Eight E8M0 scales.
-///
-/// # Safety
-/// Their bytes can be read.
+/// Eight E8M0 scales, from their exponents.
 #[inline]
 #[target_feature(enable = "avx2")]
-pub unsafe fn powers_of_two(p: *const u8) -> __m256 {
-    // SAFETY: promised by the caller.
-    let exponents = _mm256_slli_epi32::<23>(_mm256_cvtepu8_epi32(unsafe { _mm_loadl_epi64(p.cast()) }));
+pub fn powers_of_two(exponents: __m256i) -> __m256 {
     // Exponent 0 is 2^-127, which is subnormal; every other scale is larger.
-    _mm256_castsi256_ps(_mm256_max_epi32(exponents, _mm256_set1_epi32(0x0040_0000)))
+    _mm256_castsi256_ps(_mm256_max_epi32(_mm256_slli_epi32::<23>(exponents), _mm256_set1_epi32(0x0040_0000)))
 }
 
 /// Of four vectors with eight 16-bit numbers of a row in each half, the rows' sums as two such numbers: the rows of

@@ -1,17 +1,24 @@
 //! Dot products with float activations, AVX2: every kind of weight, its values exact.
 
 use std::arch::x86_64::*;
+use std::ops::Range;
 
 use super::{TILE, tile_rows};
 use crate::cpu::isa::{Processor, processor};
 use crate::matrix::{Kind, Matrix};
 use crate::mxfp4::{DOUBLED, GROUP};
 
-/// Rows whose sums run side by side.
-const ROWS: usize = 4;
-
 /// Tokens that share the loads of a row.
-const TOKENS: usize = 3;
+const TOKENS: usize = 4;
+
+/// Tokens whose lanes are kept from block to block.
+const PART: usize = 6 * TOKENS;
+
+/// Groups of a block, whose sixteen rows stay in the first cache while the tokens of a part pass by.
+const BLOCK: usize = 10;
+
+/// The lanes of some tokens, [tokens, TILE, 8].
+type Lanes = [[__m256; TILE]; PART];
 
 /// See [`super::tile`].
 ///
@@ -20,78 +27,114 @@ const TOKENS: usize = 3;
 #[target_feature(enable = "avx2,fma,f16c")]
 pub unsafe fn tile(m: &Matrix, row: usize, x: &[f32], tokens: &[u32], out: &mut [[f32; TILE]]) {
     let rows = tile_rows(m, row);
-    let whole = tokens.len() / TOKENS * TOKENS;
-    for half in 0..TILE / ROWS {
-        let rows: [usize; ROWS] = std::array::from_fn(|r| rows[half * ROWS + r]);
-        for i in (0..whole).step_by(TOKENS) {
-            // SAFETY: passed on.
-            let sums = unsafe { dots(m, rows, x, std::array::from_fn::<_, TOKENS, _>(|n| tokens[i + n])) };
-            (0..TOKENS).for_each(|n| out[i + n][half * ROWS..][..ROWS].copy_from_slice(&sums[n]));
+    for (tokens, out) in tokens.chunks(PART).zip(out.chunks_mut(PART)) {
+        let mut lanes: Lanes = [[_mm256_setzero_ps(); TILE]; PART];
+        // As even as may be: one alone waits for its own sums.
+        let together = tokens.len().div_ceil(tokens.len().div_ceil(TOKENS));
+        // A few tokens read the weights once, from end to end.
+        let block = if tokens.len() <= TOKENS { m.groups() } else { BLOCK };
+        for first in (0..m.groups()).step_by(block) {
+            let groups = first..(first + block).min(m.groups());
+            for (tokens, lanes) in tokens.chunks(together).zip(lanes.chunks_mut(together)) {
+                // SAFETY: passed on.
+                unsafe {
+                    match *tokens {
+                        [a, b, c, d] => add_block::<_, 2>(m, &rows, x, [a, b, c, d], groups.clone(), lanes),
+                        [a, b, c] => add_block::<_, 2>(m, &rows, x, [a, b, c], groups.clone(), lanes),
+                        [a, b] => add_block::<_, 4>(m, &rows, x, [a, b], groups.clone(), lanes),
+                        [a] => add_block::<_, 4>(m, &rows, x, [a], groups.clone(), lanes),
+                        _ => unreachable!("one to four tokens"),
+                    }
+                }
+            }
         }
-        for i in whole..tokens.len() {
-            // SAFETY: passed on.
-            let sums = unsafe { dots(m, rows, x, [tokens[i]]) };
-            out[i][half * ROWS..][..ROWS].copy_from_slice(&sums[0]);
+        for (out, lanes) in out.iter_mut().zip(&lanes) {
+            out.iter_mut().zip(lanes).for_each(|(out, lanes)| *out = add_lanes(*lanes));
         }
     }
 }
 
+/// Adds a block of sixteen rows, R side by side, to the lanes of N tokens. There are registers for eight sums and little else.
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn dots<const N: usize>(m: &Matrix, rows: [usize; ROWS], x: &[f32], tokens: [u32; N]) -> [[f32; ROWS]; N] {
-    // SAFETY: passed on; the kind is decided once, outside the loop.
-    unsafe {
-        match m.kind() {
-            Kind::F32 => dots_of::<{ Kind::F32 as u8 }, N>(m, rows, x, tokens),
-            Kind::F16 => dots_of::<{ Kind::F16 as u8 }, N>(m, rows, x, tokens),
-            Kind::BF16 => dots_of::<{ Kind::BF16 as u8 }, N>(m, rows, x, tokens),
-            Kind::Q8 => dots_of::<{ Kind::Q8 as u8 }, N>(m, rows, x, tokens),
-            Kind::Mxfp4Pairs => dots_of::<{ Kind::Mxfp4Pairs as u8 }, N>(m, rows, x, tokens),
-            Kind::Mxfp4Halves => dots_of::<{ Kind::Mxfp4Halves as u8 }, N>(m, rows, x, tokens),
+unsafe fn add_block<const N: usize, const R: usize>(
+    m: &Matrix,
+    rows: &[usize; TILE],
+    x: &[f32],
+    tokens: [u32; N],
+    groups: Range<usize>,
+    lanes: &mut [[__m256; TILE]],
+) {
+    for (i, rows) in rows.as_chunks::<R>().0.iter().enumerate() {
+        let mut acc: [[__m256; R]; N] = std::array::from_fn(|n| std::array::from_fn(|r| lanes[n][i * R + r]));
+        let groups = groups.clone();
+        // SAFETY: passed on; the kind is decided once, outside the loop.
+        unsafe {
+            match m.kind() {
+                Kind::F32 => dots::<{ Kind::F32 as u8 }, N, R>(m, rows, x, tokens, groups, &mut acc),
+                Kind::F16 => dots::<{ Kind::F16 as u8 }, N, R>(m, rows, x, tokens, groups, &mut acc),
+                Kind::BF16 => dots::<{ Kind::BF16 as u8 }, N, R>(m, rows, x, tokens, groups, &mut acc),
+                Kind::Q8 => dots::<{ Kind::Q8 as u8 }, N, R>(m, rows, x, tokens, groups, &mut acc),
+                Kind::Mxfp4Pairs => dots::<{ Kind::Mxfp4Pairs as u8 }, N, R>(m, rows, x, tokens, groups, &mut acc),
+                Kind::Mxfp4Halves => dots::<{ Kind::Mxfp4Halves as u8 }, N, R>(m, rows, x, tokens, groups, &mut acc),
+            }
+        }
+        for n in 0..N {
+            lanes[n][i * R..][..R].copy_from_slice(&acc[n]);
         }
     }
 }
 
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn dots_of<const KIND: u8, const N: usize>(
+unsafe fn dots<const KIND: u8, const N: usize, const R: usize>(
     m: &Matrix,
-    rows: [usize; ROWS],
+    rows: &[usize; R],
     x: &[f32],
     tokens: [u32; N],
-) -> [[f32; ROWS]; N] {
+    groups: Range<usize>,
+    acc: &mut [[__m256; R]; N],
+) {
     let elements = rows.map(|row| m.elements().at(row, 0).as_ptr());
     let scales = rows.map(|row| m.scales().at(row, 0).as_ptr());
     let (stride, scale_stride) = (m.elements().group_stride(), m.scales().group_stride());
     let x = tokens.map(|t| x[t as usize * m.cols()..][..m.cols()].as_ptr());
-    let mut acc = [[_mm256_setzero_ps(); ROWS]; N];
     // Rows are read once where there is one token, and come from memory: the next ones are asked for.
-    let (processor, next) = (processor(), ROWS * m.elements().row_stride());
-    for g in 0..m.groups() {
-        for r in 0..ROWS {
-            if N == 1 && processor != Processor::Intel {
-                let from = elements[r].wrapping_add(next + g * stride);
-                for line in (0..stride).step_by(64) {
-                    let line = from.wrapping_add(line).cast();
-                    if processor == Processor::Zen5 {
-                        _mm_prefetch::<_MM_HINT_T0>(line);
-                    } else {
-                        _mm_prefetch::<_MM_HINT_T1>(line);
-                    }
-                }
-            }
+    let (processor, next) = (processor(), R * m.elements().row_stride());
+    let mut sums = *acc;
+    for g in groups {
+        if N == 1 {
+            elements.iter().for_each(|row| prefetch(processor, row.wrapping_add(next + g * stride), stride));
+        }
+        for r in 0..R {
             // SAFETY: group g of a row of the matrix, and 32 activations of each token.
             unsafe {
                 let w = load_group::<KIND>(elements[r].add(g * stride), scales[r].add(g * scale_stride));
                 for (j, w) in w.into_iter().enumerate() {
                     for n in 0..N {
                         let x = _mm256_loadu_ps(x[n].add(g * GROUP + 8 * j));
-                        acc[n][r] = _mm256_fmadd_ps(w, x, acc[n][r]);
+                        sums[n][r] = _mm256_fmadd_ps(w, x, sums[n][r]);
                     }
                 }
             }
         }
     }
-    acc.map(|acc| acc.map(|lanes| add_lanes(lanes)))
+    *acc = sums;
+}
+
+/// Asks for some bytes of weights, into the cache that suits the processor; Intel's reads on by itself.
+#[inline(always)]
+fn prefetch(processor: Processor, from: *const u8, bytes: usize) {
+    for line in (0..bytes).step_by(64) {
+        let line = from.wrapping_add(line).cast();
+        // SAFETY: a prefetch touches no memory and may point anywhere.
+        unsafe {
+            match processor {
+                Processor::Intel => {}
+                Processor::Zen4 => _mm_prefetch::<_MM_HINT_T1>(line),
+                Processor::Zen5 => _mm_prefetch::<_MM_HINT_T0>(line),
+            }
+        }
+    }
 }
 
 /// The values of a group.

@@ -7,8 +7,8 @@ use std::arch::x86_64::*;
 
 use super::few_avx512::{Way, bytes_kept};
 use super::quantize::Int16Rows;
-use super::rows_avx512::{TOKENS, parts};
-use super::span::{Span, by_number, with_whole_tile};
+use super::rows_avx512::TOKENS;
+use super::span::{Span, by_number, parts, with_whole_tile};
 use super::{Panel, TILE};
 use crate::matrix::Matrix;
 

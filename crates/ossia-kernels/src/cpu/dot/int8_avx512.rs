@@ -8,8 +8,8 @@ use std::arch::x86_64::*;
 
 use super::few_avx512::{Way, codes_kept};
 use super::quantize::{Int8Rows, OFFSET};
-use super::rows_avx512::{TOKENS, parts};
-use super::span::{Span, by_number, with_whole_tile};
+use super::rows_avx512::TOKENS;
+use super::span::{Span, by_number, parts, with_whole_tile};
 use super::{Panel, TILE};
 use crate::matrix::Matrix;
 use crate::mxfp4::DOUBLED;

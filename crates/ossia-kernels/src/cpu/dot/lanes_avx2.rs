@@ -21,8 +21,15 @@ pub const TOKENS: usize = 8;
 /// Tokens that meet an element of weights at once, at most.
 pub const MOST: usize = 4 * TOKENS;
 
-/// Lists of so many tokens are worth laying side by side.
-pub const LEAST: usize = super::few_avx2::MOST + 1;
+/// How many of a list's tokens lie side by side. Fewer than thirteen are faster straight from the weights, and so are up to
+/// two that would have a vector of their own.
+pub const fn side_by_side(tokens: usize) -> usize {
+    match (tokens, tokens % TOKENS) {
+        (..13, _) => 0,
+        (16.., ..=2) => tokens / TOKENS * TOKENS,
+        _ => tokens,
+    }
+}
 
 /// Bytes of a vector.
 const VECTOR: usize = 32;
@@ -43,19 +50,17 @@ trait Format {
     /// Bytes of a group of eight tokens: values, offsets, scales.
     const GROUP_BYTES: usize = VECTOR * (Self::WORDS + Self::OFFSETS as usize + 1);
 
-    /// Writes some groups of a row as words, and their scales.
+    /// Writes some groups of a row as words, and the bits of their scales.
     ///
     /// # Safety
-    /// AVX2 and F16C are present; the groups lie at `elements` and `scales`, at the distances of `rows`; `words` and
-    /// `unpacked` have room for a block.
-    unsafe fn unpack(
-        rows: &Span,
-        elements: *const u8,
-        scales: *const u8,
-        num: usize,
-        words: *mut u8,
-        unpacked: *mut f32,
-    );
+    /// AVX2 is present; the groups lie at `elements` and `scales`, at the distances of `rows`; there is room for a block.
+    unsafe fn unpack(rows: &Span, elements: *const u8, scales: *const u8, num: usize, words: *mut u8, bits: *mut u16);
+
+    /// Eight scales.
+    ///
+    /// # Safety
+    /// AVX2 and F16C are present.
+    unsafe fn scales(bits: __m128i) -> __m256;
 
     /// The products of a word of weights with one of each token.
     ///
@@ -85,15 +90,7 @@ impl Format for Codes {
     const BLOCK: usize = 10;
 
     #[inline(always)]
-    unsafe fn unpack(
-        rows: &Span,
-        elements: *const u8,
-        scales: *const u8,
-        num: usize,
-        words: *mut u8,
-        unpacked: *mut f32,
-    ) {
-        let mut exponents = [0; Self::BLOCK.next_multiple_of(TOKENS)];
+    unsafe fn unpack(rows: &Span, elements: *const u8, scales: *const u8, num: usize, words: *mut u8, bits: *mut u16) {
         // SAFETY: promised by the caller.
         unsafe {
             let (table, mask) = (code_table(), _mm256_set1_epi8(15));
@@ -102,12 +99,15 @@ impl Format for Codes {
                 let nibbles = _mm256_srlv_epi64(both_halves(elements.add(g * rows.group)), high_ones);
                 let codes = _mm256_shuffle_epi8(table, _mm256_and_si256(nibbles, mask));
                 _mm256_storeu_si256(words.add(g * GROUP).cast(), codes);
-                exponents[g] = *scales.add(g * rows.scale_group());
-            }
-            for g in (0..num).step_by(TOKENS) {
-                _mm256_storeu_ps(unpacked.add(g), powers_of_two(exponents.as_ptr().add(g)));
+                bits.add(g).write(u16::from(*scales.add(g * rows.scale_group())));
             }
         }
+    }
+
+    #[inline(always)]
+    unsafe fn scales(bits: __m128i) -> __m256 {
+        // SAFETY: promised by the caller.
+        unsafe { powers_of_two(_mm256_cvtepu16_epi32(bits)) }
     }
 
     #[inline(always)]
@@ -138,24 +138,22 @@ impl Format for Bytes {
     const BLOCK: usize = 6;
 
     #[inline(always)]
-    unsafe fn unpack(
-        rows: &Span,
-        elements: *const u8,
-        scales: *const u8,
-        num: usize,
-        words: *mut u8,
-        unpacked: *mut f32,
-    ) {
+    unsafe fn unpack(rows: &Span, elements: *const u8, scales: *const u8, num: usize, words: *mut u8, bits: *mut u16) {
         // SAFETY: promised by the caller.
         unsafe {
             for g in 0..num {
                 let p = elements.add(g * rows.group);
                 _mm256_storeu_si256(words.add(2 * g * GROUP).cast(), wide(p));
                 _mm256_storeu_si256(words.add((2 * g + 1) * GROUP).cast(), wide(p.add(16)));
-                let scale = _mm_cvtsi32_si128(scales.add(g * rows.scale_group()).cast::<u16>().read_unaligned().into());
-                unpacked.add(g).write(_mm_cvtss_f32(_mm_cvtph_ps(scale)));
+                bits.add(g).write(scales.add(g * rows.scale_group()).cast::<u16>().read_unaligned());
             }
         }
+    }
+
+    #[inline(always)]
+    unsafe fn scales(bits: __m128i) -> __m256 {
+        // SAFETY: promised by the caller.
+        unsafe { _mm256_cvtph_ps(bits) }
     }
 
     #[inline(always)]
@@ -252,11 +250,7 @@ unsafe fn tile<F: Format>(m: &Matrix, row: usize, tokens: &[u8], panel: &mut Pan
             let num = F::BLOCK.min(groups - first);
             // SAFETY: groups of every row; the panel has room for a block, and the tokens were packed.
             unsafe {
-                for r in 0..TILE {
-                    let words = panel.codes.as_mut_ptr().add(r * F::BLOCK * 4 * F::WORDS);
-                    let unpacked = panel.scales.as_mut_ptr().add(r * scales_of_row::<F>());
-                    F::unpack(&rows, rows.element(r, first), rows.scale(r, first), num, words, unpacked);
-                }
+                unpack::<F>(&rows, first, num, panel);
                 for first_vector in (0..vectors).step_by(MOST / TOKENS) {
                     let vectors = (MOST / TOKENS).min(vectors - first_vector);
                     let at = (first_vector * groups + first * vectors) * F::GROUP_BYTES;
@@ -276,6 +270,30 @@ unsafe fn tile<F: Format>(m: &Matrix, row: usize, tokens: &[u8], panel: &mut Pan
             *out = std::array::from_fn(|r| sums[r][i]);
         }
     });
+}
+
+/// Unpacks a block of sixteen rows. Scales are made of their bits when all those are written: a vector of what was just
+/// written number by number has to wait for it.
+///
+/// # Safety
+/// AVX2 and F16C are present; there are `num` groups from `first` on, and the panel has room for a block.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn unpack<F: Format>(rows: &Span, first: usize, num: usize, panel: &mut Panel) {
+    let mut bits = [[0; 16]; TILE];
+    // SAFETY: promised by the caller.
+    unsafe {
+        for (r, bits) in bits.iter_mut().enumerate() {
+            let words = panel.codes.as_mut_ptr().add(r * F::BLOCK * 4 * F::WORDS);
+            F::unpack(rows, rows.element(r, first), rows.scale(r, first), num, words, bits.as_mut_ptr());
+        }
+        for (r, bits) in bits.iter().enumerate() {
+            for (i, bits) in bits.as_chunks::<8>().0.iter().enumerate().take(num.div_ceil(8)) {
+                let scales = panel.scales.as_mut_ptr().add(r * scales_of_row::<F>() + 8 * i);
+                _mm256_storeu_ps(scales, F::scales(_mm_loadu_si128(bits.as_ptr().cast())));
+            }
+        }
+    }
 }
 
 /// Places for the scales of a block of a row: eight are written at once.

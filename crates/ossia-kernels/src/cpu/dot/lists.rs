@@ -61,12 +61,16 @@ impl<'a> Lists<'a> {
         // The wider kernels for integers take sixteen rows or none; the scalar ones give the same bits.
         let integers = m.kind().is_quantized() && !matches!(self.x, Input::Float(_));
         let isa = if integers && m.rows() < TILE { Isa::Scalar } else { self.isa };
+        #[allow(unused_mut)]
+        let mut done = 0;
         #[cfg(target_arch = "x86_64")]
-        if let (true, Some(packed)) = (isa == self.isa, &self.packed)
-            && packed.tile(list, self.x, m, row, panel, out)
-        {
+        if let (true, Some(packed)) = (isa == self.isa, &self.packed) {
+            done = packed.tile(list, self.x, m, row, panel, out);
+        }
+        if done == tokens.len() {
             return;
         }
+        let (tokens, out) = (&tokens[done..], &mut out[done..]);
         tile(isa.without_amx(), m, row, self.x, tokens, panel, out);
     }
 }

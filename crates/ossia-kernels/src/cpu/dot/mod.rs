@@ -161,12 +161,12 @@ fn tile(isa: Isa, m: &Matrix, row: usize, x: &Input, tokens: &[u32], panel: &mut
     }
 }
 
-/// The same for a few tokens with AVX2, which the caller has made sure of. (More are packed.)
+/// The same straight from the weights with AVX2, which the caller has made sure of.
 #[cfg(target_arch = "x86_64")]
 fn few_tile_avx2(m: &Matrix, row: usize, x: &Input, tokens: &[u32], out: &mut [[f32; TILE]]) {
     span::with_whole_tile(m, row, out, |row, out| {
         let (rows, groups) = (Span::new(m, row), m.groups());
-        for (tokens, out) in tokens.chunks(few_avx2::MOST).zip(out.chunks_mut(few_avx2::MOST)) {
+        for (tokens, out) in span::parts(tokens, out, few_avx2::MOST) {
             match x {
                 // SAFETY: the features were detected; a Matrix holds all its groups, the tokens' rows as many.
                 Input::Int8(x) => unsafe { few_avx2::codes(&rows, groups, x, tokens, out) },

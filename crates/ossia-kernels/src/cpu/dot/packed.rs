@@ -41,11 +41,12 @@ impl Form {
         }
     }
 
-    /// Shorter lists are left as they are.
-    const fn least_tokens(self, sixteen_bits: bool) -> usize {
+    /// How many of a list's tokens, its first ones, lie side by side. The others are left as they are.
+    const fn side_by_side(self, sixteen_bits: bool, tokens: usize) -> usize {
         match self {
-            Form::Amx => amx::least_tokens(sixteen_bits),
-            Form::Lanes => lanes_avx2::LEAST,
+            Form::Amx if tokens < amx::least_tokens(sixteen_bits) => 0,
+            Form::Amx => tokens,
+            Form::Lanes => lanes_avx2::side_by_side(tokens),
         }
     }
 
@@ -66,10 +67,7 @@ impl Form {
     }
 
     fn scratch_bytes(self, lists: usize, tokens: usize, cols: usize) -> usize {
-        let least = self.least_tokens(true);
-        if tokens < least {
-            return 0;
-        }
+        let Some(least) = (1..=tokens).find(|&tokens| self.side_by_side(true, tokens) > 0) else { return 0 };
         // Each list may leave all but one of its last unit's places empty.
         let units = tokens.div_ceil(self.unit()) + lists.min(tokens / least);
         let (planes, scales) = self.sizes(true, cols);
@@ -77,9 +75,10 @@ impl Form {
     }
 }
 
-/// The lists that are long enough.
+/// The lists that are long enough, or their beginnings.
 pub struct Packed {
     form: Form,
+    sixteen_bits: bool,
     /// Where each list's planes begin, in units; nothing for lists that are too short.
     starts: Vec<Option<usize>>,
     planes: Slice<u8>,
@@ -95,11 +94,9 @@ impl Packed {
         let (false, Some(form)) = (matches!(x, Input::Float(_)), Form::of(runtime.isa)) else { return Ok(None) };
         let mut units = 0;
         let place = |list: &&[u32]| {
-            let start = units;
-            (list.len() >= form.least_tokens(sixteen_bits)).then(|| {
-                units += list.len().div_ceil(form.unit());
-                start
-            })
+            let (start, tokens) = (units, form.side_by_side(sixteen_bits, list.len()));
+            units += tokens.div_ceil(form.unit());
+            (tokens > 0).then_some(start)
         };
         let starts: Vec<_> = lists.iter().map(place).collect();
         if units == 0 {
@@ -114,6 +111,7 @@ impl Packed {
             .zip(lists)
             .filter_map(|(start, list)| start.map(|start| (start, list)))
             .flat_map(|(start, list)| {
+                let list = &list[..form.side_by_side(sixteen_bits, list.len())];
                 list.chunks(form.part()).enumerate().map(move |(i, part)| (start + i * units_of_part, part))
             })
             .collect();
@@ -135,7 +133,7 @@ impl Packed {
                 }
             }
         });
-        Ok(Some(Self { form, starts, planes, scales, sizes }))
+        Ok(Some(Self { form, sixteen_bits, starts, planes, scales, sizes }))
     }
 
     /// Bytes of scratch for up to `lists` lists that have up to `tokens` tokens in all, whichever of this machine's kernels
@@ -145,7 +143,7 @@ impl Packed {
         forms.map(|form| form.scratch_bytes(lists, tokens, cols)).max().unwrap_or(0)
     }
 
-    /// Whether the list was packed, and so has been computed.
+    /// How many of the list's tokens were packed, and so have been computed.
     pub fn tile(
         &self,
         list: usize,
@@ -154,8 +152,10 @@ impl Packed {
         row: usize,
         panel: &mut Panel,
         out: &mut [[f32; TILE]],
-    ) -> bool {
-        let Some(start) = self.starts[list] else { return false };
+    ) -> usize {
+        let Some(start) = self.starts[list] else { return 0 };
+        let num = self.form.side_by_side(self.sixteen_bits, out.len());
+        let out = &mut out[..num];
         let (planes, scales) = (&self.planes[start * self.sizes.0..], &self.scales[start * self.sizes.1..]);
         // SAFETY: the form's features were detected where something is packed.
         unsafe {
@@ -164,9 +164,9 @@ impl Packed {
                 (Form::Amx, Input::Int16(_)) => amx::tile_int16(m, row, (planes, scales), panel, out),
                 (Form::Lanes, Input::Int8(_)) => lanes_avx2::tile_int8(m, row, planes, panel, out),
                 (Form::Lanes, Input::Int16(_)) => lanes_avx2::tile_int16(m, row, planes, panel, out),
-                (_, Input::Float(_)) => return false,
+                (_, Input::Float(_)) => return 0,
             }
         }
-        true
+        num
     }
 }

@@ -2,7 +2,6 @@
 
 use std::arch::x86_64::*;
 
-use super::TILE;
 use super::span::{Addresses, addresses};
 
 /// Tokens that share the loads of a panel, at most.
@@ -48,21 +47,4 @@ pub unsafe fn words_of<const HALVES: bool>(rows: &Addresses, offset: usize) -> [
         _mm512_unpacklo_epi64(high01, high23),
         _mm512_unpackhi_epi64(high01, high23),
     ]
-}
-
-/// Tokens in parts of at most `most`, whose sizes differ by one at most, with what they have in `out`: a part of one or two would
-/// wait for its own sums, and take as long as one of eight.
-pub fn parts<'a>(
-    mut tokens: &'a [u32],
-    mut out: &'a mut [[f32; TILE]],
-    most: usize,
-) -> impl Iterator<Item = (&'a [u32], &'a mut [[f32; TILE]])> {
-    let num = tokens.len().div_ceil(most);
-    (0..num).map(move |part| {
-        let size = tokens.len().div_ceil(num - part);
-        let (own, rest) = std::mem::take(&mut tokens).split_at(size);
-        let (own_out, rest_out) = std::mem::take(&mut out).split_at_mut(size);
-        (tokens, out) = (rest, rest_out);
-        (own, own_out)
-    })
 }

@@ -319,6 +319,23 @@ pub fn addresses(p: *const u8, row: usize) -> Addresses {
     [p, one, two, three].map(|p| [p, p.wrapping_add(4 * row), p.wrapping_add(8 * row), p.wrapping_add(twelve)])
 }
 
+/// Tokens in parts of at most `most`, whose sizes differ by one at most, with what they have in `out`: a part of one or two would
+/// wait for its own sums, and take as long as one of eight.
+pub fn parts<'a>(
+    mut tokens: &'a [u32],
+    mut out: &'a mut [[f32; TILE]],
+    most: usize,
+) -> impl Iterator<Item = (&'a [u32], &'a mut [[f32; TILE]])> {
+    let num = tokens.len().div_ceil(most);
+    (0..num).map(move |part| {
+        let size = tokens.len().div_ceil(num - part);
+        let (own, rest) = std::mem::take(&mut tokens).split_at(size);
+        let (own_out, rest_out) = std::mem::take(&mut out).split_at_mut(size);
+        (tokens, out) = (rest, rest_out);
+        (own, own_out)
+    })
+}
+
 /// Computes an expression with as many tokens as there are, up to eight, as an array of their number.
 macro_rules! by_number {
     (|$tokens:ident| $call:expr) => {

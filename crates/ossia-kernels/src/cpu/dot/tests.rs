@@ -88,6 +88,9 @@ fn integer_dots_have_the_same_bits_everywhere() {
             (23, 96, 13),
             (16, 64, 6),
             (18, 32, 8),
+            (17, 320, 33),
+            (35, 224, 77),
+            (16, 544, 128),
         ] {
             let m = numbers.matrix(kind, rows, cols);
             let x = numbers.vec(tokens * cols);
@@ -218,7 +221,7 @@ fn parts_are_even_and_leave_nobody_out() {
         let tokens: Vec<u32> = (0..num as u32).collect();
         let mut out = vec![[0.0; TILE]; num];
         let (mut all, mut sizes) = (Vec::new(), Vec::new());
-        for (tokens, out) in rows_avx512::parts(&tokens, &mut out, 8) {
+        for (tokens, out) in span::parts(&tokens, &mut out, 8) {
             assert_eq!(tokens.len(), out.len());
             all.extend_from_slice(tokens);
             sizes.push(tokens.len());
