@@ -71,14 +71,23 @@ unsafe fn codes_of<const N: usize, const BETWEEN: bool>(
             let exponents =
                 if BETWEEN { exponents.of_between::<CODES>(groups, g, &at) } else { exponents.of(rows, groups, g) };
             for half in 0..2 {
-                let codes = ROWS.map(|r| looked_up(two_rows(&at, half, r), table));
+                let codes = [
+                    looked_up(two_rows(&at, half, 0), table),
+                    looked_up(two_rows(&at, half, 2), table),
+                    looked_up(two_rows(&at, half, 1), table),
+                    looked_up(two_rows(&at, half, 3), table),
+                ];
                 let exponents = _mm_loadl_epi64(exponents.as_ptr().add(8 * half).cast());
                 let scale = powers_of_two(_mm256_cvtepu8_epi32(exponents));
                 for n in 0..N {
-                    let [low, high] = [0, GROUP / 2].map(|i| both_halves(q[n].add(g * GROUP + i).cast()));
-                    let products = codes.map(|(first, second)| {
-                        _mm256_add_epi16(_mm256_maddubs_epi16(first, low), _mm256_maddubs_epi16(second, high))
-                    });
+                    let (low, high) =
+                        (both_halves(q[n].add(g * GROUP).cast()), both_halves(q[n].add(g * GROUP + 16).cast()));
+                    let products = [
+                        code_products(codes[0], low, high),
+                        code_products(codes[1], low, high),
+                        code_products(codes[2], low, high),
+                        code_products(codes[3], low, high),
+                    ];
                     let sums = _mm256_add_epi16(across_words(products), _mm256_set1_epi32(*s[n].add(g)));
                     let sums = _mm256_cvtepi32_ps(_mm256_madd_epi16(sums, ones));
                     let scale = _mm256_mul_ps(scale, _mm256_set1_ps(*d[n].add(g)));
@@ -114,12 +123,13 @@ unsafe fn bytes_of<const N: usize>(
             for half in 0..2 {
                 let scale = _mm256_cvtph_ps(_mm_loadu_si128(scales.as_ptr().add(8 * half).cast()));
                 for n in 0..N {
-                    let [x0, x1] = [0, 16].map(|i| _mm256_loadu_si256(q[n].add(g * GROUP + i).cast()));
-                    let row = |p: *const u8| {
-                        let (w0, w1) = (_mm256_madd_epi16(wide(p), x0), _mm256_madd_epi16(wide(p.add(16)), x1));
-                        _mm256_add_epi32(w0, w1)
-                    };
-                    let sums = across_halves(ROWS.map(|r| (row(at[r][2 * half]), row(at[r][2 * half + 1]))));
+                    let x = q[n].add(g * GROUP).cast();
+                    let sums = across_halves([
+                        byte_products(at[0][2 * half], at[0][2 * half + 1], x),
+                        byte_products(at[2][2 * half], at[2][2 * half + 1], x),
+                        byte_products(at[1][2 * half], at[1][2 * half + 1], x),
+                        byte_products(at[3][2 * half], at[3][2 * half + 1], x),
+                    ]);
                     let scale = _mm256_mul_ps(scale, _mm256_set1_ps(*d[n].add(g)));
                     acc[n][half] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sums), scale, acc[n][half]);
                 }
@@ -129,8 +139,33 @@ unsafe fn bytes_of<const N: usize>(
     }
 }
 
-/// Which of eight rows' first four is in each vector, so that all eight are in order in the end.
-const ROWS: [usize; 4] = [0, 2, 1, 3];
+/// Sixteen products of two rows with the low and the high nibbles' activations, four each in 16 bits.
+///
+/// Like others here it is no closure: the compiler would call a closure where there are many, vectors by way of memory.
+///
+/// # Safety
+/// AVX2 is present.
+#[inline(always)]
+unsafe fn code_products((first, second): (__m256i, __m256i), low: __m256i, high: __m256i) -> __m256i {
+    // SAFETY: promised by the caller.
+    unsafe { _mm256_add_epi16(_mm256_maddubs_epi16(first, low), _mm256_maddubs_epi16(second, high)) }
+}
+
+/// 32 products each of two rows, four each in 32 bits, brought together: the first row's in the low half, the second one's in
+/// the high half.
+///
+/// # Safety
+/// AVX2 is present; a group lies at each row and at `x`.
+#[inline(always)]
+unsafe fn byte_products(a: *const u8, b: *const u8, x: *const __m256i) -> __m256i {
+    // SAFETY: promised by the caller.
+    unsafe {
+        let (x0, x1) = (_mm256_loadu_si256(x), _mm256_loadu_si256(x.add(1)));
+        let a = _mm256_add_epi32(_mm256_madd_epi16(wide(a), x0), _mm256_madd_epi16(wide(a.add(16)), x1));
+        let b = _mm256_add_epi32(_mm256_madd_epi16(wide(b), x0), _mm256_madd_epi16(wide(b.add(16)), x1));
+        _mm256_add_epi32(_mm256_blend_epi32::<0xf0>(a, b), _mm256_permute2x128_si256::<0x21>(a, b))
+    }
+}
 
 /// # Safety
 /// AVX2 is present.
@@ -207,20 +242,18 @@ pub fn powers_of_two(exponents: __m256i) -> __m256 {
 #[inline]
 #[target_feature(enable = "avx2")]
 fn across_words(v: [__m256i; 4]) -> __m256i {
-    let pair = |a, b| _mm256_add_epi16(_mm256_blend_epi32::<0xcc>(a, b), _mm256_alignr_epi8::<8>(b, a));
-    let (a, b) = (pair(v[0], v[1]), pair(v[2], v[3]));
+    let a = _mm256_add_epi16(_mm256_blend_epi32::<0xcc>(v[0], v[1]), _mm256_alignr_epi8::<8>(v[1], v[0]));
+    let b = _mm256_add_epi16(_mm256_blend_epi32::<0xcc>(v[2], v[3]), _mm256_alignr_epi8::<8>(v[3], v[2]));
     let crossed = _mm256_shuffle_epi32::<0b10_11_00_01>(_mm256_blend_epi32::<0xaa>(b, a));
     _mm256_add_epi16(_mm256_blend_epi32::<0xaa>(a, b), crossed)
 }
 
-/// Of four pairs of vectors with eight 32-bit numbers each, their sums: of the first of pairs 0, 2, 1, 3, then of the
-/// second ones.
+/// The same of four 32-bit numbers.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn across_halves(v: [(__m256i, __m256i); 4]) -> __m256i {
-    let v = v.map(|(a, b)| _mm256_add_epi32(_mm256_blend_epi32::<0xf0>(a, b), _mm256_permute2x128_si256::<0x21>(a, b)));
-    let pair = |a, b| _mm256_add_epi32(_mm256_blend_epi32::<0xcc>(a, b), _mm256_alignr_epi8::<8>(b, a));
-    let (a, b) = (pair(v[0], v[1]), pair(v[2], v[3]));
+fn across_halves(v: [__m256i; 4]) -> __m256i {
+    let a = _mm256_add_epi32(_mm256_blend_epi32::<0xcc>(v[0], v[1]), _mm256_alignr_epi8::<8>(v[1], v[0]));
+    let b = _mm256_add_epi32(_mm256_blend_epi32::<0xcc>(v[2], v[3]), _mm256_alignr_epi8::<8>(v[3], v[2]));
     let crossed = _mm256_shuffle_epi32::<0b10_11_00_01>(_mm256_blend_epi32::<0xaa>(b, a));
     _mm256_add_epi32(_mm256_blend_epi32::<0xaa>(a, b), crossed)
 }

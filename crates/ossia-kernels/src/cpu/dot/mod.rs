@@ -1,9 +1,9 @@
 //! Dot products of weight rows with activations: the inner loop of every linear layer.
 //!
-//! Work is cut into tiles of sixteen rows. One tile with one token is read straight from the weights; with more tokens
-//! its elements are unpacked once and reused.
+//! Work is cut into tiles of sixteen rows. With a few tokens a tile is read straight from the weights; with more its
+//! elements are unpacked once and reused.
 //!
-//! **The order of sums is the same on both ways**, so a token's result never depends on its company:
+//! **The order of sums is the same on all ways**, so a token's result never depends on its company:
 //! * integer activations: per group of 32 an exact integer sum s, then `acc = fma(s, w_scale * x_scale, acc)`, groups
 //!   ascending, acc starting at 0. The same bits on every instruction set.
 //! * float activations: eight lanes, `lane[j] = fma(w[8i+j], x[8i+j], lane[j])`, i ascending; the lanes are then added
