@@ -94,9 +94,9 @@ impl Format for Codes {
         // SAFETY: promised by the caller.
         unsafe {
             let (table, mask) = (code_table(), _mm256_set1_epi8(15));
-            let high_ones = _mm256_setr_epi64x(0, 0, 4, 4);
+            let shifts = _mm256_setr_epi64x(0, 0, 4, 4);
             for g in 0..num {
-                let nibbles = _mm256_srlv_epi64(both_halves(elements.add(g * rows.group)), high_ones);
+                let nibbles = _mm256_srlv_epi64(both_halves(elements.add(g * rows.group)), shifts);
                 let codes = _mm256_shuffle_epi8(table, _mm256_and_si256(nibbles, mask));
                 _mm256_storeu_si256(words.add(g * GROUP).cast(), codes);
                 bits.add(g).write(u16::from(*scales.add(g * rows.scale_group())));

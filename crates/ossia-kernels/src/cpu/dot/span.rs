@@ -82,7 +82,8 @@ impl Span {
     }
 
     /// The same where the answers are known, which are BETWEEN: whether scales lie between the groups; and QUARTERS: whether this is
-    /// Intel's processor, else it is Zen 4. A group takes so few instructions that finding out costs a twentieth of them.
+    /// Intel's processor, or the kernel AVX2's, else it is Zen 4. A group takes so few instructions that finding out costs a twentieth
+    /// of them.
     #[inline(always)]
     pub fn prefetch_known<const BETWEEN: bool, const QUARTERS: bool>(&self, g: usize, elements: usize, scale: usize) {
         let size = TILE * if BETWEEN { elements + scale } else { elements };
