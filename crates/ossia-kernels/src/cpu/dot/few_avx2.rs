@@ -204,7 +204,7 @@ fn looked_up(bytes: __m256i, table: __m256i) -> (__m256i, __m256i) {
 #[target_feature(enable = "avx2")]
 unsafe fn two_rows(at: &Addresses, half: usize, r: usize) -> __m256i {
     // SAFETY: promised by the caller.
-    unsafe { _mm256_blend_epi32::<0xf0>(both_halves(at[r][2 * half]), both_halves(at[r][2 * half + 1])) }
+    unsafe { _mm256_loadu2_m128i(at[r][2 * half + 1].cast(), at[r][2 * half].cast()) }
 }
 
 /// Sixteen bytes, twice.

@@ -2,6 +2,8 @@
 //!
 //! Kernels for many tokens want those of a list side by side: see `packed`.
 
+use std::ops::Range;
+
 #[cfg(target_arch = "x86_64")]
 use super::packed::Packed;
 use super::{Input, Panel, TILE, tile};
@@ -11,6 +13,15 @@ use crate::{Result, Runtime};
 
 /// Tokens of a list, at most.
 pub const MOST_TOKENS: usize = 128;
+
+/// Tiles that are taken at once, at most.
+pub const MOST_TILES: usize = 2;
+
+/// What a tile's rows give with a list's tokens: [tokens, rows].
+pub type Products = [[f32; TILE]; MOST_TOKENS];
+
+/// None yet, for as many tiles as are taken at once.
+pub const NO_PRODUCTS: [Products; MOST_TILES] = [[[0.0; TILE]; MOST_TOKENS]; MOST_TILES];
 
 /// Some lists of tokens of an input.
 pub struct Lists<'a> {
@@ -54,23 +65,37 @@ impl<'a> Lists<'a> {
         self.lists[list]
     }
 
-    /// out[i][r] = W[row + r] · x[tokens[i]] for a list and the sixteen rows from `row` on; rows past the last repeat it.
-    pub fn tile(&self, list: usize, m: &Matrix, row: usize, panel: &mut Panel, out: &mut [[f32; TILE]]) {
+    /// Cuts tiles into runs that are taken at once for a list: single tiles, or up to [`MOST_TILES`].
+    pub fn runs(&self, list: usize, tiles: &Range<usize>) -> impl Iterator<Item = Range<usize>> + use<> {
+        #[cfg(target_arch = "x86_64")]
+        let size = self.packed.as_ref().map_or(1, |packed| packed.tiles_at_once(list));
+        #[cfg(not(target_arch = "x86_64"))]
+        let (size, _) = (1, list);
+        let end = tiles.end;
+        tiles.clone().step_by(size).map(move |tile| tile..end.min(tile + size))
+    }
+
+    /// out[t][i][r] = W[16 (tiles.start + t) + r] · x[tokens[i]] for a list and some tiles of sixteen rows, one of
+    /// [`Self::runs`]; rows past the last repeat it.
+    pub fn tiles(&self, list: usize, m: &Matrix, tiles: Range<usize>, panel: &mut Panel, out: &mut [Products]) {
         let tokens = self.lists[list];
-        assert!(row < m.rows() && tokens.len() == out.len());
+        assert!((tiles.end - 1) * TILE < m.rows());
         // The wider kernels for integers take sixteen rows or none; the scalar ones give the same bits.
         let integers = m.kind().is_quantized() && !matches!(self.x, Input::Float(_));
         let isa = if integers && m.rows() < TILE { Isa::Scalar } else { self.isa };
+        let out = &mut out[..tiles.len()];
         #[allow(unused_mut)]
         let mut done = 0;
         #[cfg(target_arch = "x86_64")]
         if let (true, Some(packed)) = (isa == self.isa, &self.packed) {
-            done = packed.tile(list, self.x, m, row, panel, out);
+            done = packed.tiles((list, tokens.len()), self.x, m, tiles.clone(), panel, out);
         }
         if done == tokens.len() {
             return;
         }
-        let (tokens, out) = (&tokens[done..], &mut out[done..]);
-        tile(isa.without_amx(), m, row, self.x, tokens, panel, out);
+        for (number, out) in tiles.zip(out) {
+            let out = &mut out[done..tokens.len()];
+            tile(isa.without_amx(), m, number * TILE, self.x, &tokens[done..], panel, out);
+        }
     }
 }

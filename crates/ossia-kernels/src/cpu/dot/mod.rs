@@ -28,7 +28,7 @@ mod int16_avx512;
 #[cfg(target_arch = "x86_64")]
 mod int8_avx512;
 #[cfg(target_arch = "x86_64")]
-mod lanes_avx2;
+pub mod lanes_avx2;
 mod lists;
 #[cfg(target_arch = "x86_64")]
 mod packed;
@@ -43,7 +43,7 @@ mod speed;
 #[cfg(test)]
 mod tests;
 
-pub use lists::{Lists, MOST_TOKENS};
+pub use lists::{Lists, MOST_TOKENS, NO_PRODUCTS};
 pub use scalar::add_lanes;
 
 use crate::arena::{Arena, Slice};

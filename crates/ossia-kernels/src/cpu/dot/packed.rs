@@ -2,6 +2,9 @@
 //!
 //! That is done once for an op, and every tile of weights profits.
 
+use std::ops::Range;
+
+use super::lists::Products;
 use super::{Input, Panel, TILE, amx, lanes_avx2};
 use crate::arena::{Arena, Slice};
 use crate::cpu::disjoint::Disjoint;
@@ -33,11 +36,11 @@ impl Form {
         }
     }
 
-    /// Tokens that lie side by side, at most: some units.
-    const fn part(self) -> usize {
+    /// Of so many tokens, how many lie side by side: some units.
+    const fn part(self, tokens: usize) -> usize {
         match self {
             Form::Amx => amx::TOKENS,
-            Form::Lanes => lanes_avx2::MOST,
+            Form::Lanes => lanes_avx2::part(tokens),
         }
     }
 
@@ -105,14 +108,14 @@ impl Packed {
         let sizes = form.sizes(sixteen_bits, cols);
         let mut planes = runtime.arena.take(units * sizes.0 + form.read_further())?;
         let mut scales = runtime.arena.take(units * sizes.1)?;
-        let units_of_part = form.part() / form.unit();
         let parts: Vec<_> = starts
             .iter()
             .zip(lists)
             .filter_map(|(start, list)| start.map(|start| (start, list)))
             .flat_map(|(start, list)| {
                 let list = &list[..form.side_by_side(sixteen_bits, list.len())];
-                list.chunks(form.part()).enumerate().map(move |(i, part)| (start + i * units_of_part, part))
+                let size = form.part(list.len());
+                list.chunks(size).enumerate().map(move |(i, part)| (start + i * (size / form.unit()), part))
             })
             .collect();
         let (planes_out, scales_out) = (Disjoint::new(&mut planes), Disjoint::new(&mut scales));
@@ -143,27 +146,35 @@ impl Packed {
         forms.map(|form| form.scratch_bytes(lists, tokens, cols)).max().unwrap_or(0)
     }
 
-    /// How many of the list's tokens were packed, and so have been computed.
-    pub fn tile(
+    /// How many tiles of a list are best taken at once.
+    pub fn tiles_at_once(&self, list: usize) -> usize {
+        match (self.form, self.starts[list]) {
+            (Form::Lanes, Some(_)) => lanes_avx2::TILES,
+            _ => 1,
+        }
+    }
+
+    /// Computes those of the list's `tokens` tokens that were packed, and says how many. There are [`Self::tiles_at_once`] tiles at most.
+    pub fn tiles(
         &self,
-        list: usize,
+        (list, tokens): (usize, usize),
         x: &Input,
         m: &Matrix,
-        row: usize,
+        tiles: Range<usize>,
         panel: &mut Panel,
-        out: &mut [[f32; TILE]],
+        out: &mut [Products],
     ) -> usize {
         let Some(start) = self.starts[list] else { return 0 };
-        let num = self.form.side_by_side(self.sixteen_bits, out.len());
-        let out = &mut out[..num];
+        let num = self.form.side_by_side(self.sixteen_bits, tokens);
         let (planes, scales) = (&self.planes[start * self.sizes.0..], &self.scales[start * self.sizes.1..]);
+        let (row, first) = (tiles.start * TILE, &mut out[0][..num]);
         // SAFETY: the form's features were detected where something is packed.
         unsafe {
             match (self.form, x) {
-                (Form::Amx, Input::Int8(_)) => amx::tile_int8(m, row, (planes, scales), panel, out),
-                (Form::Amx, Input::Int16(_)) => amx::tile_int16(m, row, (planes, scales), panel, out),
-                (Form::Lanes, Input::Int8(_)) => lanes_avx2::tile_int8(m, row, planes, panel, out),
-                (Form::Lanes, Input::Int16(_)) => lanes_avx2::tile_int16(m, row, planes, panel, out),
+                (Form::Amx, Input::Int8(_)) => amx::tile_int8(m, row, (planes, scales), panel, first),
+                (Form::Amx, Input::Int16(_)) => amx::tile_int16(m, row, (planes, scales), panel, first),
+                (Form::Lanes, Input::Int8(_)) => lanes_avx2::tiles_int8(m, tiles, (planes, num), panel, out),
+                (Form::Lanes, Input::Int16(_)) => lanes_avx2::tiles_int16(m, tiles, (planes, num), panel, out),
                 (_, Input::Float(_)) => return 0,
             }
         }

@@ -42,13 +42,19 @@ const SCALES_AHEAD: usize = 8;
 impl Span {
     /// The rows from `row` on.
     pub fn new(m: &Matrix, row: usize) -> Self {
-        assert!(row + TILE <= m.rows());
+        Self::of_tiles(m, row, 1)
+    }
+
+    /// The same of some tiles: as many rows, after which as many are asked for.
+    pub fn of_tiles(m: &Matrix, row: usize, tiles: usize) -> Self {
+        let num = tiles * TILE;
+        assert!(row + num <= m.rows());
         // The distance between rows of the file, of which a matrix may have every other.
         let apart = |plane: &Plane| plane.row_stride() / if m.half().is_some() { 2 } else { 1 };
         let half = m.half().unwrap_or(0);
         let next = |plane: &Plane| {
             let pair = plane.at(row, 0).as_ptr().wrapping_sub(half * apart(plane));
-            pair.wrapping_add(TILE * (plane.row_stride() + half * apart(plane)))
+            pair.wrapping_add(num * (plane.row_stride() + half * apart(plane)))
         };
         Self {
             elements: m.elements().at(row, 0).as_ptr(),
@@ -56,9 +62,9 @@ impl Span {
             group: m.elements().group_stride(),
             dense: m.groups() * m.elements().group_stride() == m.elements().row_stride(),
             next: next(m.elements()),
-            quarter: TILE / 4 * apart(m.elements()),
+            quarter: num / 4 * apart(m.elements()),
             next_scales: next(m.scales()),
-            all_scales: TILE * apart(m.scales()),
+            all_scales: num * apart(m.scales()),
             scales: m.scales().at(row, 0).as_ptr(),
             scale_row: m.scales().row_stride(),
             scale_group: m.scales().group_stride(),
@@ -129,16 +135,11 @@ impl Span {
         }
     }
 
-    /// One of `of` equal shares of the next tile, for kernels that use a tile for long: many lines at once would be dropped.
-    pub fn prefetch_share(&self, share: usize, of: usize) {
-        let part = |from: *const u8, all: usize| {
-            let start = all * share / of / LINE * LINE;
-            prefetch_lines(from.wrapping_add(start), all * (share + 1) / of - start);
-        };
-        part(self.next, 4 * self.quarter);
-        if !self.scales_between() {
-            part(self.next_scales, self.all_scales);
-        }
+    /// What is asked for ahead, for kernels that use rows for long and ask in `steps`: many lines at once would be dropped.
+    pub fn ahead(&self, steps: usize) -> Ahead {
+        let part = |from: *const u8, all: usize| (from, all.div_ceil(LINE), all.div_ceil(LINE).div_ceil(steps));
+        let scales = if self.scales_between() { 0 } else { self.all_scales };
+        Ahead([part(self.next, 4 * self.quarter), part(self.next_scales, scales)])
     }
 
     /// A line of the scales that lie elsewhere, while there are any.
@@ -217,6 +218,24 @@ impl Span {
     }
 }
 
+/// Lines to ask for, step by step: those of elements, and of scales that lie elsewhere. Each the next line, how many there are
+/// from it on, and how many are asked for in a step.
+pub struct Ahead([(*const u8, usize, usize); 2]);
+
+impl Ahead {
+    /// Asks for the next ones.
+    #[inline(always)]
+    pub fn step(&mut self) {
+        for (line, left, size) in &mut self.0 {
+            for _ in 0..(*size).min(*left) {
+                prefetch_lines(*line, 1);
+                *line = line.wrapping_add(LINE);
+                *left -= 1;
+            }
+        }
+    }
+}
+
 /// Asks for some lines, into the second cache.
 #[inline(always)]
 fn prefetch_lines(from: *const u8, size: usize) {
@@ -285,8 +304,14 @@ impl<T: Copy + Default> Scales<T> {
 pub fn with_whole_tile(m: &Matrix, row: usize, out: &mut [[f32; TILE]], whole: impl FnOnce(usize, &mut [[f32; TILE]])) {
     let first = row.min(m.rows() - TILE);
     whole(first, out);
-    if first < row {
-        out.iter_mut().for_each(|out| out.copy_within(row - first.., 0));
+    from_row(row - first, out);
+}
+
+/// Moves results from some row on to the front.
+#[inline(always)]
+pub fn from_row(row: usize, out: &mut [[f32; TILE]]) {
+    if row > 0 {
+        out.iter_mut().for_each(|out| out.copy_within(row.., 0));
     }
 }
 

@@ -72,12 +72,12 @@ fn fastest(matrices: &[Matrix], isa: Isa, num: u32, passes: usize) -> f64 {
     let mut panel = panels[0].lock().unwrap();
     let tokens: Vec<u32> = (0..num).collect();
     let lists = Lists::new(&runtime, &input, COLS, vec![&tokens]).unwrap();
-    let mut out = [[0.0; TILE]; 64];
+    let mut out = NO_PRODUCTS;
     let mut pass = |_| {
         let start = std::time::Instant::now();
-        for row in (0..matrices[0].rows()).step_by(TILE) {
+        for tiles in lists.runs(0, &(0..matrices[0].rows() / TILE)) {
             for m in matrices {
-                lists.tile(0, m, row, &mut panel, &mut out[..num as usize]);
+                lists.tiles(0, m, tiles.clone(), &mut panel, &mut out);
                 std::hint::black_box(&out);
             }
         }

@@ -275,11 +275,13 @@ fn all_tiles_in(precision: Precision, isa: Isa, m: &Matrix, x: &[f32], picked: &
     let panels = panels.split();
     let lists = Lists::new(&runtime, &input, m.cols(), vec![picked]).unwrap();
     let mut all = Vec::new();
-    for row in (0..m.rows()).step_by(TILE) {
-        let mut out = vec![[0.0; TILE]; picked.len()];
-        lists.tile(0, m, row, &mut panels[0].lock().unwrap(), &mut out);
-        let rows = TILE.min(m.rows() - row);
-        all.extend(out.iter().flat_map(|o| o[..rows].to_vec()));
+    let mut out = NO_PRODUCTS;
+    for tiles in lists.runs(0, &(0..m.rows().div_ceil(TILE))) {
+        lists.tiles(0, m, tiles.clone(), &mut panels[0].lock().unwrap(), &mut out);
+        for (tile, out) in tiles.zip(&out) {
+            let rows = TILE.min(m.rows() - tile * TILE);
+            all.extend(out[..picked.len()].iter().flat_map(|o| o[..rows].to_vec()));
+        }
     }
     all
 }

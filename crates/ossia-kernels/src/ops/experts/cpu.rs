@@ -1,9 +1,11 @@
 //! A task is some tiles of units (or rows) of one expert with all of its tokens.
 
+use std::ops::Range;
+
 use super::adapter::Inner;
 use super::{Expert, Experts};
 use crate::cpu::disjoint::Disjoint;
-use crate::cpu::dot::{Input, Lists, MOST_TOKENS, Panels, TILE};
+use crate::cpu::dot::{Input, Lists, MOST_TOKENS, NO_PRODUCTS, Panels, TILE};
 use crate::cpu::isa::Isa;
 use crate::ops::router::Routes;
 use crate::{Result, Runtime};
@@ -17,7 +19,7 @@ const COLUMNS: usize = 64;
 /// The pairs of each expert, ascending.
 pub struct Groups {
     /// Experts that have pairs, with their range in `pairs`.
-    pub active: Vec<(usize, std::ops::Range<usize>)>,
+    pub active: Vec<(usize, Range<usize>)>,
     /// Pair numbers, expert by expert.
     pub pairs: Vec<u32>,
 }
@@ -45,8 +47,8 @@ impl Groups {
     }
 
     /// The pairs, an expert's in lists of at most [`MOST_TOKENS`], and the expert of each list.
-    fn lists(&self) -> Vec<(usize, std::ops::Range<usize>)> {
-        let cut = |(expert, range): &(usize, std::ops::Range<usize>)| {
+    fn lists(&self) -> Vec<(usize, Range<usize>)> {
+        let cut = |(expert, range): &(usize, Range<usize>)| {
             let (expert, range) = (*expert, range.clone());
             range.clone().step_by(MOST_TOKENS).map(move |at| (expert, at..(at + MOST_TOKENS).min(range.end)))
         };
@@ -57,12 +59,12 @@ impl Groups {
 /// Some tiles of an expert's rows, and its lists.
 struct Share {
     expert: usize,
-    tiles: std::ops::Range<usize>,
-    lists: std::ops::Range<usize>,
+    tiles: Range<usize>,
+    lists: Range<usize>,
 }
 
 /// Runs `work(share, thread)` over all tiles of all experts that have lists.
-fn run(runtime: &Runtime, lists: &[(usize, std::ops::Range<usize>)], rows: usize, work: impl Fn(Share, usize) + Sync) {
+fn run(runtime: &Runtime, lists: &[(usize, Range<usize>)], rows: usize, work: impl Fn(Share, usize) + Sync) {
     let mut first = 0;
     let experts: Vec<_> = lists
         .chunk_by(|a, b| a.0 == b.0)
@@ -122,22 +124,24 @@ fn mlp1(
     run(runtime, &cut, units, |Share { expert, tiles, lists: own }, thread| {
         let expert = &experts.experts[expert];
         let mut panel = panels[thread].lock().unwrap_or_else(|e| e.into_inner());
-        let (mut gate, mut up) = ([[0.0; TILE]; MOST_TOKENS], [[0.0; TILE]; MOST_TOKENS]);
+        let (mut gate, mut up) = (NO_PRODUCTS, NO_PRODUCTS);
         for list in own {
             let pairs = &groups.pairs[cut[list].1.clone()];
-            for tile in tiles.clone() {
-                lists.tile(list, &expert.gate, tile * TILE, &mut panel, &mut gate[..pairs.len()]);
-                lists.tile(list, &expert.up, tile * TILE, &mut panel, &mut up[..pairs.len()]);
-                let rows = tile * TILE..((tile + 1) * TILE).min(units);
-                let (gate, up) = (&mut gate[..pairs.len()], &mut up[..pairs.len()]);
-                add_bias(gate, &expert.gate_bias[rows.clone()]);
-                add_bias(up, &expert.up_bias[rows.clone()]);
-                for (i, &pair) in pairs.iter().enumerate() {
-                    inner.add_gate_up(pair, rows.clone(), &mut gate[i], &mut up[i]);
+            for tiles in lists.runs(list, &tiles) {
+                lists.tiles(list, &expert.gate, tiles.clone(), &mut panel, &mut gate);
+                lists.tiles(list, &expert.up, tiles.clone(), &mut panel, &mut up);
+                for (tile, (gate, up)) in tiles.zip(gate.iter_mut().zip(&mut up)) {
+                    let rows = tile * TILE..((tile + 1) * TILE).min(units);
+                    let (gate, up) = (&mut gate[..pairs.len()], &mut up[..pairs.len()]);
+                    add_bias(gate, &expert.gate_bias[rows.clone()]);
+                    add_bias(up, &expert.up_bias[rows.clone()]);
+                    for (i, &pair) in pairs.iter().enumerate() {
+                        inner.add_gate_up(pair, rows.clone(), &mut gate[i], &mut up[i]);
+                    }
+                    swiglu(runtime.isa, gate, up, experts.alpha, experts.limit);
+                    // SAFETY: a pair belongs to one expert, and a tile's units to one task.
+                    unsafe { write(&act, pairs, gate, rows, units) };
                 }
-                swiglu(runtime.isa, gate, up, experts.alpha, experts.limit);
-                // SAFETY: a pair belongs to one expert, and a tile's units to one task.
-                unsafe { write(&act, pairs, gate, rows, units) };
             }
         }
     });
@@ -164,19 +168,21 @@ fn mlp2(
     run(runtime, &cut, width, |Share { expert, tiles, lists: own }, thread| {
         let expert = &experts.experts[expert];
         let mut panel = panels[thread].lock().unwrap_or_else(|e| e.into_inner());
-        let mut values = [[0.0; TILE]; MOST_TOKENS];
+        let mut values = NO_PRODUCTS;
         for list in own {
             let pairs = lists.tokens(list);
-            let values = &mut values[..pairs.len()];
-            for tile in tiles.clone() {
-                lists.tile(list, &expert.down, tile * TILE, &mut panel, values);
-                let rows = tile * TILE..((tile + 1) * TILE).min(width);
-                add_bias(values, &expert.down_bias[rows.clone()]);
-                for (&pair, values) in pairs.iter().zip(&mut *values) {
-                    inner.add_down(pair, rows.clone(), values);
+            for tiles in lists.runs(list, &tiles) {
+                lists.tiles(list, &expert.down, tiles.clone(), &mut panel, &mut values);
+                for (tile, values) in tiles.zip(&mut values) {
+                    let rows = tile * TILE..((tile + 1) * TILE).min(width);
+                    let values = &mut values[..pairs.len()];
+                    add_bias(values, &expert.down_bias[rows.clone()]);
+                    for (&pair, values) in pairs.iter().zip(&mut *values) {
+                        inner.add_down(pair, rows.clone(), values);
+                    }
+                    // SAFETY: a pair belongs to one expert, and a tile's rows to one task.
+                    unsafe { write(&out, pairs, values, rows, width) };
                 }
-                // SAFETY: a pair belongs to one expert, and a tile's rows to one task.
-                unsafe { write(&out, pairs, values, rows, width) };
             }
         }
     });
@@ -196,13 +202,7 @@ fn add_bias(values: &mut [[f32; TILE]], bias: &[f32]) {
 ///
 /// # Safety
 /// No other task writes them.
-unsafe fn write(
-    out: &Disjoint<f32>,
-    pairs: &[u32],
-    values: &[[f32; TILE]],
-    columns: std::ops::Range<usize>,
-    width: usize,
-) {
+unsafe fn write(out: &Disjoint<f32>, pairs: &[u32], values: &[[f32; TILE]], columns: Range<usize>, width: usize) {
     for (&pair, values) in pairs.iter().zip(values) {
         let at = pair as usize * width;
         // SAFETY: promised by the caller.
