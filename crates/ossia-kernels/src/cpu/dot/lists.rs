@@ -15,13 +15,10 @@ use crate::{Result, Runtime};
 pub const MOST_TOKENS: usize = 128;
 
 /// Tiles that are taken at once, at most.
-pub const MOST_TILES: usize = 2;
+pub const MOST_TILES: usize = 4;
 
 /// What a tile's rows give with a list's tokens: [tokens, rows].
 pub type Products = [[f32; TILE]; MOST_TOKENS];
-
-/// None yet, for as many tiles as are taken at once.
-pub const NO_PRODUCTS: [Products; MOST_TILES] = [[[0.0; TILE]; MOST_TOKENS]; MOST_TILES];
 
 /// Some lists of tokens of an input.
 pub struct Lists<'a> {

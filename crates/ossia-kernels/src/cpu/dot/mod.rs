@@ -42,8 +42,11 @@ mod span;
 mod speed;
 #[cfg(test)]
 mod tests;
+#[cfg(target_arch = "x86_64")]
+mod words_avx2;
 
-pub use lists::{Lists, MOST_TOKENS, NO_PRODUCTS};
+pub use lists::{Lists, MOST_TOKENS};
+use lists::{MOST_TILES, Products};
 pub use scalar::add_lanes;
 
 use crate::arena::{Arena, Slice};
@@ -62,9 +65,9 @@ use span::Span;
 /// Rows of a tile.
 pub const TILE: usize = 16;
 
-/// Groups that a panel has room for. (AMX reads four at once, the last of them too; AVX2 takes blocks of up to sixteen.)
+/// Groups that a panel has room for. (AMX reads four at once, the last of them too; AVX2 takes blocks of several tiles.)
 const fn panel_groups(cols: usize) -> usize {
-    if cols < 16 * GROUP { 16 } else { cols / GROUP }
+    if cols < 32 * GROUP { 32 } else { cols / GROUP }
 }
 
 /// Bytes and scales of a panel.
@@ -97,19 +100,34 @@ impl<'a> Input<'a> {
     }
 }
 
-/// One tile's elements, unpacked: scratch of one thread.
+/// Elements of a tile, or of some tiles' blocks, unpacked: scratch of one thread.
 pub struct Panel<'a> {
     /// With AVX-512: [groups, 8 quads, rows, 4 elements], a byte each. With AVX2 a block of groups [rows, groups, elements], Q8 with
     /// two bytes each.
     codes: &'a mut [u8],
     /// [groups, rows]; with AVX2 [rows, groups].
     scales: &'a mut [f32],
+    /// With AVX2, sums of rows with tokens that go on from block to block.
+    sums: &'a mut [f32],
 }
 
-/// Scratch for the panels of all threads.
+/// What one thread needs for its tiles: a panel, and places for what two matrices give.
+pub struct Scratch<'a> {
+    /// Unpacked elements.
+    pub panel: Panel<'a>,
+    /// What each of two matrices gives.
+    pub out: [&'a mut [Products]; 2],
+}
+
+/// Floats of a thread's sums, and of what a matrix gives.
+const MOST_SUMS: usize = MOST_TILES * TILE * MOST_TOKENS;
+
+/// Scratch for the tiles of all threads.
 pub struct Panels {
     codes: Slice<u8>,
     scales: Slice<f32>,
+    sums: Slice<f32>,
+    out: Slice<f32>,
     cols: usize,
 }
 
@@ -117,20 +135,37 @@ impl Panels {
     /// Panels for tiles of `cols` columns.
     pub fn new(arena: &Arena, threads: usize, cols: usize) -> Result<Self> {
         let (codes, scales) = panel_sizes(cols);
-        Ok(Self { codes: arena.take(threads * codes)?, scales: arena.take(threads * scales)?, cols })
+        Ok(Self {
+            codes: arena.take(threads * codes)?,
+            scales: arena.take(threads * scales)?,
+            sums: arena.take(threads * MOST_SUMS)?,
+            out: arena.take(threads * 2 * MOST_SUMS)?,
+            cols,
+        })
     }
 
     /// Bytes of scratch that [`Panels::new`] takes.
     pub fn scratch_bytes(threads: usize, cols: usize) -> usize {
         let (codes, scales) = panel_sizes(cols);
-        Arena::size_of::<u8>(threads * codes) + Arena::size_of::<f32>(threads * scales)
+        let floats = [scales, MOST_SUMS, 2 * MOST_SUMS].map(|size| Arena::size_of::<f32>(threads * size));
+        Arena::size_of::<u8>(threads * codes) + floats.iter().sum::<usize>()
     }
 
-    /// Lends one panel to each thread.
-    pub fn split(&mut self) -> Vec<std::sync::Mutex<Panel<'_>>> {
+    /// Lends its own to each thread.
+    pub fn split(&mut self) -> Vec<std::sync::Mutex<Scratch<'_>>> {
         let (codes, scales) = panel_sizes(self.cols);
-        let (codes, scales) = (self.codes.chunks_exact_mut(codes), self.scales.chunks_exact_mut(scales));
-        codes.zip(scales).map(|(codes, scales)| std::sync::Mutex::new(Panel { codes, scales })).collect()
+        let codes = self.codes.chunks_exact_mut(codes);
+        let scales = self.scales.chunks_exact_mut(scales);
+        let sums = self.sums.chunks_exact_mut(MOST_SUMS);
+        let out = self.out.as_chunks_mut::<TILE>().0.as_chunks_mut::<MOST_TOKENS>().0.chunks_exact_mut(2 * MOST_TILES);
+        let both = out.map(|out| <[_; 2]>::from(out.split_at_mut(MOST_TILES)));
+        codes
+            .zip(scales)
+            .zip(sums.zip(both))
+            .map(|((codes, scales), (sums, out))| {
+                std::sync::Mutex::new(Scratch { panel: Panel { codes, scales, sums }, out })
+            })
+            .collect()
     }
 }
 

@@ -4,7 +4,8 @@
 
 use std::ops::Range;
 
-use super::lists::Products;
+use super::lanes_avx2::Plan;
+use super::lists::{MOST_TILES, Products};
 use super::{Input, Panel, TILE, amx, lanes_avx2};
 use crate::arena::{Arena, Slice};
 use crate::cpu::disjoint::Disjoint;
@@ -28,28 +29,25 @@ impl Form {
         }
     }
 
-    /// Tokens that get places together.
-    const fn unit(self) -> usize {
+    /// How many of a list's tokens, its first ones, are laid down; the units that they take; and how many of those meet weights at
+    /// once.
+    const fn plan(self, sixteen_bits: bool, tokens: usize) -> (usize, usize, usize) {
         match self {
-            Form::Amx => amx::TOKENS,
-            Form::Lanes => lanes_avx2::TOKENS,
+            Form::Amx if tokens < amx::least_tokens(sixteen_bits) => (0, 0, 1),
+            Form::Amx => (tokens, tokens.div_ceil(amx::TOKENS), 1),
+            Form::Lanes => {
+                let plan = Plan::of(sixteen_bits, tokens);
+                (plan.tokens, plan.vectors, plan.part)
+            }
         }
     }
 
-    /// Of so many tokens, how many lie side by side: some units.
-    const fn part(self, tokens: usize) -> usize {
+    /// Units that lists with so many tokens in all take, at most.
+    fn most_units(self, lists: usize, tokens: usize) -> usize {
         match self {
-            Form::Amx => amx::TOKENS,
-            Form::Lanes => lanes_avx2::part(tokens),
-        }
-    }
-
-    /// How many of a list's tokens, its first ones, lie side by side. The others are left as they are.
-    const fn side_by_side(self, sixteen_bits: bool, tokens: usize) -> usize {
-        match self {
-            Form::Amx if tokens < amx::least_tokens(sixteen_bits) => 0,
-            Form::Amx => tokens,
-            Form::Lanes => lanes_avx2::side_by_side(tokens),
+            // Each list may leave all but one of its last unit's places empty.
+            Form::Amx => tokens.div_ceil(amx::TOKENS) + lists.min(tokens / amx::least_tokens(true)),
+            Form::Lanes => Plan::most_vectors(lists, tokens),
         }
     }
 
@@ -70,9 +68,7 @@ impl Form {
     }
 
     fn scratch_bytes(self, lists: usize, tokens: usize, cols: usize) -> usize {
-        let Some(least) = (1..=tokens).find(|&tokens| self.side_by_side(true, tokens) > 0) else { return 0 };
-        // Each list may leave all but one of its last unit's places empty.
-        let units = tokens.div_ceil(self.unit()) + lists.min(tokens / least);
+        let units = self.most_units(lists, tokens);
         let (planes, scales) = self.sizes(true, cols);
         Arena::size_of::<u8>(units * planes + self.read_further()) + Arena::size_of::<f32>(units * scales)
     }
@@ -97,8 +93,8 @@ impl Packed {
         let (false, Some(form)) = (matches!(x, Input::Float(_)), Form::of(runtime.isa)) else { return Ok(None) };
         let mut units = 0;
         let place = |list: &&[u32]| {
-            let (start, tokens) = (units, form.side_by_side(sixteen_bits, list.len()));
-            units += tokens.div_ceil(form.unit());
+            let (start, (tokens, own, _)) = (units, form.plan(sixteen_bits, list.len()));
+            units += own;
             (tokens > 0).then_some(start)
         };
         let starts: Vec<_> = lists.iter().map(place).collect();
@@ -111,26 +107,27 @@ impl Packed {
         let parts: Vec<_> = starts
             .iter()
             .zip(lists)
-            .filter_map(|(start, list)| start.map(|start| (start, list)))
+            .filter_map(|(start, list)| start.map(|start| (start, *list)))
             .flat_map(|(start, list)| {
-                let list = &list[..form.side_by_side(sixteen_bits, list.len())];
-                let size = form.part(list.len());
-                list.chunks(size).enumerate().map(move |(i, part)| (start + i * (size / form.unit()), part))
+                let (_, units, size) = form.plan(sixteen_bits, list.len());
+                (0..units).step_by(size).map(move |unit| (start, unit..units.min(unit + size), list))
             })
             .collect();
         let (planes_out, scales_out) = (Disjoint::new(&mut planes), Disjoint::new(&mut scales));
         runtime.pool.run_ranges(parts.len(), 1, |range, _| {
-            for &(at, tokens) in &parts[range] {
-                let end = at + tokens.len().div_ceil(form.unit());
+            for (start, units, list) in parts[range].iter().cloned() {
+                let (at, end) = (start + units.start, start + units.end);
+                let of_amx = || &list[units.start * amx::TOKENS..list.len().min(units.end * amx::TOKENS)];
+                let plan = Plan::of(sixteen_bits, list.len());
                 // SAFETY: a place for each part; the form's features were detected.
                 unsafe {
                     let planes = planes_out.part(at * sizes.0..end * sizes.0);
                     let scales = scales_out.part(at * sizes.1..end * sizes.1);
                     match (form, x) {
-                        (Form::Amx, Input::Int8(x)) => amx::pack_int8(x, tokens, planes, scales),
-                        (Form::Amx, Input::Int16(x)) => amx::pack_int16(x, tokens, planes, scales),
-                        (Form::Lanes, Input::Int8(x)) => lanes_avx2::pack_int8(x, tokens, planes),
-                        (Form::Lanes, Input::Int16(x)) => lanes_avx2::pack_int16(x, tokens, planes),
+                        (Form::Amx, Input::Int8(x)) => amx::pack_int8(x, of_amx(), planes, scales),
+                        (Form::Amx, Input::Int16(x)) => amx::pack_int16(x, of_amx(), planes, scales),
+                        (Form::Lanes, Input::Int8(x)) => lanes_avx2::pack_int8(x, list, plan, units.start, planes),
+                        (Form::Lanes, Input::Int16(x)) => lanes_avx2::pack_int16(x, list, plan, units.start, planes),
                         (_, Input::Float(_)) => unreachable!("floats are not packed"),
                     }
                 }
@@ -149,7 +146,7 @@ impl Packed {
     /// How many tiles of a list are best taken at once.
     pub fn tiles_at_once(&self, list: usize) -> usize {
         match (self.form, self.starts[list]) {
-            (Form::Lanes, Some(_)) => lanes_avx2::TILES,
+            (Form::Lanes, Some(_)) => MOST_TILES,
             _ => 1,
         }
     }
@@ -165,7 +162,8 @@ impl Packed {
         out: &mut [Products],
     ) -> usize {
         let Some(start) = self.starts[list] else { return 0 };
-        let num = self.form.side_by_side(self.sixteen_bits, tokens);
+        let (num, ..) = self.form.plan(self.sixteen_bits, tokens);
+        let plan = Plan::of(self.sixteen_bits, tokens);
         let (planes, scales) = (&self.planes[start * self.sizes.0..], &self.scales[start * self.sizes.1..]);
         let (row, first) = (tiles.start * TILE, &mut out[0][..num]);
         // SAFETY: the form's features were detected where something is packed.
@@ -173,8 +171,8 @@ impl Packed {
             match (self.form, x) {
                 (Form::Amx, Input::Int8(_)) => amx::tile_int8(m, row, (planes, scales), panel, first),
                 (Form::Amx, Input::Int16(_)) => amx::tile_int16(m, row, (planes, scales), panel, first),
-                (Form::Lanes, Input::Int8(_)) => lanes_avx2::tiles_int8(m, tiles, (planes, num), panel, out),
-                (Form::Lanes, Input::Int16(_)) => lanes_avx2::tiles_int16(m, tiles, (planes, num), panel, out),
+                (Form::Lanes, Input::Int8(_)) => lanes_avx2::tiles_int8(m, tiles, (planes, plan), panel, out),
+                (Form::Lanes, Input::Int16(_)) => lanes_avx2::tiles_int16(m, tiles, (planes, plan), panel, out),
                 (_, Input::Float(_)) => return 0,
             }
         }

@@ -137,9 +137,22 @@ impl Span {
 
     /// What is asked for ahead, for kernels that use rows for long and ask in `steps`: many lines at once would be dropped.
     pub fn ahead(&self, steps: usize) -> Ahead {
-        let part = |from: *const u8, all: usize| (from, all.div_ceil(LINE), all.div_ceil(LINE).div_ceil(steps));
+        let part = |line: *const u8, bytes: usize| {
+            let left = bytes.div_ceil(LINE);
+            Part { line, left, size: left.div_ceil(steps) }
+        };
         let scales = if self.scales_between() { 0 } else { self.all_scales };
         Ahead([part(self.next, 4 * self.quarter), part(self.next_scales, scales)])
+    }
+
+    /// Asks for some groups of a row, into the first cache.
+    #[inline(always)]
+    pub fn prefetch_groups(&self, row: usize, first: usize, num: usize) {
+        let (start, bytes) = (self.element(row, first), num * self.group);
+        for at in (0..bytes).step_by(LINE).chain([bytes - 1]) {
+            // SAFETY: a prefetch touches no memory and may point anywhere.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(at).cast()) };
+        }
     }
 
     /// A line of the scales that lie elsewhere, while there are any.
@@ -218,19 +231,26 @@ impl Span {
     }
 }
 
-/// Lines to ask for, step by step: those of elements, and of scales that lie elsewhere. Each the next line, how many there are
-/// from it on, and how many are asked for in a step.
-pub struct Ahead([(*const u8, usize, usize); 2]);
+/// Lines to ask for, step by step: those of elements, and of scales that lie elsewhere.
+pub struct Ahead([Part; 2]);
+
+struct Part {
+    /// The next line.
+    line: *const u8,
+    /// How many are left, and how many are asked for in a step.
+    left: usize,
+    size: usize,
+}
 
 impl Ahead {
     /// Asks for the next ones.
     #[inline(always)]
     pub fn step(&mut self) {
-        for (line, left, size) in &mut self.0 {
-            for _ in 0..(*size).min(*left) {
-                prefetch_lines(*line, 1);
-                *line = line.wrapping_add(LINE);
-                *left -= 1;
+        for part in &mut self.0 {
+            for _ in 0..part.size.min(part.left) {
+                prefetch_lines(part.line, 1);
+                part.line = part.line.wrapping_add(LINE);
+                part.left -= 1;
             }
         }
     }

@@ -69,15 +69,15 @@ fn fastest(matrices: &[Matrix], isa: Isa, num: u32, passes: usize) -> f64 {
     let input = Input::new(&runtime, &x, COLS, matrices[0].kind()).unwrap();
     let mut panels = Panels::new(&runtime.arena, 1, COLS).unwrap();
     let panels = panels.split();
-    let mut panel = panels[0].lock().unwrap();
+    let mut scratch = panels[0].lock().unwrap();
+    let Scratch { panel, out: [out, _] } = &mut *scratch;
     let tokens: Vec<u32> = (0..num).collect();
     let lists = Lists::new(&runtime, &input, COLS, vec![&tokens]).unwrap();
-    let mut out = NO_PRODUCTS;
     let mut pass = |_| {
         let start = std::time::Instant::now();
         for tiles in lists.runs(0, &(0..matrices[0].rows() / TILE)) {
             for m in matrices {
-                lists.tiles(0, m, tiles.clone(), &mut panel, &mut out);
+                lists.tiles(0, m, tiles.clone(), panel, out);
                 std::hint::black_box(&out);
             }
         }

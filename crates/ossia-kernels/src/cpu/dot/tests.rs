@@ -101,6 +101,40 @@ fn integer_dots_have_the_same_bits_everywhere() {
     }
 }
 
+/// How tokens are laid down depends on their number, and how many tiles are taken at once on the rows' number.
+#[test]
+fn every_number_of_tokens_gives_the_same_bits() {
+    let mut numbers = Numbers(17);
+    for kind in KINDS.into_iter().filter(|k| k.is_quantized()) {
+        for tokens in (1..=42).chain([57, 64, 65, 66, 67, 72, 75, 96, 113, 128]) {
+            let (rows, cols) = ([16, 71, 128, 45][tokens % 4], 32 * [1, 6, 7, 13, 20][tokens % 5]);
+            let m = numbers.matrix(kind, rows, cols);
+            let x = numbers.vec(tokens * cols);
+            let picked: Vec<u32> = (0..tokens as u32).rev().collect();
+            let all: Vec<Vec<f32>> = Isa::all().into_iter().map(|isa| all_tiles(isa, &m, &x, &picked)).collect();
+            all.windows(2).for_each(|p| same_bits(&p[0], &p[1], &format!("{kind:?} {rows} x {cols}, {tokens} tokens")));
+        }
+    }
+}
+
+/// Scratch is planned before lists are known.
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn what_lists_take_is_within_the_plan() {
+    use lanes_avx2::Plan;
+    let mut numbers = Numbers(18);
+    for lists in [1, 3, 32] {
+        for most in [1, 4, 9, 16, 17, 40, MOST_TOKENS] {
+            let sizes = numbers.vec(lists).into_iter().map(|v| 1 + (v.abs() * 1e3) as usize % most);
+            let sizes: Vec<usize> = sizes.collect();
+            for sixteen_bits in [false, true] {
+                let took: usize = sizes.iter().map(|&size| Plan::of(sixteen_bits, size).vectors).sum();
+                assert!(took <= Plan::most_vectors(lists, sizes.iter().sum()), "{sizes:?}");
+            }
+        }
+    }
+}
+
 /// Two rows a vector, in blocks of six and three tokens, add as one row a vector does.
 #[test]
 #[cfg(target_arch = "x86_64")]
@@ -139,17 +173,19 @@ fn all_ways_lead_to_the_same_bits() {
             let tokens: Vec<u32> = (0..num as u32).rev().collect();
             let mut panels = Panels::new(&runtime.arena, 1, cols).unwrap();
             let panels = panels.split();
-            let mut panel = panels[0].lock().unwrap();
+            let mut scratch = panels[0].lock().unwrap();
             for (m, row) in [(whole.every_other(1), TILE + 1), (whole, 3 * TILE + 2)] {
                 let want = all_tiles(Isa::Scalar, &m.rows_of(row..row + TILE), &x, &tokens);
                 for way in [Way::Plain, Way::Wide, Way::Halves].into_iter().filter(|way| *way == Way::Plain || vbmi) {
                     let mut out = vec![[f32::NAN; TILE]; num];
                     match &input {
                         // SAFETY: the features were detected.
-                        Input::Int8(x) => unsafe { int8_avx512::tile(way, &m, row, x, &tokens, &mut panel, &mut out) },
+                        Input::Int8(x) => unsafe {
+                            int8_avx512::tile(way, &m, row, x, &tokens, &mut scratch.panel, &mut out)
+                        },
                         // SAFETY: as above.
                         Input::Int16(x) => unsafe {
-                            int16_avx512::tile(way, &m, row, x, &tokens, &mut panel, &mut out)
+                            int16_avx512::tile(way, &m, row, x, &tokens, &mut scratch.panel, &mut out)
                         },
                         Input::Float(_) => panic!("integers"),
                     }
@@ -275,10 +311,11 @@ fn all_tiles_in(precision: Precision, isa: Isa, m: &Matrix, x: &[f32], picked: &
     let panels = panels.split();
     let lists = Lists::new(&runtime, &input, m.cols(), vec![picked]).unwrap();
     let mut all = Vec::new();
-    let mut out = NO_PRODUCTS;
+    let mut scratch = panels[0].lock().unwrap();
+    let Scratch { panel, out: [out, _] } = &mut *scratch;
     for tiles in lists.runs(0, &(0..m.rows().div_ceil(TILE))) {
-        lists.tiles(0, m, tiles.clone(), &mut panels[0].lock().unwrap(), &mut out);
-        for (tile, out) in tiles.zip(&out) {
+        lists.tiles(0, m, tiles.clone(), panel, out);
+        for (tile, out) in tiles.zip(&**out) {
             let rows = TILE.min(m.rows() - tile * TILE);
             all.extend(out[..picked.len()].iter().flat_map(|o| o[..rows].to_vec()));
         }

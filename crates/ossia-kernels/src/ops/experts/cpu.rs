@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::adapter::Inner;
 use super::{Expert, Experts};
 use crate::cpu::disjoint::Disjoint;
-use crate::cpu::dot::{Input, Lists, MOST_TOKENS, NO_PRODUCTS, Panels, TILE};
+use crate::cpu::dot::{Input, Lists, MOST_TOKENS, Panels, Scratch, TILE};
 use crate::cpu::isa::Isa;
 use crate::ops::router::Routes;
 use crate::{Result, Runtime};
@@ -123,14 +123,14 @@ fn mlp1(
     let act = Disjoint::new(act);
     run(runtime, &cut, units, |Share { expert, tiles, lists: own }, thread| {
         let expert = &experts.experts[expert];
-        let mut panel = panels[thread].lock().unwrap_or_else(|e| e.into_inner());
-        let (mut gate, mut up) = (NO_PRODUCTS, NO_PRODUCTS);
+        let mut scratch = panels[thread].lock().unwrap_or_else(|e| e.into_inner());
+        let Scratch { panel, out: [gate, up] } = &mut *scratch;
         for list in own {
             let pairs = &groups.pairs[cut[list].1.clone()];
             for tiles in lists.runs(list, &tiles) {
-                lists.tiles(list, &expert.gate, tiles.clone(), &mut panel, &mut gate);
-                lists.tiles(list, &expert.up, tiles.clone(), &mut panel, &mut up);
-                for (tile, (gate, up)) in tiles.zip(gate.iter_mut().zip(&mut up)) {
+                lists.tiles(list, &expert.gate, tiles.clone(), panel, gate);
+                lists.tiles(list, &expert.up, tiles.clone(), panel, up);
+                for (tile, (gate, up)) in tiles.zip(gate.iter_mut().zip(&mut **up)) {
                     let rows = tile * TILE..((tile + 1) * TILE).min(units);
                     let (gate, up) = (&mut gate[..pairs.len()], &mut up[..pairs.len()]);
                     add_bias(gate, &expert.gate_bias[rows.clone()]);
@@ -167,13 +167,13 @@ fn mlp2(
     let out = Disjoint::new(out);
     run(runtime, &cut, width, |Share { expert, tiles, lists: own }, thread| {
         let expert = &experts.experts[expert];
-        let mut panel = panels[thread].lock().unwrap_or_else(|e| e.into_inner());
-        let mut values = NO_PRODUCTS;
+        let mut scratch = panels[thread].lock().unwrap_or_else(|e| e.into_inner());
+        let Scratch { panel, out: [values, _] } = &mut *scratch;
         for list in own {
             let pairs = lists.tokens(list);
             for tiles in lists.runs(list, &tiles) {
-                lists.tiles(list, &expert.down, tiles.clone(), &mut panel, &mut values);
-                for (tile, values) in tiles.zip(&mut values) {
+                lists.tiles(list, &expert.down, tiles.clone(), panel, values);
+                for (tile, values) in tiles.zip(&mut **values) {
                     let rows = tile * TILE..((tile + 1) * TILE).min(width);
                     let values = &mut values[..pairs.len()];
                     add_bias(values, &expert.down_bias[rows.clone()]);

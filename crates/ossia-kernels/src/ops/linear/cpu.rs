@@ -2,7 +2,7 @@
 
 use super::{Linear, Part, Write};
 use crate::cpu::disjoint::Disjoint;
-use crate::cpu::dot::{Input, Lists, MOST_TOKENS, NO_PRODUCTS, Panels, TILE};
+use crate::cpu::dot::{Input, Lists, MOST_TOKENS, Panels, Scratch, TILE};
 use crate::{Result, Runtime};
 
 /// Bytes of weights of a task. A tile's kernel asks for the tile after it, which another thread would have where tasks
@@ -30,12 +30,12 @@ pub fn forward(runtime: &Runtime, x: &[f32], linear: &Linear, y: &mut [f32], wri
         let wanted = (BYTES * tiles).div_ceil(part.weight.bytes().max(1));
         let per_task = wanted.min(tiles / (SHARES * runtime.pool.threads())).max(least);
         runtime.pool.run_ranges(tiles, per_task, |range, thread| {
-            let mut panel = panels[thread].lock().unwrap_or_else(|e| e.into_inner());
+            let mut scratch = panels[thread].lock().unwrap_or_else(|e| e.into_inner());
+            let Scratch { panel, out: [out, _] } = &mut *scratch;
             for (list, tokens) in tokens.chunks(MOST_TOKENS).enumerate() {
-                let mut out = NO_PRODUCTS;
                 for tiles in lists.runs(list, &range) {
-                    lists.tiles(list, &part.weight, tiles.clone(), &mut panel, &mut out);
-                    for (tile, out) in tiles.zip(&out) {
+                    lists.tiles(list, &part.weight, tiles.clone(), panel, out);
+                    for (tile, out) in tiles.zip(&**out) {
                         // SAFETY: a tile's rows of the output belong to this task.
                         unsafe { store(part, tile * TILE, first, stride, tokens, out, &y, write) };
                     }
