@@ -58,12 +58,12 @@ pub trait Format {
     unsafe fn sums<const V: usize, const ROWS: bool>(words: *const u8, tokens: *const u8) -> [__m256i; V];
 }
 
-/// A word of weights times the same word of some vectors of tokens, added to the vectors' sums. The first word's products
-/// begin the sums, and where there are offsets, those are added to it.
+/// A word of weights times the same word of some vectors of tokens, added to the vectors' sums; the first word's products begin
+/// them.
 ///
 /// These are instructions since the compiler would keep more products at once than there are registers: half as fast.
 macro_rules! word {
-    (first $load:literal $size:literal $mul:literal, $words:ident, $tokens:ident, $sums:ident, $($acc:ident $v:literal)+) => {
+    (first $load:literal $mul:literal, $words:ident, $tokens:ident, $sums:ident, $($acc:ident $v:literal)+) => {
         asm!(
             concat!($load, " ptr [{words}]"),
             $(concat!($mul, " {", stringify!($acc), "}, {word}, ymmword ptr [{tokens} + 32 * ", $v, "]"),)+
@@ -119,7 +119,7 @@ macro_rules! words {
         $(words!(next $word $how, $words, $tokens, $sums, $vectors);)+
     }};
     (first ($load:literal $size:literal $mul:literal $add:literal), $words:ident, $tokens:ident, $sums:ident, ($($vectors:tt)+)) => {
-        word!(first $load $size $mul, $words, $tokens, $sums, $($vectors)+)
+        word!(first $load $mul, $words, $tokens, $sums, $($vectors)+)
     };
     (next $word:literal ($($how:literal)+), $words:ident, $tokens:ident, $sums:ident, ($($vectors:tt)+)) => {
         word!($word $($how)+, $words, $tokens, $sums, $($vectors)+)
