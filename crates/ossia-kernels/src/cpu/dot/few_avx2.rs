@@ -13,8 +13,9 @@ use super::quantize::{Int8Rows, Int16Rows};
 use super::span::{Addresses, Scales, Span, addresses, by_number};
 use crate::mxfp4::GROUP;
 
-/// Up to so many tokens at once.
-pub const MOST: usize = 8;
+/// Up to so many tokens at once, of 8 bits or of 16. Of more, lists are laid down (see `lanes_avx2`).
+pub const MOST_CODES: usize = 4;
+pub const MOST_BYTES: usize = 8;
 
 /// Bytes of a group with its scale where scales lie between groups: MXFP4's, and Q8's.
 const CODES: usize = 17;
@@ -23,15 +24,15 @@ const BYTES: usize = 34;
 /// MXFP4: out[i] = sixteen rows times token i.
 ///
 /// # Safety
-/// AVX2, FMA and F16C are present; there are one to [`MOST`] tokens; `groups` groups lie at every row and in the activations.
+/// AVX2, FMA and F16C are present; there are one to [`MOST_CODES`] tokens; `groups` groups lie at every row and in the activations.
 #[target_feature(enable = "avx2,fma,f16c")]
 pub unsafe fn codes(rows: &Span, groups: usize, x: &Int8Rows, tokens: &[u32], out: &mut [[f32; TILE]]) {
     // SAFETY: promised by the caller.
     unsafe {
         if rows.scales_between() {
-            by_number!(|tokens| codes_of::<_, true>(rows, groups, x, tokens, out));
+            by_number!(|tokens| codes_of::<_, true>(rows, groups, x, tokens, out), [a] [a b] [a b c] [a b c d]);
         } else {
-            by_number!(|tokens| codes_of::<_, false>(rows, groups, x, tokens, out));
+            by_number!(|tokens| codes_of::<_, false>(rows, groups, x, tokens, out), [a] [a b] [a b c] [a b c d]);
         }
     }
 }
@@ -39,7 +40,7 @@ pub unsafe fn codes(rows: &Span, groups: usize, x: &Int8Rows, tokens: &[u32], ou
 /// Q8: out[i] = sixteen rows times token i.
 ///
 /// # Safety
-/// As for [`codes`].
+/// As for [`codes`], with up to [`MOST_BYTES`] tokens.
 #[target_feature(enable = "avx2,fma,f16c")]
 pub unsafe fn bytes(rows: &Span, groups: usize, x: &Int16Rows, tokens: &[u32], out: &mut [[f32; TILE]]) {
     // SAFETY: promised by the caller.

@@ -13,7 +13,7 @@ use super::lists::{MOST_TILES, MOST_TOKENS, Products};
 use super::quantize::{Int8Rows, Int16Rows};
 use super::span::{Ahead, Span, from_row};
 use super::words_avx2::{Bytes, Codes, Format, LANES, Side, VECTOR};
-use super::{Panel, TILE};
+use super::{Panel, TILE, few_avx2};
 use crate::matrix::Matrix;
 use crate::mxfp4::GROUP;
 
@@ -31,7 +31,7 @@ const SCALES: usize = BLOCK.next_multiple_of(8);
 
 /// With fewer tokens, of 16 bits or 8, rows are read straight from memory.
 const fn least(sixteen_bits: bool) -> usize {
-    if sixteen_bits { 9 } else { 5 }
+    1 + if sixteen_bits { few_avx2::MOST_BYTES } else { few_avx2::MOST_CODES }
 }
 
 /// With more tokens they lie in the lanes.

@@ -201,7 +201,8 @@ fn tile(isa: Isa, m: &Matrix, row: usize, x: &Input, tokens: &[u32], panel: &mut
 fn few_tile_avx2(m: &Matrix, row: usize, x: &Input, tokens: &[u32], out: &mut [[f32; TILE]]) {
     span::with_whole_tile(m, row, out, |row, out| {
         let (rows, groups) = (Span::new(m, row), m.groups());
-        for (tokens, out) in span::parts(tokens, out, few_avx2::MOST) {
+        let most = if matches!(x, Input::Int8(_)) { few_avx2::MOST_CODES } else { few_avx2::MOST_BYTES };
+        for (tokens, out) in span::parts(tokens, out, most) {
             match x {
                 // SAFETY: the features were detected; a Matrix holds all its groups, the tokens' rows as many.
                 Input::Int8(x) => unsafe { few_avx2::codes(&rows, groups, x, tokens, out) },
