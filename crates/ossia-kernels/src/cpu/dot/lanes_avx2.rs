@@ -136,12 +136,12 @@ fn pack<F: Format, T: Copy>(
 }
 
 /// out[tile][i] = the sixteen rows of each of `tiles`, up to [`MOST_TILES`], times token i, for MXFP4 and what [`pack_int8`] made
-/// of each part of the plan, one after the other.
+/// of each part of the plan, one after the other; or for Q8 and what [`pack_int16`] made.
 ///
 /// # Safety
 /// AVX2, FMA and F16C are present.
 #[target_feature(enable = "avx2,fma,f16c")]
-pub unsafe fn tiles_int8(
+pub unsafe fn tiles<F: Format>(
     m: &Matrix,
     tiles: Range<usize>,
     tokens: (&[u8], Plan),
@@ -151,35 +151,14 @@ pub unsafe fn tiles_int8(
     // SAFETY: passed on.
     unsafe {
         match tokens.1.side {
-            Side::Tokens => tiles_of::<Codes, false>(m, tiles, tokens, panel, out),
-            Side::Rows => tiles_of::<Codes, true>(m, tiles, tokens, panel, out),
-        }
-    }
-}
-
-/// The same for Q8 and what [`pack_int16`] made.
-///
-/// # Safety
-/// As for `tiles_int8`.
-#[target_feature(enable = "avx2,fma,f16c")]
-pub unsafe fn tiles_int16(
-    m: &Matrix,
-    tiles: Range<usize>,
-    tokens: (&[u8], Plan),
-    panel: &mut Panel,
-    out: &mut [Products],
-) {
-    // SAFETY: passed on.
-    unsafe {
-        match tokens.1.side {
-            Side::Tokens => tiles_of::<Bytes, false>(m, tiles, tokens, panel, out),
-            Side::Rows => tiles_of::<Bytes, true>(m, tiles, tokens, panel, out),
+            Side::Tokens => tiles_of::<F, false>(m, tiles, tokens, panel, out),
+            Side::Rows => tiles_of::<F, true>(m, tiles, tokens, panel, out),
         }
     }
 }
 
 /// # Safety
-/// As for `tiles_int8`.
+/// As for [`tiles`].
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn tiles_of<F: Format, const ROWS: bool>(
@@ -210,7 +189,7 @@ const fn unit(rows_in_lanes: bool) -> usize {
 /// Sixteen rows for each of `out`, from `row` on.
 ///
 /// # Safety
-/// As for `tiles_int8`.
+/// As for [`tiles`].
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn rows_of<F: Format, const ROWS: bool>(

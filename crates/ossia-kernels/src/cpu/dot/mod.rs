@@ -102,10 +102,10 @@ impl<'a> Input<'a> {
 
 /// Elements of a tile, or of some tiles' blocks, unpacked: scratch of one thread.
 pub struct Panel<'a> {
-    /// With AVX-512: [groups, 8 quads, rows, 4 elements], a byte each. With AVX2 a block of groups [rows, groups, elements], Q8 with
-    /// two bytes each.
+    /// With AVX-512: [groups, 8 quads, rows, 4 elements], a byte each. With AVX2 a block of groups [rows, groups, elements], or
+    /// with few tokens [eights of rows, groups, words, 8 rows]; Q8 with two bytes each.
     codes: &'a mut [u8],
-    /// [groups, rows]; with AVX2 [rows, groups].
+    /// [groups, rows]; with AVX2 [rows, groups], or [eights of rows, groups, 8 rows].
     scales: &'a mut [f32],
     /// With AVX2, sums of rows with tokens that go on from block to block.
     sums: &'a mut [f32],

@@ -6,6 +6,7 @@ use std::ops::Range;
 
 use super::lanes_avx2::Plan;
 use super::lists::{MOST_TILES, Products};
+use super::words_avx2::{Bytes, Codes};
 use super::{Input, Panel, TILE, amx, lanes_avx2};
 use crate::arena::{Arena, Slice};
 use crate::cpu::disjoint::Disjoint;
@@ -171,8 +172,8 @@ impl Packed {
             match (self.form, x) {
                 (Form::Amx, Input::Int8(_)) => amx::tile_int8(m, row, (planes, scales), panel, first),
                 (Form::Amx, Input::Int16(_)) => amx::tile_int16(m, row, (planes, scales), panel, first),
-                (Form::Lanes, Input::Int8(_)) => lanes_avx2::tiles_int8(m, tiles, (planes, plan), panel, out),
-                (Form::Lanes, Input::Int16(_)) => lanes_avx2::tiles_int16(m, tiles, (planes, plan), panel, out),
+                (Form::Lanes, Input::Int8(_)) => lanes_avx2::tiles::<Codes>(m, tiles, (planes, plan), panel, out),
+                (Form::Lanes, Input::Int16(_)) => lanes_avx2::tiles::<Bytes>(m, tiles, (planes, plan), panel, out),
                 (_, Input::Float(_)) => return 0,
             }
         }

@@ -64,6 +64,15 @@ fn quantized_values_are_within_half_a_step() {
     assert!(s.iter().zip(q.chunks_exact(32)).all(|(&s, q)| s == -12 * q.iter().map(|&v| i32::from(v)).sum::<i32>()));
 }
 
+/// Every version gives the bits of every other for random numbers of a shape, tokens in reverse.
+fn same_everywhere(numbers: &mut Numbers, kind: Kind, (rows, cols, tokens): (usize, usize, usize)) {
+    let m = numbers.matrix(kind, rows, cols);
+    let x = numbers.vec(tokens * cols);
+    let picked: Vec<u32> = (0..tokens as u32).rev().collect();
+    let all: Vec<Vec<f32>> = Isa::all().into_iter().map(|isa| all_tiles(isa, &m, &x, &picked)).collect();
+    all.windows(2).for_each(|p| same_bits(&p[0], &p[1], &format!("{kind:?} {rows} x {cols}, {tokens} tokens")));
+}
+
 /// The integer kernels have one definition; every version, direct or unpacked, gives its bits.
 #[test]
 fn integer_dots_have_the_same_bits_everywhere() {
@@ -92,11 +101,7 @@ fn integer_dots_have_the_same_bits_everywhere() {
             (35, 224, 77),
             (16, 544, 128),
         ] {
-            let m = numbers.matrix(kind, rows, cols);
-            let x = numbers.vec(tokens * cols);
-            let picked: Vec<u32> = (0..tokens as u32).rev().collect();
-            let all: Vec<Vec<f32>> = Isa::all().into_iter().map(|isa| all_tiles(isa, &m, &x, &picked)).collect();
-            all.windows(2).for_each(|p| same_bits(&p[0], &p[1], &format!("{kind:?} {rows} x {cols}, {tokens} tokens")));
+            same_everywhere(&mut numbers, kind, (rows, cols, tokens));
         }
     }
 }
@@ -108,11 +113,7 @@ fn every_number_of_tokens_gives_the_same_bits() {
     for kind in KINDS.into_iter().filter(|k| k.is_quantized()) {
         for tokens in (1..=42).chain([57, 64, 65, 66, 67, 72, 75, 96, 113, 128]) {
             let (rows, cols) = ([16, 71, 128, 45][tokens % 4], 32 * [1, 6, 7, 13, 20][tokens % 5]);
-            let m = numbers.matrix(kind, rows, cols);
-            let x = numbers.vec(tokens * cols);
-            let picked: Vec<u32> = (0..tokens as u32).rev().collect();
-            let all: Vec<Vec<f32>> = Isa::all().into_iter().map(|isa| all_tiles(isa, &m, &x, &picked)).collect();
-            all.windows(2).for_each(|p| same_bits(&p[0], &p[1], &format!("{kind:?} {rows} x {cols}, {tokens} tokens")));
+            same_everywhere(&mut numbers, kind, (rows, cols, tokens));
         }
     }
 }

@@ -176,7 +176,7 @@ impl Format for Codes {
     #[inline]
     #[target_feature(enable = "avx2")]
     unsafe fn sums<const V: usize, const ROWS: bool>(words: *const u8, tokens: *const u8) -> [__m256i; V] {
-        // SAFETY: promised by the caller. The first word begins at the offsets.
+        // SAFETY: promised by the caller. Sums with their offsets stay in 16 bits; without them they wrap around and come back.
         unsafe {
             let mut sums: [__m256i; V] = [_mm256_setzero_si256(); V];
             words!("vpmaddubsw" "vpaddw", words, tokens, sums, (1 2 3 4 5 6 7));
