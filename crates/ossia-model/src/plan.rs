@@ -62,6 +62,7 @@ impl Plan {
             tokens: options.batch_tokens(),
             logits_rows: options.logits_rows,
             threads: options.threads,
+            isa: options.isa,
             precision: options.precision,
             adapter_rank: options.adapter_rank,
         };

@@ -5,6 +5,7 @@
 use ossia_kernels::Precision;
 use ossia_kernels::arena::Arena;
 use ossia_kernels::cpu::gemm;
+use ossia_kernels::cpu::isa::Isa;
 use ossia_kernels::cuda::Gpu;
 use ossia_kernels::ops::experts::{self, Hidden};
 use ossia_kernels::ops::{attention, cross_entropy, linear, low_rank, router};
@@ -21,6 +22,8 @@ pub struct Largest {
     pub logits_rows: usize,
     /// Threads.
     pub threads: usize,
+    /// The kernels' version.
+    pub isa: Isa,
     /// Arithmetic.
     pub precision: Precision,
     /// The largest rank of the adapters that may be attached; 0 for none.
@@ -29,12 +32,12 @@ pub struct Largest {
 
 /// Bytes of scratch for steps up to `largest`.
 pub fn bytes(config: &Config, largest: Largest) -> usize {
-    let Largest { tokens, logits_rows, threads, precision, adapter_rank } = largest;
+    let Largest { tokens, logits_rows, threads, isa, precision, adapter_rank } = largest;
     let floats = |rows: usize, cols: usize| Arena::size_of::<f32>(rows * cols);
     let (d, q) = (config.hidden_size, config.query_size());
-    let linear = |tokens, cols| linear::scratch_bytes(precision, threads, tokens, cols);
+    let linear = |tokens, cols| linear::scratch_bytes(isa, precision, threads, tokens, cols);
     let of_experts = (config.num_experts, config.experts_per_token);
-    let experts = experts::scratch_bytes(precision, threads, tokens, of_experts, d, config.intermediate_size);
+    let experts = experts::scratch_bytes(isa, precision, threads, tokens, of_experts, d, config.intermediate_size);
 
     let attention = floats(tokens, d)
         + floats(tokens, heads(config).row())

@@ -10,8 +10,9 @@
 use std::arch::x86_64::*;
 
 use super::TILE;
+use super::few_avx512::Format;
 use super::int8_avx512::{code_table, power_of_two};
-use super::quantize::{Int8Rows, Int16Rows};
+use super::quantize::Int8Rows;
 use super::span::{Span, unknown_distance};
 use crate::matrix::Matrix;
 use crate::mxfp4::GROUP;
@@ -22,38 +23,89 @@ pub const MOST: usize = 2;
 /// Rows, and groups of each, that are computed together: group k of row r at 4 k + r of a vector.
 const QUAD: usize = 4;
 
-/// MXFP4: out[i] = the sixteen rows from `row` on times token i.
+/// out[i] = the sixteen rows from `row` on times token i.
 ///
 /// # Safety
-/// AVX-512 (F, BW, DQ, VL) with VNNI and VBMI, AVX2, FMA and F16C are present; there are one or two tokens.
+/// AVX-512 (F, BW, DQ, VL) with VNNI and VBMI, AVX2, FMA and F16C are present; there are one or two tokens, and the matrix is of
+/// this format.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vbmi,avx2,fma,f16c")]
-pub unsafe fn codes(m: &Matrix, row: usize, x: &Int8Rows, tokens: &[u32], out: &mut [[f32; TILE]]) {
+pub unsafe fn tile(format: Format, m: &Matrix, row: usize, x: &Int8Rows, tokens: &[u32], out: &mut [[f32; TILE]]) {
     let rows = Span::new(m, row);
     // SAFETY: a Matrix holds all its groups, the tokens' rows hold as many.
     unsafe {
-        match (tokens, rows.scales_between()) {
-            ([a], true) => along(&rows, m.groups(), &Codes::<1, true>::new(x, [*a]), out),
-            ([a], false) => along(&rows, m.groups(), &Codes::<1, false>::new(x, [*a]), out),
-            ([a, b], true) => along(&rows, m.groups(), &Codes::<2, true>::new(x, [*a, *b]), out),
-            ([a, b], false) => along(&rows, m.groups(), &Codes::<2, false>::new(x, [*a, *b]), out),
+        match *tokens {
+            [a] => of_format(format, &rows, m.groups(), Tokens::new(x, [a]), out),
+            [a, b] => of_format(format, &rows, m.groups(), Tokens::new(x, [a, b]), out),
             _ => unreachable!("one or two tokens"),
         }
     }
 }
 
-/// Q8: out[i] = the sixteen rows from `row` on times token i.
-///
 /// # Safety
-/// As for [`codes`].
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vbmi,avx2,fma,f16c")]
-pub unsafe fn bytes(m: &Matrix, row: usize, x: &Int16Rows, tokens: &[u32], out: &mut [[f32; TILE]]) {
-    let rows = Span::new(m, row);
-    // SAFETY: a Matrix holds all its groups, the tokens' rows hold as many.
+/// As for [`tile`]; rows and tokens hold `groups` groups.
+#[inline(always)]
+unsafe fn of_format<const T: usize>(
+    format: Format,
+    rows: &Span,
+    groups: usize,
+    tokens: Tokens<T>,
+    out: &mut [[f32; TILE]],
+) {
+    // SAFETY: promised by the caller.
     unsafe {
-        match tokens {
-            [a] => along(&rows, m.groups(), &Planes::new(x, [*a]), out),
-            [a, b] => along(&rows, m.groups(), &Planes::new(x, [*a, *b]), out),
-            _ => unreachable!("one or two tokens"),
+        match (format, rows.scales_between()) {
+            (Format::Codes, true) => along(rows, groups, &Codes::<T, true>(tokens), out),
+            (Format::Codes, false) => along(rows, groups, &Codes::<T, false>(tokens), out),
+            (Format::Bytes, _) => along(rows, groups, &Bytes(tokens), out),
+        }
+    }
+}
+
+/// T tokens' integers, scales and offsets.
+struct Tokens<const T: usize> {
+    values: [*const i8; T],
+    scales: [*const f32; T],
+    offsets: [*const i32; T],
+}
+
+impl<const T: usize> Tokens<T> {
+    fn new(x: &Int8Rows, tokens: [u32; T]) -> Self {
+        Self {
+            values: tokens.map(|t| x.values(t as usize).as_ptr()),
+            scales: tokens.map(|t| x.scales(t as usize).as_ptr()),
+            offsets: tokens.map(|t| x.offsets(t as usize).as_ptr()),
+        }
+    }
+
+    /// N groups of token t: the first two, and the others.
+    ///
+    /// # Safety
+    /// As for [`tile`]; 32 N bytes can be read.
+    #[inline(always)]
+    unsafe fn two_and_two<const N: usize>(&self, t: usize, g: usize) -> [__m512i; 2] {
+        let q = self.values[t].wrapping_add(g * GROUP);
+        // SAFETY: promised by the caller.
+        unsafe {
+            [
+                _mm512_maskz_loadu_epi8(ones(N * GROUP), q),
+                _mm512_maskz_loadu_epi8(ones((N * GROUP).saturating_sub(64)), q.wrapping_add(64)),
+            ]
+        }
+    }
+
+    /// Rows' sums with each token side by side, and its offsets added.
+    ///
+    /// # Safety
+    /// As for [`tile`]; the tokens hold N groups from `g` on.
+    #[inline(always)]
+    unsafe fn side_by_side<const N: usize>(&self, sums: [[__m512i; QUAD]; T], g: usize) -> [__m512i; T] {
+        // SAFETY: promised by the caller.
+        unsafe {
+            let mut all = [_mm512_setzero_si512(); T];
+            for t in 0..T {
+                all[t] = side_by_side(sums[t], _mm_maskz_loadu_epi32(ones(N) as u8, self.offsets[t].add(g)));
+            }
+            all
         }
     }
 }
@@ -69,15 +121,15 @@ trait Products<const T: usize> {
     /// Four rows from `row` on, N groups from `g` on: the scales, and each token's sums.
     ///
     /// # Safety
-    /// As for [`codes`]; rows and tokens hold the groups.
+    /// As for [`tile`]; rows and tokens hold the groups.
     unsafe fn of<const N: usize>(&self, rows: &Span, row: usize, g: usize) -> (__m512, [__m512i; T]);
 
-    /// The tokens' scales.
-    fn scales(&self) -> [*const f32; T];
+    /// The tokens.
+    fn tokens(&self) -> &Tokens<T>;
 }
 
 /// # Safety
-/// As for [`codes`]; rows and tokens hold `groups` groups.
+/// As for [`tile`]; rows and tokens hold `groups` groups.
 #[inline(always)]
 unsafe fn along<const T: usize, P: Products<T>>(rows: &Span, groups: usize, products: &P, out: &mut [[f32; TILE]]) {
     // The compiler would unroll four steps, and run out of registers.
@@ -134,7 +186,7 @@ unsafe fn add<const T: usize, const N: usize>(
     // SAFETY: promised by the caller.
     unsafe {
         let (scales, sums) = products.of::<N>(rows, row, g);
-        let d = products.scales();
+        let d = products.tokens().scales;
         for t in 0..T {
             let d = _mm512_zextps128_ps512(_mm_maskz_loadu_ps(ones(N) as u8, d[t].add(g)));
             let scales = _mm512_mul_ps(scales, _mm512_permutexvar_ps(fours(), d));
@@ -157,7 +209,7 @@ unsafe fn add<const T: usize, const N: usize>(
 /// The first lane four times, then the second, ...
 ///
 /// # Safety
-/// As for [`codes`].
+/// As for [`tile`].
 #[inline(always)]
 unsafe fn fours() -> __m512i {
     // SAFETY: promised by the caller.
@@ -172,7 +224,7 @@ const fn ones(n: usize) -> u64 {
 /// Four rows whose group k has its sums in the lanes 4 k to 4 k + 3, to one vector, and what belongs to the groups added.
 ///
 /// # Safety
-/// As for [`codes`].
+/// As for [`tile`].
 #[inline(always)]
 unsafe fn side_by_side(sums: [__m512i; QUAD], offsets: __m128i) -> __m512i {
     // SAFETY: promised by the caller.
@@ -184,42 +236,13 @@ unsafe fn side_by_side(sums: [__m512i; QUAD], offsets: __m128i) -> __m512i {
     }
 }
 
-/// MXFP4 with 8-bit activations. BETWEEN: a group's scale is the byte before its codes.
-struct Codes<const T: usize, const BETWEEN: bool> {
-    values: [*const i8; T],
-    scales: [*const f32; T],
-    offsets: [*const i32; T],
-}
-
-impl<const T: usize, const BETWEEN: bool> Codes<T, BETWEEN> {
-    fn new(x: &Int8Rows, tokens: [u32; T]) -> Self {
-        Self {
-            values: tokens.map(|t| x.values(t as usize).as_ptr()),
-            scales: tokens.map(|t| x.scales(t as usize).as_ptr()),
-            offsets: tokens.map(|t| x.offsets(t as usize).as_ptr()),
-        }
-    }
-
-    /// A token's N groups: what meets low halves of bytes, and what meets high ones.
-    ///
-    /// # Safety
-    /// As for [`codes`]; 32 N bytes can be read.
-    #[inline(always)]
-    unsafe fn halves<const N: usize>(q: *const i8) -> (__m512i, __m512i) {
-        // SAFETY: promised by the caller.
-        unsafe {
-            let a = _mm512_maskz_loadu_epi8(ones(N * GROUP), q);
-            let b = _mm512_maskz_loadu_epi8(ones((N * GROUP).saturating_sub(64)), q.wrapping_add(64));
-            // Sixteen bytes in turn: even ones and odd ones.
-            (_mm512_shuffle_i32x4::<0b10_00_10_00>(a, b), _mm512_shuffle_i32x4::<0b11_01_11_01>(a, b))
-        }
-    }
-}
+/// MXFP4. BETWEEN: a group's scale is the byte before its codes.
+struct Codes<const T: usize, const BETWEEN: bool>(Tokens<T>);
 
 /// Codes of N groups of one row, sixteen bytes each, that lie 17 bytes apart from `p` + 1 on; and the bytes from `p` on.
 ///
 /// # Safety
-/// As for [`codes`]; the groups can be read.
+/// As for [`tile`]; the groups can be read.
 #[inline(always)]
 unsafe fn codes_between<const N: usize>(p: *const u8) -> (__m512i, __m512i) {
     const AT: [u8; 64] = {
@@ -245,7 +268,7 @@ unsafe fn codes_between<const N: usize>(p: *const u8) -> (__m512i, __m512i) {
 /// The exponents of row r too, which are the first of each 17 of `bytes`.
 ///
 /// # Safety
-/// As for [`codes`].
+/// As for [`tile`].
 #[inline(always)]
 unsafe fn with_exponents_between(exponents: __m512i, r: usize, bytes: __m512i) -> __m512i {
     // SAFETY: promised by the caller.
@@ -258,7 +281,7 @@ unsafe fn with_exponents_between(exponents: __m512i, r: usize, bytes: __m512i) -
 /// MXFP4's exponents of the sixteen rows, in lanes: those of groups `g` to `g` + 3, as far as there are `groups`.
 ///
 /// # Safety
-/// As for [`codes`]; the rows hold `groups` groups, more than `g`.
+/// As for [`tile`]; the rows hold `groups` groups, more than `g`.
 #[inline(always)]
 pub unsafe fn exponents_of_four(rows: &Span, g: usize, groups: usize) -> [__m512i; QUAD] {
     let num = QUAD.min(groups - g);
@@ -301,7 +324,9 @@ impl<const T: usize, const BETWEEN: bool> Products<T> for Codes<T, BETWEEN> {
             let table = code_table();
             let mut x = [(_mm512_setzero_si512(), _mm512_setzero_si512()); T];
             for t in 0..T {
-                x[t] = Self::halves::<N>(self.values[t].add(g * GROUP));
+                let [a, b] = self.0.two_and_two::<N>(t, g);
+                // Sixteen bytes in turn: what meets low halves of bytes, and what meets high ones.
+                x[t] = (_mm512_shuffle_i32x4::<0b10_00_10_00>(a, b), _mm512_shuffle_i32x4::<0b11_01_11_01>(a, b));
             }
             let mut sums = [[_mm512_setzero_si512(); QUAD]; T];
             let mut exponents = _mm512_setzero_si512();
@@ -325,61 +350,22 @@ impl<const T: usize, const BETWEEN: bool> Products<T> for Codes<T, BETWEEN> {
             if !BETWEEN {
                 exponents = _mm512_cvtepu8_epi32(_mm_loadu_si128(rows.four_scales::<u8>(row, g, N).as_ptr().cast()));
             }
-            let mut all = [_mm512_setzero_si512(); T];
-            for t in 0..T {
-                let offsets = _mm_maskz_loadu_epi32(ones(N) as u8, self.offsets[t].add(g));
-                all[t] = side_by_side(sums[t], offsets);
-            }
-            (power_of_two(exponents), all)
+            (power_of_two(exponents), self.0.side_by_side::<N>(sums, g))
         }
     }
 
-    fn scales(&self) -> [*const f32; T] {
-        self.scales
+    fn tokens(&self) -> &Tokens<T> {
+        &self.0
     }
 }
 
-/// Q8 with 16-bit activations, which are two planes of bytes.
-struct Planes<const T: usize> {
-    planes: [*const u8; T],
-    scales: [*const f32; T],
-    offsets: [*const i32; T],
-}
-
-impl<const T: usize> Planes<T> {
-    fn new(x: &Int16Rows, tokens: [u32; T]) -> Self {
-        Self {
-            planes: tokens.map(|t| x.planes(t as usize).as_ptr()),
-            scales: tokens.map(|t| x.scales(t as usize).as_ptr()),
-            offsets: tokens.map(|t| x.offsets(t as usize).as_ptr()),
-        }
-    }
-
-    /// A token's N groups: low bytes and high ones of the first two, and of the others.
-    ///
-    /// # Safety
-    /// As for [`codes`]; 64 N bytes can be read.
-    #[inline(always)]
-    unsafe fn halves<const N: usize>(p: *const u8) -> [(__m512i, __m512i); 2] {
-        // SAFETY: promised by the caller.
-        unsafe {
-            let mut group = [_mm512_setzero_si512(); QUAD];
-            for k in 0..N {
-                group[k] = _mm512_loadu_si512(p.add(64 * k).cast());
-            }
-            let [a, b, c, d] = group;
-            [
-                (_mm512_shuffle_i64x2::<0b01_00_01_00>(a, b), _mm512_shuffle_i64x2::<0b11_10_11_10>(a, b)),
-                (_mm512_shuffle_i64x2::<0b01_00_01_00>(c, d), _mm512_shuffle_i64x2::<0b11_10_11_10>(c, d)),
-            ]
-        }
-    }
-}
+/// Q8.
+struct Bytes<const T: usize>(Tokens<T>);
 
 /// N groups of a row, 32 bytes each, two in a vector.
 ///
 /// # Safety
-/// As for [`codes`]; the groups can be read.
+/// As for [`tile`]; the groups can be read.
 #[inline(always)]
 unsafe fn two_and_two<const N: usize>(p: *const u8, group: usize) -> [__m512i; 2] {
     // SAFETY: promised by the caller.
@@ -393,21 +379,7 @@ unsafe fn two_and_two<const N: usize>(p: *const u8, group: usize) -> [__m512i; 2
     }
 }
 
-/// Weights with a token's low and high bytes.
-///
-/// # Safety
-/// As for [`codes`].
-#[inline(always)]
-unsafe fn two_planes(weights: __m512i, (low, high): (__m512i, __m512i)) -> __m512i {
-    // SAFETY: promised by the caller.
-    unsafe {
-        let unsigned = _mm512_xor_si512(weights, _mm512_set1_epi8(-128));
-        let high = _mm512_dpbusd_epi32(_mm512_setzero_si512(), unsigned, high);
-        _mm512_dpbusd_epi32(_mm512_slli_epi32::<8>(high), low, weights)
-    }
-}
-
-impl<const T: usize> Products<T> for Planes<T> {
+impl<const T: usize> Products<T> for Bytes<T> {
     const LINES: usize = 9;
     const AHEAD: usize = 4;
 
@@ -415,17 +387,21 @@ impl<const T: usize> Products<T> for Planes<T> {
     unsafe fn of<const N: usize>(&self, rows: &Span, row: usize, g: usize) -> (__m512, [__m512i; T]) {
         // SAFETY: promised by the caller.
         unsafe {
-            let mut x = [[(_mm512_setzero_si512(), _mm512_setzero_si512()); 2]; T];
+            let mut x = [[_mm512_setzero_si512(); 2]; T];
             for t in 0..T {
-                x[t] = Self::halves::<N>(self.planes[t].add(2 * g * GROUP));
+                x[t] = self.0.two_and_two::<N>(t, g);
             }
             let mut sums = [[_mm512_setzero_si512(); QUAD]; T];
             for r in 0..QUAD {
                 let p = rows.elements.add((row + r) * rows.row + g * rows.group);
                 let bytes = two_and_two::<N>(p, rows.group);
                 for t in 0..T {
-                    let a = two_planes(bytes[0], x[t][0]);
-                    let b = two_planes(bytes[1], x[t][1]);
+                    let mut two = [_mm512_setzero_si512(); 2];
+                    for half in 0..2 {
+                        let unsigned = _mm512_xor_si512(bytes[half], _mm512_set1_epi8(-128));
+                        two[half] = _mm512_dpbusd_epi32(two[half], unsigned, x[t][half]);
+                    }
+                    let [a, b] = two;
                     // Eight lanes of each group to four.
                     sums[t][r] = _mm512_add_epi32(
                         _mm512_shuffle_i32x4::<0b10_00_10_00>(a, b),
@@ -433,16 +409,12 @@ impl<const T: usize> Products<T> for Planes<T> {
                     );
                 }
             }
-            let mut all = [_mm512_setzero_si512(); T];
-            for t in 0..T {
-                let offsets = _mm_maskz_loadu_epi32(ones(N) as u8, self.offsets[t].add(g));
-                all[t] = side_by_side(sums[t], _mm_slli_epi32::<8>(offsets));
-            }
-            (_mm512_cvtph_ps(_mm256_loadu_si256(rows.four_scales::<u16>(row, g, N).as_ptr().cast())), all)
+            let scales = _mm256_loadu_si256(rows.four_scales::<u16>(row, g, N).as_ptr().cast());
+            (_mm512_cvtph_ps(scales), self.0.side_by_side::<N>(sums, g))
         }
     }
 
-    fn scales(&self) -> [*const f32; T] {
-        self.scales
+    fn tokens(&self) -> &Tokens<T> {
+        &self.0
     }
 }

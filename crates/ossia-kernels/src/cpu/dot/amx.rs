@@ -2,8 +2,7 @@
 //!
 //! A tile register holds sixteen rows of up to 64 bytes, and one instruction adds to C [16 tokens, 16 rows] the products
 //! of A [16 tokens, 32 bytes] and B [8 quads, 16 rows, 4 bytes]: a whole group in sixteen cycles. Each group's sums are
-//! taken out and scaled as everywhere, while the next group's are made. 16-bit activations are two planes of bytes,
-//! x = 256 high + low, so their sums are 256 C_high + C_low, exactly.
+//! taken out and scaled as everywhere, while the next group's are made.
 //!
 //! Rust has no names for these instructions yet, so they are written out.
 
@@ -12,7 +11,7 @@ use std::arch::x86_64::*;
 
 use super::few_avx512::Groups;
 use super::halves_avx512::{Bytes, Codes};
-use super::quantize::{Int8Rows, Int16Rows};
+use super::quantize::Int8Rows;
 use super::span::{Span, with_whole_tile};
 use super::{Panel, TILE};
 use crate::matrix::Matrix;
@@ -21,10 +20,8 @@ use crate::mxfp4::{DOUBLED, GROUP};
 /// Tokens of a tile register.
 pub const TOKENS: usize = 16;
 
-/// From this many tokens on, filling a tile register is worth it, for 16 bits or 8.
-pub const fn least_tokens(sixteen_bits: bool) -> usize {
-    if sixteen_bits { 6 } else { 8 }
-}
+/// From this many tokens on, filling a tile register is worth it.
+pub const LEAST_TOKENS: usize = 8;
 
 /// Bytes of a group in a tile register: of A, and of B.
 const PLANE: usize = TOKENS * GROUP;
@@ -88,18 +85,17 @@ const fn lanes(tokens: usize) -> usize {
     }
 }
 
-/// Bytes of planes and numbers of scales of sixteen tokens of `cols`, with 16 bits or 8.
-pub fn sizes(sixteen_bits: bool, cols: usize) -> (usize, usize) {
-    (if sixteen_bits { 2 } else { 1 } * TOKENS * cols, TOKENS * cols / GROUP)
+/// Bytes and numbers of scales of sixteen tokens of `cols`.
+pub fn sizes(cols: usize) -> (usize, usize) {
+    (TOKENS * cols, TOKENS * cols / GROUP)
 }
 
-/// Lays up to sixteen tokens side by side: planes [groups, lanes, 32], and half of each scale (codes are doubled values)
-/// [groups, lanes].
+/// Lays up to sixteen tokens side by side: values [groups, lanes, 32], and scales [groups, lanes].
 ///
 /// # Safety
 /// AVX-512 (F, BW, VL) is present.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-pub unsafe fn pack_int8(x: &Int8Rows, tokens: &[u32], planes: &mut [u8], scales: &mut [f32]) {
+pub unsafe fn pack(x: &Int8Rows, tokens: &[u32], planes: &mut [u8], scales: &mut [f32]) {
     let lanes = lanes(tokens.len());
     for (lane, &token) in tokens.iter().enumerate() {
         let (values, scale) = (x.values(token as usize).as_chunks::<GROUP>().0, x.scales(token as usize));
@@ -111,57 +107,38 @@ pub unsafe fn pack_int8(x: &Int8Rows, tokens: &[u32], planes: &mut [u8], scales:
     }
 }
 
-/// The same with two planes for each group, the low bytes and the high ones, and whole scales.
-///
-/// # Safety
-/// AVX-512 (F, BW, VL) is present.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-pub unsafe fn pack_int16(x: &Int16Rows, tokens: &[u32], planes: &mut [u8], scales: &mut [f32]) {
-    let lanes = lanes(tokens.len());
-    for (lane, &token) in tokens.iter().enumerate() {
-        let (values, scale) = (x.planes(token as usize).as_chunks::<{ 2 * GROUP }>().0, x.scales(token as usize));
-        for (g, (values, d)) in values.iter().zip(scale).enumerate() {
-            let both = &mut planes[2 * g * lanes * GROUP..][..2 * lanes * GROUP];
-            let (low, high) = both.split_at_mut(lanes * GROUP);
-            low[lane * GROUP..][..GROUP].copy_from_slice(&values[..GROUP]);
-            high[lane * GROUP..][..GROUP].copy_from_slice(&values[GROUP..]);
-            scales[g * lanes + lane] = *d;
-        }
-    }
-}
-
 /// out[i] = the sixteen rows from `row` on times token i, for MXFP4 and the planes and scales of tokens that
-/// [`pack_int8`] has laid out.
+/// [`pack`] has laid out.
 ///
 /// # Safety
 /// AMX, AVX-512 (F, BW, DQ, VL, VNNI), AVX2, FMA and F16C are present.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx2,fma,f16c")]
-pub unsafe fn tile_int8(m: &Matrix, row: usize, tokens: (&[u8], &[f32]), panel: &mut Panel, out: &mut [[f32; TILE]]) {
+pub unsafe fn codes(m: &Matrix, row: usize, tokens: (&[u8], &[f32]), panel: &mut Panel, out: &mut [[f32; TILE]]) {
     with_whole_tile(m, row, out, |row, out| {
         let (rows, groups) = (Span::new(m, row), m.groups());
         // SAFETY: a Matrix holds all its groups; the panel is unpacked before it is used.
         unsafe {
             let table = _mm512_loadu_si512(CODES.as_ptr().cast());
             if rows.scales_between() {
-                at_once::<1>(&mut Codes::<true, true>::new(&rows, groups, table), groups, tokens, panel, out);
+                at_once(&mut Codes::<true, true>::new(&rows, groups, table), groups, tokens, panel, out);
             } else {
-                at_once::<1>(&mut Codes::<false, true>::new(&rows, groups, table), groups, tokens, panel, out);
+                at_once(&mut Codes::<false, true>::new(&rows, groups, table), groups, tokens, panel, out);
             }
         }
     });
 }
 
-/// The same for Q8 and tokens laid out by [`pack_int16`].
+/// The same for Q8.
 ///
 /// # Safety
-/// As for `tile_int8`.
+/// As for [`codes`].
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx2,fma,f16c")]
-pub unsafe fn tile_int16(m: &Matrix, row: usize, tokens: (&[u8], &[f32]), panel: &mut Panel, out: &mut [[f32; TILE]]) {
+pub unsafe fn bytes(m: &Matrix, row: usize, tokens: (&[u8], &[f32]), panel: &mut Panel, out: &mut [[f32; TILE]]) {
     with_whole_tile(m, row, out, |row, out| {
         let (rows, groups) = (Span::new(m, row), m.groups());
         // SAFETY: a Matrix holds all its groups; the panel is unpacked before it is used.
         unsafe {
-            at_once::<2>(&mut Bytes::<true>::new(&rows, groups), groups, tokens, panel, out);
+            at_once(&mut Bytes::<true, false>::new(&rows, groups), groups, tokens, panel, out);
         }
     });
 }
@@ -184,14 +161,14 @@ static CODES: [i8; 64] = {
 /// AMX and AVX-512 are present, `from` has `groups` groups, tokens are packed.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx2,fma,f16c")]
-unsafe fn at_once<const PLANES: usize>(
+unsafe fn at_once(
     from: &mut impl Groups,
     groups: usize,
     (planes, token_scales): (&[u8], &[f32]),
     panel: &mut Panel,
     out: &mut [[f32; TILE]],
 ) {
-    let (plane_bytes, num_scales) = (PLANES * PLANE * groups, TOKENS * groups);
+    let (plane_bytes, num_scales) = (PLANE * groups, TOKENS * groups);
     let tiles = out.len().div_ceil(TOKENS);
     assert!(planes.len() >= tiles * plane_bytes + READ_FURTHER && token_scales.len() >= tiles * num_scales);
     // Later tokens need all that was unpacked.
@@ -204,9 +181,9 @@ unsafe fn at_once<const PLANES: usize>(
     unsafe {
         from.begin();
         let unpack = |g: usize| unpack(from, g, &panel);
-        some_tokens::<PLANES>(groups, &panel, planes, scales, first, unpack);
+        some_tokens(groups, &panel, planes, scales, first, unpack);
         for ((out, planes), scales) in tokens {
-            some_tokens::<PLANES>(groups, &panel, planes, scales, out, |_| {});
+            some_tokens(groups, &panel, planes, scales, out, |_| {});
         }
     }
 }
@@ -242,7 +219,7 @@ unsafe fn unpack(from: &mut impl Groups, g: usize, panel: &Unpacked) {
 /// As there.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx2,fma,f16c")]
-unsafe fn some_tokens<const PLANES: usize>(
+unsafe fn some_tokens(
     groups: usize,
     panel: &Unpacked,
     planes: &[u8],
@@ -254,9 +231,9 @@ unsafe fn some_tokens<const PLANES: usize>(
     // SAFETY: promised by the caller.
     unsafe {
         match lanes(out.len()) {
-            8 => pipeline::<PLANES, 8>(groups, panel, planes, scales, out, unpack),
-            12 => pipeline::<PLANES, 12>(groups, panel, planes, scales, out, unpack),
-            _ => pipeline::<PLANES, 16>(groups, panel, planes, scales, out, unpack),
+            8 => pipeline::<8>(groups, panel, planes, scales, out, unpack),
+            12 => pipeline::<12>(groups, panel, planes, scales, out, unpack),
+            _ => pipeline::<16>(groups, panel, planes, scales, out, unpack),
         }
     }
 }
@@ -272,7 +249,7 @@ const RING: usize = 16;
 /// all can be read a little further.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx2,fma,f16c")]
-unsafe fn pipeline<const PLANES: usize, const M: usize>(
+unsafe fn pipeline<const M: usize>(
     groups: usize,
     panel: &Unpacked,
     planes: *const u8,
@@ -280,38 +257,37 @@ unsafe fn pipeline<const PLANES: usize, const M: usize>(
     out: &mut [[f32; TILE]],
     mut unpack: impl FnMut(usize),
 ) {
-    let at_once = PRODUCTS / PLANES;
     let &Unpacked { codes, scales: row_scales, mask } = panel;
     // SAFETY: promised by the caller.
     let _registers = unsafe { Registers::shape::<M>() };
-    let mut unpack_block = |first: usize| (first..(first + at_once).min(groups)).for_each(&mut unpack);
+    let mut unpack_block = |first: usize| (first..(first + PRODUCTS).min(groups)).for_each(&mut unpack);
     let mut sums = [const { std::mem::MaybeUninit::<Sums>::uninit() }; 2];
     let mut acc = [_mm512_setzero_ps(); M];
     // Two blocks ahead are unpacked, one ahead is multiplied, this one is taken out, the one before is scaled.
     unpack_block(0);
-    unpack_block(at_once);
+    unpack_block(PRODUCTS);
     // SAFETY: the first block is unpacked.
-    unsafe { multiply::<PLANES, M>(codes, planes) };
-    let blocks = groups.div_ceil(at_once);
+    unsafe { multiply::<M>(codes, planes) };
+    let blocks = groups.div_ceil(PRODUCTS);
     for block in 0..=blocks {
-        let first = block * at_once;
-        unpack_block(first + 2 * at_once);
+        let first = block * PRODUCTS;
+        unpack_block(first + 2 * PRODUCTS);
         // SAFETY: as above.
         unsafe {
             if block < blocks {
                 take_out(sums[block % 2].as_mut_ptr());
             }
             if block + 1 < blocks {
-                let next = first + at_once;
-                multiply::<PLANES, M>(codes.add((next & mask) * PLANE), planes.add(next * PLANES * M * GROUP));
+                let next = first + PRODUCTS;
+                multiply::<M>(codes.add((next & mask) * PLANE), planes.add(next * M * GROUP));
             }
             if block > 0 {
-                let first = first - at_once;
+                let first = first - PRODUCTS;
                 // Of each C only the rows of M tokens were written, so no reference to it may be made.
                 let sums = (&raw const (*sums[(block - 1) % 2].as_ptr()).0).cast::<[[i32; TILE]; TOKENS]>();
-                for (i, g) in (first..(first + at_once).min(groups)).enumerate() {
+                for (i, g) in (first..(first + PRODUCTS).min(groups)).enumerate() {
                     let row_scale = _mm512_loadu_ps(row_scales.add((g & mask) * TILE));
-                    add_scaled::<PLANES, M>(sums.add(i * PLANES), row_scale, token_scales.add(g * M), &mut acc);
+                    add_scaled::<M>(sums.add(i), row_scale, token_scales.add(g * M), &mut acc);
                 }
             }
         }
@@ -325,10 +301,10 @@ unsafe fn pipeline<const PLANES: usize, const M: usize>(
 /// acc[n] += the sums of a group, scaled.
 ///
 /// # Safety
-/// PLANES sums of M tokens lie at `sums`, at a multiple of 64 bytes, and M scales of tokens at `token_scales`.
+/// Sums of M tokens lie at `sums`, at a multiple of 64 bytes, and M scales of tokens at `token_scales`.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx2,fma,f16c")]
-unsafe fn add_scaled<const PLANES: usize, const M: usize>(
+unsafe fn add_scaled<const M: usize>(
     sums: *const [[i32; TILE]; TOKENS],
     row_scale: __m512,
     token_scales: *const f32,
@@ -337,11 +313,7 @@ unsafe fn add_scaled<const PLANES: usize, const M: usize>(
     for n in 0..M {
         // SAFETY: sixteen numbers each; promised by the caller.
         unsafe {
-            let mut sum = _mm512_load_si512(sums.cast::<[i32; TILE]>().add(n).cast());
-            if PLANES == 2 {
-                let high = _mm512_load_si512(sums.add(1).cast::<[i32; TILE]>().add(n).cast());
-                sum = _mm512_add_epi32(sum, _mm512_slli_epi32::<8>(high));
-            }
+            let sum = _mm512_load_si512(sums.cast::<[i32; TILE]>().add(n).cast());
             let scale = _mm512_mul_ps(row_scale, _mm512_set1_ps(*token_scales.add(n)));
             acc[n] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), scale, acc[n]);
         }
@@ -355,57 +327,35 @@ struct Sums([[[i32; TILE]; TOKENS]; PRODUCTS]);
 /// Products are made in fours: each takes far longer than it keeps the unit busy.
 const PRODUCTS: usize = 4;
 
-/// Four products into registers 0 to 3: of four groups, or of both planes of two.
+/// Products of four groups into registers 0 to 3.
 ///
 /// # Safety
 /// The registers are shaped, and so many groups lie at `codes` and `planes`.
 #[inline(always)]
-unsafe fn multiply<const PLANES: usize, const M: usize>(codes: *const u8, planes: *const u8) {
+unsafe fn multiply<const M: usize>(codes: *const u8, planes: *const u8) {
     // SAFETY: promised by the caller.
     unsafe {
-        if PLANES == 1 {
-            asm!(
-                "tileloadd tmm6, [{b} + {s64}]",
-                "tileloadd tmm4, [{a} + {s32}]",
-                "tilezero tmm0",
-                "tdpbssd tmm0, tmm4, tmm6",
-                "tileloadd tmm7, [{b} + {s64} + 512]",
-                "tileloadd tmm5, [{a} + {s32} + 1 * {plane}]",
-                "tilezero tmm1",
-                "tdpbssd tmm1, tmm5, tmm7",
-                "tileloadd tmm6, [{b} + {s64} + 1024]",
-                "tileloadd tmm4, [{a} + {s32} + 2 * {plane}]",
-                "tilezero tmm2",
-                "tdpbssd tmm2, tmm4, tmm6",
-                "tileloadd tmm7, [{b} + {s64} + 1536]",
-                "tileloadd tmm5, [{a} + {s32} + 3 * {plane}]",
-                "tilezero tmm3",
-                "tdpbssd tmm3, tmm5, tmm7",
-                a = in(reg) planes, b = in(reg) codes, s32 = in(reg) 32usize, s64 = in(reg) 64usize,
-                plane = const M * GROUP,
-                options(nostack, readonly),
-            );
-        } else {
-            asm!(
-                "tileloadd tmm6, [{b} + {s64}]",
-                "tileloadd tmm4, [{a} + {s32}]",
-                "tilezero tmm0",
-                "tdpbusd tmm0, tmm4, tmm6",
-                "tileloadd tmm5, [{a} + {s32} + 1 * {plane}]",
-                "tilezero tmm1",
-                "tdpbssd tmm1, tmm5, tmm6",
-                "tileloadd tmm7, [{b} + {s64} + 512]",
-                "tileloadd tmm4, [{a} + {s32} + 2 * {plane}]",
-                "tilezero tmm2",
-                "tdpbusd tmm2, tmm4, tmm7",
-                "tileloadd tmm5, [{a} + {s32} + 3 * {plane}]",
-                "tilezero tmm3",
-                "tdpbssd tmm3, tmm5, tmm7",
-                a = in(reg) planes, b = in(reg) codes, s32 = in(reg) 32usize, s64 = in(reg) 64usize,
-                plane = const M * GROUP,
-                options(nostack, readonly),
-            );
-        }
+        asm!(
+            "tileloadd tmm6, [{b} + {s64}]",
+            "tileloadd tmm4, [{a} + {s32}]",
+            "tilezero tmm0",
+            "tdpbssd tmm0, tmm4, tmm6",
+            "tileloadd tmm7, [{b} + {s64} + 512]",
+            "tileloadd tmm5, [{a} + {s32} + 1 * {plane}]",
+            "tilezero tmm1",
+            "tdpbssd tmm1, tmm5, tmm7",
+            "tileloadd tmm6, [{b} + {s64} + 1024]",
+            "tileloadd tmm4, [{a} + {s32} + 2 * {plane}]",
+            "tilezero tmm2",
+            "tdpbssd tmm2, tmm4, tmm6",
+            "tileloadd tmm7, [{b} + {s64} + 1536]",
+            "tileloadd tmm5, [{a} + {s32} + 3 * {plane}]",
+            "tilezero tmm3",
+            "tdpbssd tmm3, tmm5, tmm7",
+            a = in(reg) planes, b = in(reg) codes, s32 = in(reg) 32usize, s64 = in(reg) 64usize,
+            plane = const M * GROUP,
+            options(nostack, readonly),
+        );
     }
 }
 

@@ -4,16 +4,17 @@
 //! brought together by blending halves of vectors and adding, which takes half the instructions of horizontal additions:
 //! * MXFP4 codes are looked up as value + 12 (0..=24, the unsigned operand of `maddubs`), and sums of sixteen products stay
 //!   in 16 bits: they begin at -12 times the sum of the activations, so what wraps around on the way comes back.
-//! * Q8 meets 16-bit activations: `madd` multiplies pairs of them exactly into 32 bits (32 * 128 * 32767 < 2^31).
+//! * Q8 and its activations are widened to 16 bits: `madd` multiplies pairs of them into 32 bits, while sums of two products of
+//!   bytes would take another instruction to make one of them unsigned, and one more to widen them.
 
 use std::arch::x86_64::*;
 
 use super::TILE;
-use super::quantize::{Int8Rows, Int16Rows};
+use super::quantize::Int8Rows;
 use super::span::{Addresses, Scales, Span, addresses, by_number};
 use crate::mxfp4::GROUP;
 
-/// Up to so many tokens at once, of 8 bits or of 16. Of more, lists are laid down (see `lanes_avx2`).
+/// Up to so many tokens at once, with MXFP4 or Q8. Of more, lists are laid down (see `lanes_avx2`).
 pub const MOST_CODES: usize = 4;
 pub const MOST_BYTES: usize = 8;
 
@@ -42,7 +43,7 @@ pub unsafe fn codes(rows: &Span, groups: usize, x: &Int8Rows, tokens: &[u32], ou
 /// # Safety
 /// As for [`codes`], with up to [`MOST_BYTES`] tokens.
 #[target_feature(enable = "avx2,fma,f16c")]
-pub unsafe fn bytes(rows: &Span, groups: usize, x: &Int16Rows, tokens: &[u32], out: &mut [[f32; TILE]]) {
+pub unsafe fn bytes(rows: &Span, groups: usize, x: &Int8Rows, tokens: &[u32], out: &mut [[f32; TILE]]) {
     // SAFETY: promised by the caller.
     unsafe { by_number!(|tokens| bytes_of(rows, groups, x, tokens, out)) }
 }
@@ -106,7 +107,7 @@ unsafe fn codes_of<const N: usize, const BETWEEN: bool>(
 unsafe fn bytes_of<const N: usize>(
     rows: &Span,
     groups: usize,
-    x: &Int16Rows,
+    x: &Int8Rows,
     tokens: [u32; N],
     out: &mut [[f32; TILE]],
 ) {
@@ -124,7 +125,8 @@ unsafe fn bytes_of<const N: usize>(
             for half in 0..2 {
                 let scale = _mm256_cvtph_ps(_mm_loadu_si128(scales.as_ptr().add(8 * half).cast()));
                 for n in 0..N {
-                    let x = q[n].add(g * GROUP).cast();
+                    let p = q[n].add(g * GROUP).cast::<u8>();
+                    let x = [wide(p), wide(p.add(16))];
                     let sums = across_halves([
                         byte_products(at[0][2 * half], at[0][2 * half + 1], x),
                         byte_products(at[2][2 * half], at[2][2 * half + 1], x),
@@ -156,12 +158,11 @@ unsafe fn code_products((first, second): (__m256i, __m256i), low: __m256i, high:
 /// the high half.
 ///
 /// # Safety
-/// AVX2 is present; a group lies at each row and at `x`.
+/// AVX2 is present; a group lies at each row.
 #[inline(always)]
-unsafe fn byte_products(a: *const u8, b: *const u8, x: *const __m256i) -> __m256i {
+unsafe fn byte_products(a: *const u8, b: *const u8, [x0, x1]: [__m256i; 2]) -> __m256i {
     // SAFETY: promised by the caller.
     unsafe {
-        let (x0, x1) = (_mm256_loadu_si256(x), _mm256_loadu_si256(x.add(1)));
         let a = _mm256_add_epi32(_mm256_madd_epi16(wide(a), x0), _mm256_madd_epi16(wide(a.add(16)), x1));
         let b = _mm256_add_epi32(_mm256_madd_epi16(wide(b), x0), _mm256_madd_epi16(wide(b.add(16)), x1));
         _mm256_add_epi32(_mm256_blend_epi32::<0xf0>(a, b), _mm256_permute2x128_si256::<0x21>(a, b))

@@ -2,18 +2,16 @@
 //! group takes is the instructions of its unpacking and of each token's products.
 //!
 //! Rows come side by side, four elements of each in a lane, and `dpbusd` adds four products of an unsigned and a signed
-//! byte to each lane without saturating:
-//! * MXFP4 codes are looked up as value + 12, and the lanes begin at -12 times the sum of the activations.
-//! * Q8 meets 16-bit activations x = 256 high + low as two planes of bytes: low bytes are unsigned, and for the high ones
-//!   weights are made unsigned by adding 128, which -128 times the sum of the high bytes takes off again.
+//! byte to each lane without saturating.
+//! MXFP4 codes are looked up as value + 12, and to Q8's bytes 128 is added by flipping a bit. The lanes begin at -12 or -128 times
+//! the sum of the activations, which takes that off again.
 
 use std::arch::x86_64::*;
 
 use super::along_avx512::exponents_of_four;
 use super::halves_avx512;
-use super::int8_avx512::{apart, code_table, power_of_two, scales};
-use super::int16_avx512::widened;
-use super::quantize::{Int8Rows, Int16Rows};
+use super::int8_avx512::{apart, code_table, power_of_two, scales, widened};
+use super::quantize::Int8Rows;
 use super::rows_avx512::{TOKENS, words_of_sixteen};
 use super::span::{Scales, Span, by_number};
 use super::{Panel, TILE};
@@ -22,6 +20,15 @@ use crate::mxfp4::GROUP;
 
 /// Up to so many tokens; with more, what the first of them bring side by side is kept for the others.
 pub const MOST: usize = TOKENS;
+
+/// What the weights are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// MXFP4.
+    Codes,
+    /// Q8.
+    Bytes,
+}
 
 /// Which of several ways to the same bits is fastest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,23 +100,33 @@ impl Keep for IntoPanel {
     }
 }
 
-/// MXFP4: out[i] = sixteen rows times token i.
+/// out[i] = sixteen rows times token i.
 ///
 /// # Safety
 /// AVX-512 (F, BW, DQ, VL) with VNNI, AVX2, FMA and F16C are present, and what the way needs; there are one to [`MOST`] tokens;
-/// `groups` groups lie at every row and in the activations.
+/// `groups` groups of this format lie at every row and in the activations.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-pub unsafe fn codes(way: Way, rows: &Span, groups: usize, x: &Int8Rows, tokens: &[u32], out: &mut [[f32; TILE]]) {
+pub unsafe fn tile(
+    format: Format,
+    way: Way,
+    rows: &Span,
+    groups: usize,
+    x: &Int8Rows,
+    tokens: &[u32],
+    out: &mut [[f32; TILE]],
+) {
     // SAFETY: promised by the caller.
-    unsafe { codes_in(way, rows, groups, x, tokens, out, &mut Nothing) }
+    unsafe { tile_by(format, way, rows, groups, x, tokens, out, &mut Nothing) }
 }
 
 /// The same, and the panel is filled for other tokens. Gives the bits of the lowest and of the highest scale.
 ///
 /// # Safety
-/// As for [`codes`].
+/// As for [`tile`].
+#[allow(clippy::too_many_arguments)]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-pub unsafe fn codes_kept(
+pub unsafe fn tile_kept(
+    format: Format,
     way: Way,
     rows: &Span,
     groups: usize,
@@ -120,14 +137,16 @@ pub unsafe fn codes_kept(
 ) -> (i32, i32) {
     let mut keep = IntoPanel::new(panel, groups);
     // SAFETY: promised by the caller.
-    unsafe { codes_in(way, rows, groups, x, tokens, out, &mut keep) };
+    unsafe { tile_by(format, way, rows, groups, x, tokens, out, &mut keep) };
     (_mm512_reduce_min_epi32(keep.lowest), _mm512_reduce_max_epi32(keep.highest))
 }
 
 /// # Safety
-/// As for [`codes`].
+/// As for [`tile`].
+#[allow(clippy::too_many_arguments)]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-unsafe fn codes_in(
+unsafe fn tile_by(
+    format: Format,
     way: Way,
     rows: &Span,
     groups: usize,
@@ -136,81 +155,39 @@ unsafe fn codes_in(
     out: &mut [[f32; TILE]],
     keep: &mut impl Keep,
 ) {
+    let how = (rows.scales_between(), rows.in_quarters());
     // SAFETY: promised by the caller.
     unsafe {
-        match way {
-            Way::Plain => by_number!(|tokens| codes_plain(rows, groups, x, out, tokens, keep)),
-            Way::Wide => by_number!(|tokens| codes_wide(rows, groups, x, out, tokens, keep)),
-            Way::Halves => match (rows.scales_between(), rows.in_quarters()) {
-                (true, true) => by_number!(|tokens| codes_halves::<true, true, _>(rows, groups, x, out, tokens, keep)),
-                (true, false) => {
-                    by_number!(|tokens| codes_halves::<true, false, _>(rows, groups, x, out, tokens, keep))
-                }
-                (false, true) => {
-                    by_number!(|tokens| codes_halves::<false, true, _>(rows, groups, x, out, tokens, keep))
-                }
-                (false, false) => {
-                    by_number!(|tokens| codes_halves::<false, false, _>(rows, groups, x, out, tokens, keep))
-                }
-            },
-        }
-    }
-}
-
-/// Q8: out[i] = sixteen rows times token i.
-///
-/// # Safety
-/// As for [`codes`].
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-pub unsafe fn bytes(way: Way, rows: &Span, groups: usize, x: &Int16Rows, tokens: &[u32], out: &mut [[f32; TILE]]) {
-    // SAFETY: promised by the caller.
-    unsafe { bytes_in(way, rows, groups, x, tokens, out, &mut Nothing) }
-}
-
-/// The same, and the panel is filled for other tokens.
-///
-/// # Safety
-/// As for [`codes`].
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-pub unsafe fn bytes_kept(
-    way: Way,
-    rows: &Span,
-    groups: usize,
-    x: &Int16Rows,
-    tokens: &[u32],
-    panel: &mut Panel,
-    out: &mut [[f32; TILE]],
-) {
-    // SAFETY: promised by the caller.
-    unsafe { bytes_in(way, rows, groups, x, tokens, out, &mut IntoPanel::new(panel, groups)) }
-}
-
-/// # Safety
-/// As for [`codes`].
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-unsafe fn bytes_in(
-    way: Way,
-    rows: &Span,
-    groups: usize,
-    x: &Int16Rows,
-    tokens: &[u32],
-    out: &mut [[f32; TILE]],
-    keep: &mut impl Keep,
-) {
-    // SAFETY: promised by the caller.
-    unsafe {
-        match way {
-            Way::Plain | Way::Wide => by_number!(|tokens| bytes_wide(rows, groups, x, out, tokens, keep)),
-            Way::Halves if rows.in_quarters() => {
+        match (format, way, how) {
+            (Format::Codes, Way::Plain, _) => by_number!(|tokens| codes_plain(rows, groups, x, out, tokens, keep)),
+            (Format::Codes, Way::Wide, _) => by_number!(|tokens| codes_wide(rows, groups, x, out, tokens, keep)),
+            (Format::Codes, Way::Halves, (true, true)) => {
+                by_number!(|tokens| codes_halves::<true, true, _>(rows, groups, x, out, tokens, keep))
+            }
+            (Format::Codes, Way::Halves, (true, false)) => {
+                by_number!(|tokens| codes_halves::<true, false, _>(rows, groups, x, out, tokens, keep))
+            }
+            (Format::Codes, Way::Halves, (false, true)) => {
+                by_number!(|tokens| codes_halves::<false, true, _>(rows, groups, x, out, tokens, keep))
+            }
+            (Format::Codes, Way::Halves, (false, false)) => {
+                by_number!(|tokens| codes_halves::<false, false, _>(rows, groups, x, out, tokens, keep))
+            }
+            (Format::Bytes, Way::Plain | Way::Wide, _) => {
+                by_number!(|tokens| bytes_wide(rows, groups, x, out, tokens, keep))
+            }
+            (Format::Bytes, Way::Halves, (_, true)) => {
                 by_number!(|tokens| bytes_halves::<true, _>(rows, groups, x, out, tokens, keep))
             }
-            Way::Halves => by_number!(|tokens| bytes_halves::<false, _>(rows, groups, x, out, tokens, keep)),
+            (Format::Bytes, Way::Halves, (_, false)) => {
+                by_number!(|tokens| bytes_halves::<false, _>(rows, groups, x, out, tokens, keep))
+            }
         }
     }
 }
 
 /// # Safety
-/// As for [`codes`]; `groups` groups lie at every row and in the activations.
+/// As for [`tile`]; `groups` groups lie at every row and in the activations.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
 unsafe fn codes_plain<const N: usize>(
     rows: &Span,
@@ -223,12 +200,12 @@ unsafe fn codes_plain<const N: usize>(
     // SAFETY: promised by the caller; a byte is a scale.
     unsafe {
         let mut from = Plain { rows, groups, table: code_table(), exponents: Scales::new() };
-        codes_by(&mut from, groups, x, out, tokens, keep);
+        products(&mut from, groups, x, out, tokens, keep);
     }
 }
 
 /// # Safety
-/// As for [`codes`] with VBMI; `groups` groups lie at every row and in the activations.
+/// As for [`tile`] with VBMI; `groups` groups lie at every row and in the activations.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vbmi,avx2,fma,f16c")]
 unsafe fn codes_wide<const N: usize>(
     rows: &Span,
@@ -241,12 +218,12 @@ unsafe fn codes_wide<const N: usize>(
     // SAFETY: promised by the caller.
     unsafe {
         let mut from = Wide { rows, groups, table: code_table(), four: [_mm512_setzero_si512(); 4] };
-        codes_by(&mut from, groups, x, out, tokens, keep);
+        products(&mut from, groups, x, out, tokens, keep);
     }
 }
 
 /// # Safety
-/// As for [`codes`] with VBMI; `groups` groups lie at every row and in the activations; BETWEEN is what the rows say.
+/// As for [`tile`] with VBMI; `groups` groups lie at every row and in the activations; BETWEEN is what the rows say.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vbmi,avx2,fma,f16c")]
 unsafe fn codes_halves<const BETWEEN: bool, const QUARTERS: bool, const N: usize>(
     rows: &Span,
@@ -258,7 +235,7 @@ unsafe fn codes_halves<const BETWEEN: bool, const QUARTERS: bool, const N: usize
 ) {
     // SAFETY: promised by the caller; a byte is a scale.
     unsafe {
-        codes_by(
+        products(
             &mut halves_avx512::Codes::<BETWEEN, QUARTERS>::new(rows, groups, code_table()),
             groups,
             x,
@@ -274,13 +251,13 @@ pub trait Groups {
     /// To be called before the first group, at the place where this stays.
     ///
     /// # Safety
-    /// As for [`codes`]; the groups lie at every row.
+    /// As for [`tile`]; the groups lie at every row.
     unsafe fn begin(&mut self);
 
     /// Codes or bytes, and scales. Asks for memory that is needed later.
     ///
     /// # Safety
-    /// As for [`codes`]; group g lies at every row and follows the one before.
+    /// As for [`tile`]; group g lies at every row and follows the one before.
     unsafe fn next(&mut self, g: usize) -> ([__m512i; 8], __m512);
 }
 
@@ -343,6 +320,19 @@ impl Groups for Wide<'_> {
     }
 }
 
+/// 128 more than signed bytes, without a sign.
+///
+/// # Safety
+/// As for [`tile`].
+#[inline(always)]
+pub unsafe fn flipped(mut bytes: [__m512i; 8]) -> [__m512i; 8] {
+    for bytes in &mut bytes {
+        // SAFETY: promised by the caller.
+        *bytes = unsafe { _mm512_xor_si512(*bytes, _mm512_set1_epi8(-128)) };
+    }
+    bytes
+}
+
 /// Q8.
 struct Elements<'a> {
     rows: &'a Span,
@@ -365,15 +355,15 @@ impl Groups for Elements<'_> {
             let from = self.rows.elements.add(g * self.rows.group);
             let [a, b, c, d] = words_of_sixteen(from, self.rows.row);
             let [e, f, g_, h] = words_of_sixteen(from.add(GROUP / 2), self.rows.row);
-            ([a, b, c, d, e, f, g_, h], widened(self.scales.of(self.rows, self.groups, g)))
+            (flipped([a, b, c, d, e, f, g_, h]), widened(self.scales.of(self.rows, self.groups, g)))
         }
     }
 }
 
 /// # Safety
-/// As for [`codes`]; `groups` groups lie at every row and in the activations.
+/// As for [`tile`]; `groups` groups lie at every row and in the activations.
 #[inline(always)]
-unsafe fn codes_by<const N: usize>(
+unsafe fn products<const N: usize>(
     from: &mut impl Groups,
     groups: usize,
     x: &Int8Rows,
@@ -414,72 +404,31 @@ unsafe fn codes_by<const N: usize>(
 }
 
 /// # Safety
-/// As for [`codes`]; `groups` groups lie at every row and in the activations.
+/// As for [`tile`]; `groups` groups lie at every row and in the activations.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
 unsafe fn bytes_wide<const N: usize>(
     rows: &Span,
     groups: usize,
-    x: &Int16Rows,
+    x: &Int8Rows,
     out: &mut [[f32; TILE]],
     tokens: [u32; N],
     keep: &mut impl Keep,
 ) {
     // SAFETY: promised by the caller; two bytes are a scale.
-    unsafe { bytes_by(&mut Elements { rows, groups, scales: Scales::new() }, groups, x, out, tokens, keep) }
+    unsafe { products(&mut Elements { rows, groups, scales: Scales::new() }, groups, x, out, tokens, keep) }
 }
 
 /// # Safety
-/// As for [`codes`]; `groups` groups lie at every row and in the activations.
+/// As for [`tile`]; `groups` groups lie at every row and in the activations.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
 unsafe fn bytes_halves<const QUARTERS: bool, const N: usize>(
     rows: &Span,
     groups: usize,
-    x: &Int16Rows,
+    x: &Int8Rows,
     out: &mut [[f32; TILE]],
     tokens: [u32; N],
     keep: &mut impl Keep,
 ) {
     // SAFETY: promised by the caller.
-    unsafe { bytes_by(&mut halves_avx512::Bytes::<QUARTERS>::new(rows, groups), groups, x, out, tokens, keep) }
-}
-
-/// # Safety
-/// As for [`codes`]; `groups` groups lie at every row and in the activations.
-#[inline(always)]
-unsafe fn bytes_by<const N: usize>(
-    from: &mut impl Groups,
-    groups: usize,
-    x: &Int16Rows,
-    out: &mut [[f32; TILE]],
-    tokens: [u32; N],
-    keep: &mut impl Keep,
-) {
-    let q = tokens.map(|t| x.planes(t as usize).as_ptr().cast::<i32>());
-    let d = tokens.map(|t| x.scales(t as usize).as_ptr());
-    let s = tokens.map(|t| x.offsets(t as usize).as_ptr());
-    // SAFETY: promised by the caller: group g of every row and of every token.
-    unsafe {
-        let mut acc = [_mm512_setzero_ps(); N];
-        from.begin();
-        for g in 0..groups {
-            let (words, scale) = from.next(g);
-            keep.keep(g, &words, scale);
-            let mut unsigned = words;
-            for word in &mut unsigned {
-                *word = _mm512_xor_si512(*word, _mm512_set1_epi8(-128));
-            }
-            for n in 0..N {
-                let x = q[n].add(16 * g);
-                let (mut low, mut high) = (_mm512_setzero_si512(), _mm512_set1_epi32(*s[n].add(g)));
-                for quad in 0..8 {
-                    low = _mm512_dpbusd_epi32(low, _mm512_set1_epi32(x.add(quad).read_unaligned()), words[quad]);
-                    let x = _mm512_set1_epi32(x.add(8 + quad).read_unaligned());
-                    high = _mm512_dpbusd_epi32(high, unsigned[quad], x);
-                }
-                let sum = _mm512_cvtepi32_ps(_mm512_add_epi32(low, _mm512_slli_epi32::<8>(high)));
-                acc[n] = _mm512_fmadd_ps(sum, _mm512_mul_ps(scale, _mm512_set1_ps(*d[n].add(g))), acc[n]);
-            }
-        }
-        acc.iter().zip(out).for_each(|(acc, out)| _mm512_storeu_ps(out.as_mut_ptr(), *acc));
-    }
+    unsafe { products(&mut halves_avx512::Bytes::<QUARTERS, true>::new(rows, groups), groups, x, out, tokens, keep) }
 }

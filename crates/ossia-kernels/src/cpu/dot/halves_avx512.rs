@@ -9,9 +9,8 @@
 
 use std::arch::x86_64::*;
 
-use super::few_avx512::Groups;
-use super::int8_avx512::{apart, scales};
-use super::int16_avx512::widened;
+use super::few_avx512::{Groups, flipped};
+use super::int8_avx512::{apart, scales, widened};
 use super::rows_avx512::words_of;
 use super::span::{Scales, Span, addresses};
 use crate::mxfp4::GROUP;
@@ -64,14 +63,14 @@ impl<const BETWEEN: bool, const QUARTERS: bool> Groups for Codes<'_, BETWEEN, QU
     }
 }
 
-/// Q8: elements. A group's scale lies before it. QUARTERS: see [`Span::prefetch_known`].
-pub struct Bytes<'a, const QUARTERS: bool> {
+/// Q8: elements. A group's scale lies before it. QUARTERS: see [`Span::prefetch_known`]; UNSIGNED: 128 is added.
+pub struct Bytes<'a, const QUARTERS: bool, const UNSIGNED: bool> {
     rows: &'a Span,
     groups: usize,
     scales: Scales<[u8; 2]>,
 }
 
-impl<'a, const QUARTERS: bool> Bytes<'a, QUARTERS> {
+impl<'a, const QUARTERS: bool, const UNSIGNED: bool> Bytes<'a, QUARTERS, UNSIGNED> {
     /// Rows of `groups` groups.
     #[inline(always)]
     pub fn new(rows: &'a Span, groups: usize) -> Self {
@@ -79,7 +78,7 @@ impl<'a, const QUARTERS: bool> Bytes<'a, QUARTERS> {
     }
 }
 
-impl<const QUARTERS: bool> Groups for Bytes<'_, QUARTERS> {
+impl<const QUARTERS: bool, const UNSIGNED: bool> Groups for Bytes<'_, QUARTERS, UNSIGNED> {
     #[inline(always)]
     unsafe fn begin(&mut self) {
         // SAFETY: promised by the caller; two bytes are a scale.
@@ -95,7 +94,8 @@ impl<const QUARTERS: bool> Groups for Bytes<'_, QUARTERS> {
             let [a, b, c, d] = words_of::<true>(&at, 0);
             let [e, f, g_, h] = words_of::<true>(&at, CODES);
             let scales = self.scales.of_between::<{ BYTES + 2 }>(self.groups, g, &at);
-            ([a, b, c, d, e, f, g_, h], widened(scales))
+            let bytes = [a, b, c, d, e, f, g_, h];
+            (if UNSIGNED { flipped(bytes) } else { bytes }, widened(scales))
         }
     }
 }

@@ -1,13 +1,10 @@
-//! MXFP4 with 8-bit activations, AVX-512 with VNNI: the sums of `int8_avx2`, sixteen rows at a time.
-//!
-//! `dpbusd` adds four products of an unsigned and a signed byte to each 32-bit lane without saturating, so codes are
-//! looked up as value + 12 here too and the offset is taken off by the accumulator's first value. The kernel for a few tokens
-//! (`few_avx512`) takes the first of them, and leaves the codes in a panel for the others.
+//! Many tokens with sixteen rows, AVX-512 with VNNI: the kernel for a few of them (`few_avx512`) takes the first, and leaves the
+//! weights, made unsigned, in a panel for the others.
 
 use std::arch::x86_64::*;
 
-use super::few_avx512::{Way, codes_kept};
-use super::quantize::{Int8Rows, OFFSET};
+use super::few_avx512::{Format, Way, tile_kept};
+use super::quantize::{Int8Rows, Order, Weights};
 use super::rows_avx512::TOKENS;
 use super::span::{Span, by_number, parts, with_whole_tile};
 use super::{Panel, TILE};
@@ -27,7 +24,9 @@ const ONE: i32 = 127 << 23;
 /// # Safety
 /// AVX-512 (F, BW, DQ, VL) with VNNI, AVX2, FMA and F16C are present, and what the way needs.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+#[allow(clippy::too_many_arguments)]
 pub unsafe fn tile(
+    format: Format,
     way: Way,
     m: &Matrix,
     row: usize,
@@ -42,8 +41,8 @@ pub unsafe fn tile(
         let Some((tokens, out)) = parts.next() else { return };
         // SAFETY: a Matrix holds all its groups, the token's rows hold `groups` entries each, the first tokens fill the panel.
         unsafe {
-            let (lowest, highest) = codes_kept(way, &Span::new(m, row), groups, x, tokens, panel, out);
-            if EXACT.0 <= lowest && highest <= EXACT.1 {
+            let (lowest, highest) = tile_kept(format, way, &Span::new(m, row), groups, x, tokens, panel, out);
+            if format == Format::Codes && EXACT.0 <= lowest && highest <= EXACT.1 {
                 parts.for_each(|(tokens, out)| {
                     by_number!(|tokens| panel_tokens::<true, _>(groups, panel, x, tokens, out))
                 });
@@ -62,7 +61,15 @@ pub unsafe fn tile(
 pub fn code_table() -> __m512i {
     // SAFETY: sixteen bytes.
     let doubled = unsafe { _mm_loadu_si128(DOUBLED.as_ptr().cast()) };
-    _mm512_add_epi8(_mm512_broadcast_i32x4(doubled), _mm512_set1_epi8(OFFSET as i8))
+    _mm512_add_epi8(_mm512_broadcast_i32x4(doubled), _mm512_set1_epi8(Weights::Codes(Order::Natural).offset() as i8))
+}
+
+/// Q8's scales to f32.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub fn widened(halves: &[[u8; 2]; TILE]) -> __m512 {
+    // SAFETY: 32 bytes.
+    _mm512_cvtph_ps(unsafe { _mm256_loadu_si256(halves.as_ptr().cast()) })
 }
 
 /// Exponents in bytes to floats.
@@ -89,7 +96,7 @@ pub fn apart([a, b, c, d]: [__m512i; 4]) -> [__m512i; 8] {
     [a, b, c, d, high(a), high(b), high(c), high(d)]
 }
 
-/// The unpacked rows with some tokens. EXACT: all scales are in [`EXACT`].
+/// The unpacked rows with some tokens. EXACT: all scales are powers of two in [`EXACT`].
 ///
 /// acc = fma(sum, scale * d, acc) takes two multiplications for sixteen numbers, which the products of bytes compete with.
 /// Where scale * d is exact, as scales are powers of two, it is the same as fma(sum * scale, d, acc), and integers can be

@@ -10,7 +10,7 @@ use std::arch::x86_64::*;
 use std::ops::Range;
 
 use super::lists::{MOST_TILES, MOST_TOKENS, Products};
-use super::quantize::{Int8Rows, Int16Rows};
+use super::quantize::Int8Rows;
 use super::span::{Ahead, Span, from_row};
 use super::words_avx2::{Bytes, Codes, Format, LANES, Side, VECTOR};
 use super::{Panel, TILE, few_avx2};
@@ -81,7 +81,7 @@ pub fn bytes(sixteen_bits: bool, cols: usize) -> usize {
 
 /// Lays the vectors of a plan's part down, from `vector` on: for each group its words [8, vectors, 8 lanes, 4 bytes], offsets
 /// [vectors, 8] and half of the scales [vectors, 8]. The last token stands in for those that miss.
-pub fn pack_int8(x: &Int8Rows, tokens: &[u32], plan: Plan, vector: usize, out: &mut [u8]) {
+pub fn pack_codes(x: &Int8Rows, tokens: &[u32], plan: Plan, vector: usize, out: &mut [u8]) {
     let row = |t: u32| (x.values(t as usize), x.offsets(t as usize), x.scales(t as usize));
     pack::<Codes, _>(tokens, row, plan, vector, out, |(values, offsets, scales), g, word| match word {
         0..8 => <[i8; 4]>::try_from(&values[g * GROUP + 4 * word..][..4]).expect("four").map(i8::cast_unsigned),
@@ -92,7 +92,7 @@ pub fn pack_int8(x: &Int8Rows, tokens: &[u32], plan: Plan, vector: usize, out: &
 
 /// The same with words of two 16-bit numbers [16, vectors, 8, 4 bytes], without offsets, and with whole scales. Two numbers lie
 /// side by side, or with rows in the lanes every other one, as they are unpacked.
-pub fn pack_int16(x: &Int16Rows, tokens: &[u32], plan: Plan, vector: usize, out: &mut [u8]) {
+pub fn pack_bytes(x: &Int8Rows, tokens: &[u32], plan: Plan, vector: usize, out: &mut [u8]) {
     let row = |t: u32| (x.values(t as usize), x.scales(t as usize));
     pack::<Bytes, _>(tokens, row, plan, vector, out, |(values, scales), g, word| {
         if word == Bytes::WORDS {
@@ -102,7 +102,7 @@ pub fn pack_int16(x: &Int16Rows, tokens: &[u32], plan: Plan, vector: usize, out:
             Side::Tokens => [2 * word, 2 * word + 1],
             Side::Rows => [word / 2 * 4 + word % 2, word / 2 * 4 + word % 2 + 2],
         };
-        let [a, b] = places.map(|i| values[g * GROUP + i].to_ne_bytes());
+        let [a, b] = places.map(|i| i16::from(values[g * GROUP + i]).to_ne_bytes());
         [a[0], a[1], b[0], b[1]]
     });
 }
@@ -135,8 +135,8 @@ fn pack<F: Format, T: Copy>(
     }
 }
 
-/// out[tile][i] = the sixteen rows of each of `tiles`, up to [`MOST_TILES`], times token i, for MXFP4 and what [`pack_int8`] made
-/// of each part of the plan, one after the other; or for Q8 and what [`pack_int16`] made.
+/// out[tile][i] = the sixteen rows of each of `tiles`, up to [`MOST_TILES`], times token i, for MXFP4 and what [`pack_codes`] made
+/// of each part of the plan, one after the other; or for Q8 and what [`pack_bytes`] made.
 ///
 /// # Safety
 /// AVX2, FMA and F16C are present.

@@ -47,12 +47,12 @@ impl<'a> Lists<'a> {
     }
 
     /// Bytes of scratch for up to `lists` lists that have up to `tokens` tokens in all.
-    pub fn scratch_bytes(lists: usize, tokens: usize, cols: usize) -> usize {
+    pub fn scratch_bytes(isa: Isa, lists: usize, tokens: usize, cols: usize) -> usize {
         #[cfg(target_arch = "x86_64")]
-        return Packed::scratch_bytes(lists, tokens, cols);
+        return Packed::scratch_bytes(isa, lists, tokens, cols);
         #[cfg(not(target_arch = "x86_64"))]
         {
-            let _ = (lists, tokens, cols);
+            let _ = (isa, lists, tokens, cols);
             0
         }
     }

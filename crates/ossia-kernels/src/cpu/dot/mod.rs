@@ -24,8 +24,6 @@ mod float_avx512;
 #[cfg(target_arch = "x86_64")]
 mod halves_avx512;
 #[cfg(target_arch = "x86_64")]
-mod int16_avx512;
-#[cfg(target_arch = "x86_64")]
 mod int8_avx512;
 #[cfg(target_arch = "x86_64")]
 pub mod lanes_avx2;
@@ -57,8 +55,8 @@ use crate::matrix::{Kind, Matrix};
 use crate::mxfp4::GROUP;
 use crate::{Precision, Result};
 #[cfg(target_arch = "x86_64")]
-use few_avx512::Way;
-use quantize::{Int8Rows, Int16Rows, Order};
+use few_avx512::{Format, Way};
+use quantize::{Int8Rows, Order, Weights};
 #[cfg(target_arch = "x86_64")]
 use span::Span;
 
@@ -80,9 +78,9 @@ pub enum Input<'a> {
     /// f32, [tokens, cols].
     Float(&'a [f32]),
     /// 8-bit, with a scale for each group of 32: for MXFP4.
-    Int8(Int8Rows),
-    /// 16-bit, with a scale for each group of 32: for Q8, where they cost no more than 8 bits do on AVX2.
-    Int16(Int16Rows),
+    Codes(Int8Rows),
+    /// The same for Q8.
+    Bytes(Int8Rows),
 }
 
 impl<'a> Input<'a> {
@@ -91,11 +89,12 @@ impl<'a> Input<'a> {
         if runtime.precision == Precision::F32 {
             return Ok(Input::Float(x));
         }
+        let quantized = |weights| Int8Rows::quantize(runtime, x, cols, weights);
         Ok(match kind {
             Kind::F32 | Kind::F16 | Kind::BF16 => Input::Float(x),
-            Kind::Q8 => Input::Int16(Int16Rows::quantize(runtime, x, cols)?),
-            Kind::Mxfp4Pairs => Input::Int8(Int8Rows::quantize(runtime, x, cols, Order::EvenOdd)?),
-            Kind::Mxfp4Halves => Input::Int8(Int8Rows::quantize(runtime, x, cols, Order::Natural)?),
+            Kind::Q8 => Input::Bytes(quantized(Weights::Bytes)?),
+            Kind::Mxfp4Pairs => Input::Codes(quantized(Weights::Codes(Order::EvenOdd))?),
+            Kind::Mxfp4Halves => Input::Codes(quantized(Weights::Codes(Order::Natural))?),
         })
     }
 }
@@ -103,7 +102,7 @@ impl<'a> Input<'a> {
 /// Elements of a tile, or of some tiles' blocks, unpacked: scratch of one thread.
 pub struct Panel<'a> {
     /// With AVX-512: [groups, 8 quads, rows, 4 elements], a byte each. With AVX2 a block of groups [rows, groups, elements], or
-    /// with few tokens [eights of rows, groups, words, 8 rows]; Q8 with two bytes each.
+    /// with few tokens [eights of rows, groups, words, 8 rows]; there Q8 with two bytes each.
     codes: &'a mut [u8],
     /// [groups, rows]; with AVX2 [rows, groups], or [eights of rows, groups, 8 rows].
     scales: &'a mut [f32],
@@ -173,25 +172,19 @@ impl Panels {
 fn tile(isa: Isa, m: &Matrix, row: usize, x: &Input, tokens: &[u32], panel: &mut Panel, out: &mut [[f32; TILE]]) {
     match (isa, x) {
         #[cfg(target_arch = "x86_64")]
-        (Isa::Avx2, Input::Int8(_) | Input::Int16(_)) => few_tile_avx2(m, row, x, tokens, out),
-        #[cfg(target_arch = "x86_64")]
-        (Isa::Avx512, Input::Int8(_) | Input::Int16(_)) if (1..=few_avx512::MOST).contains(&tokens.len()) => {
-            few_tile(m, row, x, tokens, out);
-        }
-        #[cfg(target_arch = "x86_64")]
         // SAFETY: these are only made where the features were detected.
-        (Isa::Avx512, Input::Int8(x)) => unsafe { int8_avx512::tile(Way::best(), m, row, x, tokens, panel, out) },
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: as above.
-        (Isa::Avx512, Input::Int16(x)) => unsafe { int16_avx512::tile(Way::best(), m, row, x, tokens, panel, out) },
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: as above.
         (Isa::Avx2, Input::Float(x)) => unsafe { float_avx2::tile(m, row, x, tokens, out) },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
         (Isa::Avx512, Input::Float(x)) => unsafe { float_avx512::tile(m, row, x, tokens, out) },
-        (_, Input::Int8(x)) => scalar::int8_tile(m, row, x, tokens, out),
-        (_, Input::Int16(x)) => scalar::int16_tile(m, row, x, tokens, out),
+        #[cfg(target_arch = "x86_64")]
+        (Isa::Avx2, _) => few_tile_avx2(m, row, x, tokens, out),
+        #[cfg(target_arch = "x86_64")]
+        (Isa::Avx512, Input::Codes(x)) => tile_avx512(Format::Codes, m, row, x, tokens, panel, out),
+        #[cfg(target_arch = "x86_64")]
+        (Isa::Avx512, Input::Bytes(x)) => tile_avx512(Format::Bytes, m, row, x, tokens, panel, out),
+        (_, Input::Codes(x)) => scalar::codes_tile(m, row, x, tokens, out),
+        (_, Input::Bytes(x)) => scalar::bytes_tile(m, row, x, tokens, out),
         (_, Input::Float(x)) => scalar::float_tile(m, row, x, tokens, out),
     }
 }
@@ -201,36 +194,44 @@ fn tile(isa: Isa, m: &Matrix, row: usize, x: &Input, tokens: &[u32], panel: &mut
 fn few_tile_avx2(m: &Matrix, row: usize, x: &Input, tokens: &[u32], out: &mut [[f32; TILE]]) {
     span::with_whole_tile(m, row, out, |row, out| {
         let (rows, groups) = (Span::new(m, row), m.groups());
-        let most = if matches!(x, Input::Int8(_)) { few_avx2::MOST_CODES } else { few_avx2::MOST_BYTES };
+        let most = if matches!(x, Input::Codes(_)) { few_avx2::MOST_CODES } else { few_avx2::MOST_BYTES };
         for (tokens, out) in span::parts(tokens, out, most) {
             match x {
                 // SAFETY: the features were detected; a Matrix holds all its groups, the tokens' rows as many.
-                Input::Int8(x) => unsafe { few_avx2::codes(&rows, groups, x, tokens, out) },
+                Input::Codes(x) => unsafe { few_avx2::codes(&rows, groups, x, tokens, out) },
                 // SAFETY: as above.
-                Input::Int16(x) => unsafe { few_avx2::bytes(&rows, groups, x, tokens, out) },
+                Input::Bytes(x) => unsafe { few_avx2::bytes(&rows, groups, x, tokens, out) },
                 Input::Float(_) => unreachable!("floats have their own kernel"),
             }
         }
     });
 }
 
-/// The same for a few tokens with AVX-512, which the caller has made sure of.
+/// The same with AVX-512, which the caller has made sure of: straight from the weights with a few tokens.
 #[cfg(target_arch = "x86_64")]
-fn few_tile(m: &Matrix, row: usize, x: &Input, tokens: &[u32], out: &mut [[f32; TILE]]) {
+fn tile_avx512(
+    format: Format,
+    m: &Matrix,
+    row: usize,
+    x: &Int8Rows,
+    tokens: &[u32],
+    panel: &mut Panel,
+    out: &mut [[f32; TILE]],
+) {
     let way = Way::best();
+    if !(1..=few_avx512::MOST).contains(&tokens.len()) {
+        // SAFETY: the features were detected.
+        return unsafe { int8_avx512::tile(format, way, m, row, x, tokens, panel, out) };
+    }
     let along = way == Way::Wide && processor() == Processor::Zen5 && tokens.len() <= along_avx512::MOST;
     span::with_whole_tile(m, row, out, |row, out| {
-        let (rows, groups) = (Span::new(m, row), m.groups());
-        match x {
-            // SAFETY: the features were detected; a Matrix holds all its groups, the tokens' rows as many.
-            Input::Int8(x) if along => unsafe { along_avx512::codes(m, row, x, tokens, out) },
-            // SAFETY: as above.
-            Input::Int16(x) if along => unsafe { along_avx512::bytes(m, row, x, tokens, out) },
-            // SAFETY: as above.
-            Input::Int8(x) => unsafe { few_avx512::codes(way, &rows, groups, x, tokens, out) },
-            // SAFETY: as above.
-            Input::Int16(x) => unsafe { few_avx512::bytes(way, &rows, groups, x, tokens, out) },
-            Input::Float(_) => unreachable!("floats have their own kernel"),
+        // SAFETY: the features were detected; a Matrix holds all its groups, the tokens' rows as many.
+        unsafe {
+            if along {
+                along_avx512::tile(format, m, row, x, tokens, out);
+            } else {
+                few_avx512::tile(format, way, &Span::new(m, row), m.groups(), x, tokens, out);
+            }
         }
     });
 }

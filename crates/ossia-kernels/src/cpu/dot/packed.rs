@@ -34,7 +34,7 @@ impl Form {
     /// once.
     const fn plan(self, sixteen_bits: bool, tokens: usize) -> (usize, usize, usize) {
         match self {
-            Form::Amx if tokens < amx::least_tokens(sixteen_bits) => (0, 0, 1),
+            Form::Amx if tokens < amx::LEAST_TOKENS => (0, 0, 1),
             Form::Amx => (tokens, tokens.div_ceil(amx::TOKENS), 1),
             Form::Lanes => {
                 let plan = Plan::of(sixteen_bits, tokens);
@@ -47,7 +47,7 @@ impl Form {
     fn most_units(self, lists: usize, tokens: usize) -> usize {
         match self {
             // Each list may leave all but one of its last unit's places empty.
-            Form::Amx => tokens.div_ceil(amx::TOKENS) + lists.min(tokens / amx::least_tokens(true)),
+            Form::Amx => tokens.div_ceil(amx::TOKENS) + lists.min(tokens / amx::LEAST_TOKENS),
             Form::Lanes => Plan::most_vectors(lists, tokens),
         }
     }
@@ -55,7 +55,7 @@ impl Form {
     /// Bytes and scales of a unit.
     fn sizes(self, sixteen_bits: bool, cols: usize) -> (usize, usize) {
         match self {
-            Form::Amx => amx::sizes(sixteen_bits, cols),
+            Form::Amx => amx::sizes(cols),
             Form::Lanes => (lanes_avx2::bytes(sixteen_bits, cols), 0),
         }
     }
@@ -90,7 +90,7 @@ pub struct Packed {
 impl Packed {
     /// Nothing, where there is no kernel for it or no list.
     pub fn new(runtime: &Runtime, x: &Input, cols: usize, lists: &[&[u32]]) -> Result<Option<Self>> {
-        let sixteen_bits = matches!(x, Input::Int16(_));
+        let sixteen_bits = matches!(x, Input::Bytes(_));
         let (false, Some(form)) = (matches!(x, Input::Float(_)), Form::of(runtime.isa)) else { return Ok(None) };
         let mut units = 0;
         let place = |list: &&[u32]| {
@@ -125,10 +125,9 @@ impl Packed {
                     let planes = planes_out.part(at * sizes.0..end * sizes.0);
                     let scales = scales_out.part(at * sizes.1..end * sizes.1);
                     match (form, x) {
-                        (Form::Amx, Input::Int8(x)) => amx::pack_int8(x, of_amx(), planes, scales),
-                        (Form::Amx, Input::Int16(x)) => amx::pack_int16(x, of_amx(), planes, scales),
-                        (Form::Lanes, Input::Int8(x)) => lanes_avx2::pack_int8(x, list, plan, units.start, planes),
-                        (Form::Lanes, Input::Int16(x)) => lanes_avx2::pack_int16(x, list, plan, units.start, planes),
+                        (Form::Amx, Input::Codes(x) | Input::Bytes(x)) => amx::pack(x, of_amx(), planes, scales),
+                        (Form::Lanes, Input::Codes(x)) => lanes_avx2::pack_codes(x, list, plan, units.start, planes),
+                        (Form::Lanes, Input::Bytes(x)) => lanes_avx2::pack_bytes(x, list, plan, units.start, planes),
                         (_, Input::Float(_)) => unreachable!("floats are not packed"),
                     }
                 }
@@ -137,11 +136,9 @@ impl Packed {
         Ok(Some(Self { form, sixteen_bits, starts, planes, scales, sizes }))
     }
 
-    /// Bytes of scratch for up to `lists` lists that have up to `tokens` tokens in all, whichever of this machine's kernels
-    /// is chosen.
-    pub fn scratch_bytes(lists: usize, tokens: usize, cols: usize) -> usize {
-        let forms = Isa::all().into_iter().filter_map(Form::of);
-        forms.map(|form| form.scratch_bytes(lists, tokens, cols)).max().unwrap_or(0)
+    /// Bytes of scratch for up to `lists` lists that have up to `tokens` tokens in all.
+    pub fn scratch_bytes(isa: Isa, lists: usize, tokens: usize, cols: usize) -> usize {
+        Form::of(isa).map_or(0, |form| form.scratch_bytes(lists, tokens, cols))
     }
 
     /// How many tiles of a list are best taken at once.
@@ -170,10 +167,10 @@ impl Packed {
         // SAFETY: the form's features were detected where something is packed.
         unsafe {
             match (self.form, x) {
-                (Form::Amx, Input::Int8(_)) => amx::tile_int8(m, row, (planes, scales), panel, first),
-                (Form::Amx, Input::Int16(_)) => amx::tile_int16(m, row, (planes, scales), panel, first),
-                (Form::Lanes, Input::Int8(_)) => lanes_avx2::tiles::<Codes>(m, tiles, (planes, plan), panel, out),
-                (Form::Lanes, Input::Int16(_)) => lanes_avx2::tiles::<Bytes>(m, tiles, (planes, plan), panel, out),
+                (Form::Amx, Input::Codes(_)) => amx::codes(m, row, (planes, scales), panel, first),
+                (Form::Amx, Input::Bytes(_)) => amx::bytes(m, row, (planes, scales), panel, first),
+                (Form::Lanes, Input::Codes(_)) => lanes_avx2::tiles::<Codes>(m, tiles, (planes, plan), panel, out),
+                (Form::Lanes, Input::Bytes(_)) => lanes_avx2::tiles::<Bytes>(m, tiles, (planes, plan), panel, out),
                 (_, Input::Float(_)) => return 0,
             }
         }

@@ -1,6 +1,6 @@
 //! Activations to integers: one scale for each group of 32, symmetric, nearest with ties to even.
 //!
-//! d = max|x| / top, q = round(x * (top / max|x|)), top = 127 for 8 bits and 32767 for 16. A group that holds an
+//! d = max|x| / 127, q = round(x * (127 / max|x|)). A group that holds an
 //! infinity or not-a-number gets a scale of not-a-number, so that a fault stays visible; one whose largest value is
 //! below 1e-20 becomes zero. All versions give the same bits.
 
@@ -13,9 +13,6 @@ use crate::{Result, Runtime};
 /// Below this, a group counts as zero: its reciprocal would overflow, and its scale times one of MXFP4 would be subnormal.
 const TINY: f32 = 1e-20;
 
-/// What kernels add to a doubled E2M1 value to make it unsigned.
-pub const OFFSET: i32 = 12;
-
 /// The order of the 32 values within a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
@@ -23,6 +20,40 @@ pub enum Order {
     Natural,
     /// Even elements, then odd ones: how the nibbles of `Mxfp4Pairs` fall apart.
     EvenOdd,
+}
+
+/// What integers are to meet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Weights {
+    /// MXFP4's codes, doubled.
+    Codes(Order),
+    /// Q8's bytes.
+    Bytes,
+}
+
+impl Weights {
+    fn order(self) -> Order {
+        match self {
+            Weights::Codes(order) => order,
+            Weights::Bytes => Order::Natural,
+        }
+    }
+
+    /// What kernels add to weights to make them unsigned.
+    pub const fn offset(self) -> i32 {
+        match self {
+            Weights::Codes(_) => 12,
+            Weights::Bytes => 128,
+        }
+    }
+
+    /// What the scale is multiplied with: codes are doubled values.
+    fn factor(self) -> f32 {
+        match self {
+            Weights::Codes(_) => 0.5,
+            Weights::Bytes => 1.0,
+        }
+    }
 }
 
 /// 8-bit activations of some tokens.
@@ -33,76 +64,14 @@ pub struct Int8Rows {
     cols: usize,
 }
 
-/// 16-bit activations of some tokens, and the same as two planes of bytes where a kernel wants them so.
-pub struct Int16Rows {
-    q: Slice<i16>,
-    scales: Slice<f32>,
-    planes: Slice<u8>,
-    offsets: Slice<i32>,
-    cols: usize,
-}
-
-impl Int16Rows {
-    /// Quantizes x [tokens, cols].
-    pub fn quantize(runtime: &Runtime, x: &[f32], cols: usize) -> Result<Self> {
-        let arena = &runtime.arena;
-        let groups = x.len() / GROUP;
-        let (q, scales) = (arena.take(x.len())?, arena.take(groups)?);
-        let mut rows = Self { q, scales, planes: arena.take(2 * x.len())?, offsets: arena.take(groups)?, cols };
-        let (q, scales) = (Disjoint::new(&mut rows.q), Disjoint::new(&mut rows.scales));
-        let (planes, offsets) = (Disjoint::new(&mut rows.planes), Disjoint::new(&mut rows.offsets));
-        runtime.pool.run_ranges(groups, 1 << 9, |range, _| {
-            let values = range.start * GROUP..range.end * GROUP;
-            // SAFETY: group ranges of one run do not overlap.
-            let (q, scales) = unsafe { (q.part(values.clone()), scales.part(range.clone())) };
-            quantize16(runtime.isa, &x[values.clone()], q, scales);
-            #[cfg(target_arch = "x86_64")]
-            if runtime.isa.without_amx() == Isa::Avx512 {
-                // SAFETY: as above; the features were detected.
-                unsafe {
-                    let planes = planes.part(2 * values.start..2 * values.end);
-                    split_planes(q, planes, offsets.part(range));
-                }
-            }
-        });
-        Ok(rows)
-    }
-
-    /// A token's integers as bytes [cols / 32, 64], the low ones of a group and then its high ones. Only with AVX-512.
-    #[cfg(target_arch = "x86_64")]
-    pub fn planes(&self, token: usize) -> &[u8] {
-        &self.planes[2 * token * self.cols..2 * (token + 1) * self.cols]
-    }
-
-    /// -128 times the sums of a token's high bytes, group by group [cols / 32]. Only with AVX-512.
-    #[cfg(target_arch = "x86_64")]
-    pub fn offsets(&self, token: usize) -> &[i32] {
-        let groups = self.cols / GROUP;
-        &self.offsets[token * groups..(token + 1) * groups]
-    }
-
-    /// A token's integers [cols].
-    pub fn values(&self, token: usize) -> &[i16] {
-        &self.q[token * self.cols..(token + 1) * self.cols]
-    }
-
-    /// A token's scales [cols / 32].
-    pub fn scales(&self, token: usize) -> &[f32] {
-        let groups = self.cols / GROUP;
-        &self.scales[token * groups..(token + 1) * groups]
-    }
-}
-
-/// Bytes of scratch for `tokens` rows of `cols`, in the form that takes more.
+/// Bytes of scratch for `tokens` rows of `cols`.
 pub fn scratch_bytes(tokens: usize, cols: usize) -> usize {
-    let scales = Arena::size_of::<f32>(tokens * cols / GROUP);
-    let eight = Arena::size_of::<i8>(tokens * cols) + 2 * scales;
-    eight.max(Arena::size_of::<i16>(tokens * cols) + Arena::size_of::<u8>(2 * tokens * cols) + 2 * scales)
+    Arena::size_of::<i8>(tokens * cols) + 2 * Arena::size_of::<f32>(tokens * cols / GROUP)
 }
 
 impl Int8Rows {
     /// Quantizes x [tokens, cols].
-    pub fn quantize(runtime: &Runtime, x: &[f32], cols: usize, order: Order) -> Result<Self> {
+    pub fn quantize(runtime: &Runtime, x: &[f32], cols: usize, weights: Weights) -> Result<Self> {
         let (tokens, groups) = (x.len() / cols, x.len() / GROUP);
         let arena = &runtime.arena;
         let mut rows =
@@ -115,7 +84,7 @@ impl Int8Rows {
             let values = range.start * cols..range.end * cols;
             // SAFETY: token ranges of one run do not overlap.
             let (q, d, s) = unsafe { (q.part(values.clone()), scales.part(g.clone()), offsets.part(g)) };
-            quantize(runtime.isa, &x[values], order, q, d, s);
+            quantize(runtime.isa, &x[values], weights, q, d, s);
         });
         Ok(rows)
     }
@@ -125,89 +94,37 @@ impl Int8Rows {
         &self.q[token * self.cols..(token + 1) * self.cols]
     }
 
-    /// Half of a token's scales [cols / 32]: what codes want, whose integers are doubled values.
+    /// A token's scales [cols / 32], halved for codes, whose integers are doubled values.
     pub fn scales(&self, token: usize) -> &[f32] {
         let groups = self.cols / GROUP;
         &self.scales[token * groups..(token + 1) * groups]
     }
 
-    /// -[`OFFSET`] times the sums of a token's integers, group by group [cols / 32]. With AVX2 two 16-bit numbers for each, the
-    /// low one for the integers 0 and 1 of each four, the high one for the others.
+    /// -[`Weights::offset`] times the sums of a token's integers, group by group [cols / 32]. With AVX2 and codes two 16-bit numbers
+    /// for each, the low one for the integers 0 and 1 of each four, the high one for the others.
     pub fn offsets(&self, token: usize) -> &[i32] {
         let groups = self.cols / GROUP;
         &self.offsets[token * groups..(token + 1) * groups]
     }
 }
 
-/// Groups to 8 bits: x [n * 32], q [n * 32], half of the scales [n], and [`Int8Rows::offsets`] [n].
-pub fn quantize(isa: Isa, x: &[f32], order: Order, q: &mut [i8], scales: &mut [f32], offsets: &mut [i32]) {
+/// Groups of x [n * 32] to q [n * 32], and what [`Int8Rows::scales`] [n] and [`Int8Rows::offsets`] [n] give.
+pub fn quantize(isa: Isa, x: &[f32], weights: Weights, q: &mut [i8], scales: &mut [f32], offsets: &mut [i32]) {
     assert!(x.len() == q.len() && scales.len() * GROUP == x.len() && offsets.len() == scales.len());
+    let in_two = isa == Isa::Avx2 && weights != Weights::Bytes;
     let groups = x.chunks_exact(GROUP).zip(q.chunks_exact_mut(GROUP)).zip(scales.iter_mut().zip(offsets));
     for ((x, q), (scale, offset)) in groups {
         let sums: [i16; 2];
         (*scale, sums) = match isa.without_amx() {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: these are only made where the features were detected; x and q hold 32 elements.
-            Isa::Avx2 | Isa::Avx512 => unsafe { group_avx2(x, order, q) },
-            _ => group_scalar(x, order, q),
+            Isa::Avx2 | Isa::Avx512 => unsafe { group_avx2(x, weights.order(), q) },
+            _ => group_scalar(x, weights.order(), q),
         };
-        *scale *= 0.5;
-        let [low, high] = sums.map(|sum| -OFFSET * i32::from(sum));
-        *offset = if isa == Isa::Avx2 { low & 0xffff | high << 16 } else { low + high };
+        *scale *= weights.factor();
+        let [low, high] = sums.map(|sum| -weights.offset() * i32::from(sum));
+        *offset = if in_two { low & 0xffff | high << 16 } else { low + high };
     }
-}
-
-/// Groups to 16 bits: x [n * 32], q [n * 32], scales [n].
-pub fn quantize16(isa: Isa, x: &[f32], q: &mut [i16], scales: &mut [f32]) {
-    assert!(x.len() == q.len() && scales.len() * GROUP == x.len());
-    for ((x, q), scale) in x.chunks_exact(GROUP).zip(q.chunks_exact_mut(GROUP)).zip(scales) {
-        *scale = match isa.without_amx() {
-            #[cfg(target_arch = "x86_64")]
-            // SAFETY: these are only made where the features were detected.
-            Isa::Avx2 | Isa::Avx512 => unsafe { group16_avx2(x, q) },
-            _ => group16(x, q),
-        };
-    }
-}
-
-/// q [n * 32] to planes of bytes [n, 64], and -128 times the sums of the high ones [n].
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-unsafe fn split_planes(q: &[i16], planes: &mut [u8], offsets: &mut [i32]) {
-    use std::arch::x86_64::*;
-    let groups = q.as_chunks::<GROUP>().0.iter().zip(planes.as_chunks_mut::<{ 2 * GROUP }>().0);
-    for ((q, planes), offset) in groups.zip(offsets) {
-        // SAFETY: 32 integers, and 32 bytes twice.
-        unsafe {
-            let values = _mm512_loadu_si512(q.as_ptr().cast());
-            let high = _mm512_cvtepi16_epi8(_mm512_srai_epi16::<8>(values));
-            _mm256_storeu_si256(planes.as_mut_ptr().cast(), _mm512_cvtepi16_epi8(values));
-            _mm256_storeu_si256(planes.as_mut_ptr().add(GROUP).cast(), high);
-            let sums = _mm256_dpbusd_epi32(_mm256_setzero_si256(), _mm256_set1_epi8(-128), high);
-            *offset = -_mm512_reduce_add_epi32(_mm512_zextsi256_si512(sums));
-        }
-    }
-}
-
-/// The same loop, compiled with wider vectors.
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma")]
-unsafe fn group16_avx2(x: &[f32], q: &mut [i16]) -> f32 {
-    group16(x, q)
-}
-
-#[inline(always)]
-fn group16(x: &[f32], q: &mut [i16]) -> f32 {
-    let largest = match largest(x) {
-        Ok(largest) => largest,
-        Err(scale) => {
-            q.fill(0);
-            return scale;
-        }
-    };
-    let inverse = 32767.0 / largest;
-    q.iter_mut().zip(x).for_each(|(q, x)| *q = (x * inverse).round_ties_even() as i16);
-    largest / 32767.0
 }
 
 /// The largest magnitude of a group, or the scale of one that has none to speak of.

@@ -1,18 +1,18 @@
 //! Dot products in plain Rust: any machine, and the version that the vector code is held against.
 
-use super::quantize::{Int8Rows, Int16Rows};
+use super::quantize::Int8Rows;
 use super::{TILE, tile_rows};
 use crate::matrix::Matrix;
 use crate::mxfp4::{DOUBLED, GROUP};
 
 /// See [`super::tile`]; the same bits as the vector versions.
-pub fn int8_tile(m: &Matrix, row: usize, x: &Int8Rows, tokens: &[u32], out: &mut [[f32; TILE]]) {
+pub fn codes_tile(m: &Matrix, row: usize, x: &Int8Rows, tokens: &[u32], out: &mut [[f32; TILE]]) {
     for (&token, out) in tokens.iter().zip(out) {
-        *out = tile_rows(m, row).map(|row| int8_dot(m, row, x, token as usize));
+        *out = tile_rows(m, row).map(|row| codes_dot(m, row, x, token as usize));
     }
 }
 
-fn int8_dot(m: &Matrix, row: usize, x: &Int8Rows, token: usize) -> f32 {
+fn codes_dot(m: &Matrix, row: usize, x: &Int8Rows, token: usize) -> f32 {
     let (q, scales) = (x.values(token), x.scales(token));
     (0..m.groups()).fold(0.0f32, |acc, group| {
         let sum = code_sum(m.elements().at(row, group), &q[group * GROUP..(group + 1) * GROUP]);
@@ -30,7 +30,7 @@ fn code_sum(bytes: &[u8], q: &[i8]) -> i32 {
 }
 
 /// See [`super::tile`]; the same bits as the vector versions.
-pub fn int16_tile(m: &Matrix, row: usize, x: &Int16Rows, tokens: &[u32], out: &mut [[f32; TILE]]) {
+pub fn bytes_tile(m: &Matrix, row: usize, x: &Int8Rows, tokens: &[u32], out: &mut [[f32; TILE]]) {
     for (&token, out) in tokens.iter().zip(out) {
         let (q, scales) = (x.values(token as usize), x.scales(token as usize));
         *out = tile_rows(m, row).map(|row| {

@@ -1,6 +1,6 @@
 //! Holds the versions of `dot` together over ragged shapes.
 
-use super::quantize::{Order, quantize, quantize16};
+use super::quantize::{Order, Weights, quantize};
 use super::*;
 use crate::testing::{KINDS, Numbers, runtime, same_bits};
 
@@ -16,52 +16,34 @@ fn quantizing_gives_the_same_bits_everywhere() {
     x[160..192].iter_mut().for_each(|v| *v *= 1e30);
     // Halves: ties must go to even.
     (0..32).for_each(|i| x[192 + i] = (i as f32 - 15.5) * 127.0 / 63.5);
-    for order in [Order::Natural, Order::EvenOdd] {
+    for weights in [Weights::Codes(Order::Natural), Weights::Codes(Order::EvenOdd), Weights::Bytes] {
         let results = Isa::all().into_iter().map(|isa| {
             let (mut q, mut d, mut s) = (vec![0; x.len()], vec![0.0; 40], vec![0; 40]);
-            quantize(isa, &x, order, &mut q, &mut d, &mut s);
+            quantize(isa, &x, weights, &mut q, &mut d, &mut s);
             let bits: Vec<u32> = d.iter().map(|v: &f32| if v.is_nan() { 1 } else { v.to_bits() }).collect();
-            // With AVX2 they are in two parts.
-            let sum = |s: i32| if isa == Isa::Avx2 { i32::from(s as i16) + i32::from((s >> 16) as i16) } else { s };
+            // With AVX2 those of codes are in two parts.
+            let in_two = isa == Isa::Avx2 && weights != Weights::Bytes;
+            let sum = |s: i32| if in_two { i32::from(s as i16) + i32::from((s >> 16) as i16) } else { s };
             (q, bits, s.into_iter().map(sum).collect::<Vec<_>>())
         });
         let results: Vec<_> = results.collect();
-        assert!(results.windows(2).all(|pair| pair[0] == pair[1]), "{order:?}");
-    }
-}
-
-#[test]
-fn sixteen_bits_are_the_same_everywhere_and_within_half_a_step() {
-    let mut x = Numbers(14).vec(32 * 6);
-    x[1] = f32::NAN;
-    x[40] = f32::NEG_INFINITY;
-    x[64..96].fill(-1e-37);
-    let results = Isa::all().into_iter().map(|isa| {
-        let (mut q, mut d) = (vec![0; x.len()], vec![0.0; 6]);
-        quantize16(isa, &x, &mut q, &mut d);
-        (q, d)
-    });
-    let results: Vec<_> = results.collect();
-    for (q, d) in &results {
-        assert!(d[0].is_nan() && d[1].is_nan() && d[2] == 0.0);
-        same_bits(&d[2..], &results[0].1[2..], "scales");
-        assert_eq!(q, &results[0].0);
-        for i in 96..192 {
-            assert!((x[i] - f32::from(q[i]) * d[i / 32]).abs() <= 0.5001 * d[i / 32]);
-        }
+        assert!(results.windows(2).all(|pair| pair[0] == pair[1]), "{weights:?}");
     }
 }
 
 #[test]
 fn quantized_values_are_within_half_a_step() {
     let x = Numbers(10).vec(320);
-    let (mut q, mut d, mut s) = (vec![0; 320], vec![0.0; 10], vec![0; 10]);
-    quantize(Isa::Scalar, &x, Order::Natural, &mut q, &mut d, &mut s);
-    for (i, (&x, &q)) in x.iter().zip(&q).enumerate() {
-        let d = 2.0 * d[i / 32];
-        assert!((x - f32::from(q) * d).abs() <= 0.5001 * d);
+    for (weights, doubled, offset) in [(Weights::Codes(Order::Natural), 2.0, 12), (Weights::Bytes, 1.0, 128)] {
+        let (mut q, mut d, mut s) = (vec![0; 320], vec![0.0; 10], vec![0; 10]);
+        quantize(Isa::Scalar, &x, weights, &mut q, &mut d, &mut s);
+        for (i, (&x, &q)) in x.iter().zip(&q).enumerate() {
+            let d = doubled * d[i / 32];
+            assert!((x - f32::from(q) * d).abs() <= 0.5001 * d);
+        }
+        let sum = |q: &[i8]| q.iter().map(|&v| i32::from(v)).sum::<i32>();
+        assert!(s.iter().zip(q.chunks_exact(32)).all(|(&s, q)| s == -offset * sum(q)));
     }
-    assert!(s.iter().zip(q.chunks_exact(32)).all(|(&s, q)| s == -12 * q.iter().map(|&v| i32::from(v)).sum::<i32>()));
 }
 
 /// Every version gives the bits of every other for random numbers of a shape, tokens in reverse.
@@ -155,6 +137,16 @@ fn float_dots_have_the_same_bits_with_longer_vectors() {
     }
 }
 
+/// What the AVX-512 kernels are told.
+#[cfg(target_arch = "x86_64")]
+fn format_of<'a>(input: &'a Input) -> (Format, &'a Int8Rows) {
+    match input {
+        Input::Codes(x) => (Format::Codes, x),
+        Input::Bytes(x) => (Format::Bytes, x),
+        Input::Float(_) => panic!("integers"),
+    }
+}
+
 /// A machine takes one way, which depends on its processor; all of them are tried, with tokens that fill a panel and others that
 /// use it.
 #[test]
@@ -179,16 +171,10 @@ fn all_ways_lead_to_the_same_bits() {
                 let want = all_tiles(Isa::Scalar, &m.rows_of(row..row + TILE), &x, &tokens);
                 for way in [Way::Plain, Way::Wide, Way::Halves].into_iter().filter(|way| *way == Way::Plain || vbmi) {
                     let mut out = vec![[f32::NAN; TILE]; num];
-                    match &input {
-                        // SAFETY: the features were detected.
-                        Input::Int8(x) => unsafe {
-                            int8_avx512::tile(way, &m, row, x, &tokens, &mut scratch.panel, &mut out)
-                        },
-                        // SAFETY: as above.
-                        Input::Int16(x) => unsafe {
-                            int16_avx512::tile(way, &m, row, x, &tokens, &mut scratch.panel, &mut out)
-                        },
-                        Input::Float(_) => panic!("integers"),
+                    let (format, x) = format_of(&input);
+                    // SAFETY: the features were detected.
+                    unsafe {
+                        int8_avx512::tile(format, way, &m, row, x, &tokens, &mut scratch.panel, &mut out);
                     }
                     same_bits(out.as_flattened(), &want, &format!("{kind:?}, {way:?}, {cols} columns, {num} tokens"));
                 }
@@ -236,13 +222,10 @@ fn rows_are_multiplied_along_themselves_to_the_same_bits() {
                     let runtime = runtime(Isa::Avx512, 1, Precision::Fast);
                     let tokens: Vec<u32> = (0..num as u32).rev().collect();
                     let mut out = vec![[f32::NAN; TILE]; num];
-                    match Input::new(&runtime, &x, cols, kind).unwrap() {
-                        // SAFETY: the features were detected; sixteen rows, one or two tokens.
-                        Input::Int8(x) => unsafe { along_avx512::codes(&m, row, &x, &tokens, &mut out) },
-                        // SAFETY: as above.
-                        Input::Int16(x) => unsafe { along_avx512::bytes(&m, row, &x, &tokens, &mut out) },
-                        Input::Float(_) => panic!("integers"),
-                    }
+                    let input = Input::new(&runtime, &x, cols, kind).unwrap();
+                    let (format, int8) = format_of(&input);
+                    // SAFETY: the features were detected; sixteen rows, one or two tokens.
+                    unsafe { along_avx512::tile(format, &m, row, int8, &tokens, &mut out) };
                     let want = all_tiles(Isa::Scalar, &m.rows_of(row..row + TILE), &x, &tokens);
                     same_bits(out.as_flattened(), &want, &format!("{kind:?}, {cols} columns, {num} tokens"));
                 }

@@ -28,6 +28,7 @@ mod train_tests;
 use crate::arena::Arena;
 use crate::cpu::dot::quantize;
 use crate::cpu::dot::{Lists, Panels};
+use crate::cpu::isa::Isa;
 use crate::cuda::Device;
 use crate::ops::low_rank::Slots;
 use crate::ops::router::Routes;
@@ -120,6 +121,7 @@ pub fn add_forward_saving(
 
 /// Bytes of scratch for `tokens` with `k` of `e` experts each.
 pub fn scratch_bytes(
+    isa: Isa,
     precision: Precision,
     threads: usize,
     tokens: usize,
@@ -128,7 +130,7 @@ pub fn scratch_bytes(
     i: usize,
 ) -> usize {
     let pairs = tokens * k;
-    let fast = |rows, cols| quantize::scratch_bytes(rows, cols) + Lists::scratch_bytes(e, pairs, cols);
+    let fast = |rows, cols| quantize::scratch_bytes(rows, cols) + Lists::scratch_bytes(isa, e, pairs, cols);
     let int8 = |rows, cols| if precision == Precision::Fast { fast(rows, cols) } else { 0 };
     let first = int8(tokens, d) + Panels::scratch_bytes(threads, d);
     let second = int8(pairs, i) + Panels::scratch_bytes(threads, i) + Arena::size_of::<f32>(pairs * d);

@@ -97,9 +97,9 @@ fn scratch_is_as_planned() {
         let ids = ids(&mut numbers, 40);
         let before = 2 * Arena::size_of::<f32>(80);
         run(&runtime, &numbers.vec(40 * D), &routes(&runtime, 2, &ids), &experts, &numbers.vec(40 * D));
-        let planned = scratch_bytes(runtime.precision, runtime.pool.threads(), 40, (4, 2), D, 96);
-        // Only AMX takes what its lists of tokens may need.
-        let spare = Lists::scratch_bytes(4, 80, D.max(96));
+        let planned = scratch_bytes(runtime.isa, runtime.precision, runtime.pool.threads(), 40, (4, 2), D, 96);
+        // What lists of tokens may need depends on how they fall.
+        let spare = Lists::scratch_bytes(runtime.isa, 4, 80, D.max(96));
         let (peak, planned) = (runtime.arena.peak(), planned + before);
         assert!(peak <= planned && peak + spare >= planned, "{peak} of {planned}, {:?}", runtime.isa);
     }

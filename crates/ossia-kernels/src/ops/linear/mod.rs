@@ -15,6 +15,7 @@ mod tests;
 
 use crate::cpu::dot::quantize;
 use crate::cpu::dot::{Lists, Panels};
+use crate::cpu::isa::Isa;
 use crate::cuda::{Device, Gpu};
 use crate::ops::low_rank::{self, LowRank, Share, Slots};
 use crate::{Matrix, Phase, Precision, Result, Runtime, Step, Tensor};
@@ -139,8 +140,8 @@ fn on_gpu(gpu: &Gpu, step: &Step, x: &Tensor, linear: &Linear, y: &Tensor, write
 }
 
 /// Bytes of scratch for an input of `tokens` rows of `cols`, besides the output.
-pub fn scratch_bytes(precision: Precision, threads: usize, tokens: usize, cols: usize) -> usize {
-    let fast = || quantize::scratch_bytes(tokens, cols) + Lists::scratch_bytes(1, tokens, cols);
+pub fn scratch_bytes(isa: Isa, precision: Precision, threads: usize, tokens: usize, cols: usize) -> usize {
+    let fast = || quantize::scratch_bytes(tokens, cols) + Lists::scratch_bytes(isa, 1, tokens, cols);
     let quantized = if precision == Precision::Fast { fast() } else { 0 };
     quantized + Panels::scratch_bytes(threads, cols)
 }
