@@ -7,6 +7,8 @@
 //!
 //! e^x is that of `cpu::exp`: x = n ln 2 + r with |r| <= ln 2 / 2, e^x = 2^n p(r), p the Taylor polynomial of degree 7.
 
+use crate::cpu::dot::add_lanes;
+
 /// 1.5 * 2^23, which rounds what is added to it to an integer, plus the bias of an exponent.
 const ROUND: f32 = 12_582_912.0 + 127.0;
 /// Below this e^x is 0 here (2^n would be denormal).
@@ -51,6 +53,13 @@ pub trait Lanes: Copy {
 
     /// The larger one.
     fn max(self, other: Self) -> Self;
+
+    /// The largest lane, if none is not-a-number.
+    fn largest(self) -> f32;
+
+    /// The sum of all lanes of some vectors: eight chains, of every eighth number, which are then added as
+    /// [`add_lanes`](crate::cpu::dot::add_lanes) does.
+    fn sum_in_eights<const V: usize>(v: &[Self; V]) -> f32;
 
     /// `self` where `from <= index < to`, else minus infinity.
     fn keep(self, index: Self, from: Self, to: Self) -> Self;
@@ -123,6 +132,18 @@ impl<const N: usize> Lanes for [f32; N] {
     #[inline(always)]
     fn max(self, other: Self) -> Self {
         std::array::from_fn(|i| if self[i] > other[i] { self[i] } else { other[i] })
+    }
+
+    #[inline(always)]
+    fn largest(self) -> f32 {
+        self.into_iter().fold(f32::NEG_INFINITY, f32::max)
+    }
+
+    #[inline(always)]
+    fn sum_in_eights<const V: usize>(v: &[Self; V]) -> f32 {
+        let mut lanes = [0.0; 8];
+        v.as_flattened().iter().enumerate().for_each(|(i, v)| lanes[i % 8] += v);
+        add_lanes(&lanes)
     }
 
     #[inline(always)]
@@ -200,6 +221,27 @@ mod x86 {
         }
 
         #[inline(always)]
+        fn largest(self) -> f32 {
+            // SAFETY: a value of the type exists, so the machine has its instruction set.
+            unsafe {
+                let four = _mm_max_ps(_mm256_castps256_ps128(self.0), _mm256_extractf128_ps::<1>(self.0));
+                let two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+                _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)))
+            }
+        }
+
+        #[inline(always)]
+        fn sum_in_eights<const V: usize>(v: &[Self; V]) -> f32 {
+            let all = v[1..].iter().fold(v[0], |sum, v| sum.add(*v));
+            // SAFETY: a value of the type exists, so the machine has its instruction set.
+            unsafe {
+                let four = _mm_add_ps(_mm256_castps256_ps128(all.0), _mm256_extractf128_ps::<1>(all.0));
+                let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+                _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
+            }
+        }
+
+        #[inline(always)]
         fn keep(self, index: Self, from: Self, to: Self) -> Self {
             // SAFETY: a value of the type exists, so the machine has its instruction set.
             Self(unsafe {
@@ -221,6 +263,14 @@ mod x86 {
         fn zero_below_lowest(self, x: Self) -> Self {
             // SAFETY: a value of the type exists, so the machine has its instruction set.
             Self(unsafe { _mm256_andnot_ps(_mm256_cmp_ps::<_CMP_LT_OQ>(x.0, _mm256_set1_ps(LOWEST)), self.0) })
+        }
+    }
+
+    impl Sixteen {
+        #[inline(always)]
+        fn halves(self) -> [Eight; 2] {
+            // SAFETY: a value of the type exists, so the machine has its instruction set.
+            unsafe { [Eight(_mm512_castps512_ps256(self.0)), Eight(_mm512_extractf32x8_ps::<1>(self.0))] }
         }
     }
 
@@ -251,6 +301,23 @@ mod x86 {
             mul(other) = _mm512_mul_ps;
             mul_add(factor, term) = _mm512_fmadd_ps;
             max(other) = _mm512_max_ps;
+        }
+
+        #[inline(always)]
+        fn largest(self) -> f32 {
+            let [low, high] = self.halves();
+            low.max(high).largest()
+        }
+
+        #[inline(always)]
+        fn sum_in_eights<const V: usize>(v: &[Self; V]) -> f32 {
+            let [first, second] = v[0].halves();
+            let mut sum = first.add(second);
+            for v in &v[1..] {
+                let [first, second] = v.halves();
+                sum = sum.add(first).add(second);
+            }
+            Eight::sum_in_eights(&[sum])
         }
 
         #[inline(always)]
@@ -302,6 +369,39 @@ mod tests {
             assert_eq!(exp(x), want, "{name}: exp({x})");
         }
         assert!(exp(f32::NAN).is_nan(), "{name}");
+    }
+
+    /// # Safety
+    /// The machine has the type's instruction set.
+    unsafe fn across<V: Lanes, const N: usize>(x: &[f32; 64]) -> (f32, f32) {
+        // SAFETY: promised by the caller; N vectors are 64 numbers.
+        let v: [V; N] = std::array::from_fn(|i| unsafe { V::load(x[i * V::LANES..].as_ptr()) });
+        (v.into_iter().map(V::largest).fold(f32::NEG_INFINITY, f32::max), V::sum_in_eights(&v))
+    }
+
+    #[test]
+    fn lanes_come_together_in_the_same_order() {
+        let mut numbers = crate::testing::Numbers(3);
+        for _ in 0..100 {
+            let x = <[f32; 64]>::try_from(numbers.vec(64)).unwrap();
+            // SAFETY: plain Rust.
+            let want = unsafe { across::<[f32; 4], 16>(&x) };
+            assert_eq!(want.0, x.into_iter().fold(f32::NEG_INFINITY, f32::max));
+            for isa in Isa::all() {
+                let got = match isa {
+                    Isa::Scalar => want,
+                    #[cfg(target_arch = "x86_64")]
+                    // SAFETY: only listed where the features were detected.
+                    Isa::Avx2 => unsafe { across::<Eight, 8>(&x) },
+                    #[cfg(target_arch = "x86_64")]
+                    // SAFETY: only listed where the features were detected.
+                    Isa::Avx512 | Isa::Amx => unsafe { across::<Sixteen, 4>(&x) },
+                    #[cfg(not(target_arch = "x86_64"))]
+                    _ => want,
+                };
+                assert_eq!((got.0.to_bits(), got.1.to_bits()), (want.0.to_bits(), want.1.to_bits()), "{}", isa.name());
+            }
+        }
     }
 
     #[test]

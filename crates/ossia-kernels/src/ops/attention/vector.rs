@@ -7,7 +7,6 @@ use std::arch::x86_64::*;
 use std::ops::Range;
 
 use super::cpu::{State, Tile};
-use crate::cpu::dot::add_lanes;
 use crate::cpu::vector::{Eight, Lanes, Sixteen};
 use crate::kv::{KvLayer, PAGE, Store};
 
@@ -109,10 +108,7 @@ unsafe fn heads<L: Lanes, const V: usize, const N: usize>(
         unsafe {
             let scores = scores::<L, V, N>(q, dim, tile.keys, &slots);
             let mut weights = [[0.0f32; PAGE]; N];
-            let mut corrections = [0.0f32; N];
-            for n in 0..N {
-                corrections[n] = softmax(&scores[n], &mut max[n], &mut sum[n], &mut weights[n]);
-            }
+            let corrections = softmax(&scores, max, sum, &mut weights);
             let mut first = 0;
             while first + V * L::LANES <= dim {
                 add_values::<L, V, N>(&weights, &corrections, tile.values, dim, first, out);
@@ -174,41 +170,41 @@ unsafe fn scores<L: Lanes, const V: usize, const N: usize>(
     }
 }
 
-/// Moves the state's maximum and sum on and writes exp(s - maximum); the result is what old values are multiplied with.
+/// Moves the states' maxima and sums on and writes exp(s - maximum); the results are what old values are multiplied with.
 ///
 /// # Safety
-/// The machine has the instruction set of L, and V vectors are a page.
+/// The machine has the instruction set of L, V vectors are a page, and N heads are no more than a vector's lanes.
 #[inline(always)]
-unsafe fn softmax<L: Lanes, const V: usize>(
-    s: &[L; V],
-    max: &mut f32,
-    sum: &mut f32,
-    weights: &mut [f32; PAGE],
-) -> f32 {
+unsafe fn softmax<L: Lanes, const V: usize, const N: usize>(
+    s: &[[L; V]; N],
+    max: &mut [f32],
+    sum: &mut [f32],
+    weights: &mut [[f32; PAGE]; N],
+) -> [f32; N] {
     // SAFETY: promised by the caller; `weights` has room for V vectors, `lanes` for the widest one.
     unsafe {
-        let mut largest = s[0];
-        for s in &s[1..] {
-            largest = largest.max(*s);
-        }
-        let mut lanes = [f32::NEG_INFINITY; 16];
-        largest.store(lanes.as_mut_ptr());
-        // Comparisons are written so that not-a-number stays.
-        let new = lanes.iter().fold(*max, |m, &v| if v <= m { m } else { v });
-        L::splat(*max - new).exp().store(lanes.as_mut_ptr());
-        let correction = lanes[0];
-        for i in 0..V {
-            s[i].sub(L::splat(new)).exp().store(weights.as_mut_ptr().add(i * L::LANES));
-        }
-        let mut lanes = [0.0f32; 8];
-        for eight in weights.as_chunks::<8>().0 {
-            for j in 0..8 {
-                lanes[j] += eight[j];
+        let (mut new, mut lanes) = ([0.0f32; N], [0.0f32; 16]);
+        for n in 0..N {
+            let mut largest = s[n][0];
+            for s in &s[n][1..] {
+                largest = largest.max(*s);
             }
+            // A score that is not a number may be lost here, but not below.
+            new[n] = max[n].max(largest.largest());
+            lanes[n] = max[n] - new[n];
         }
-        *max = new;
-        *sum = *sum * correction + add_lanes(&lanes);
-        correction
+        // One vector for all heads.
+        L::load(lanes.as_ptr()).exp().store(lanes.as_mut_ptr());
+        for n in 0..N {
+            let mut w = s[n];
+            for i in 0..V {
+                w[i] = w[i].sub(L::splat(new[n])).exp();
+                w[i].store(weights[n].as_mut_ptr().add(i * L::LANES));
+            }
+            max[n] = new[n];
+            sum[n] = sum[n] * lanes[n] + L::sum_in_eights(&w);
+        }
+        std::array::from_fn(|n| lanes[n])
     }
 }
 
