@@ -29,9 +29,9 @@ const BLOCK: usize = 6;
 /// Places for a block's scales of a row: eight are written at once.
 const SCALES: usize = BLOCK.next_multiple_of(8);
 
-/// With fewer tokens, of 16 bits or 8, rows are read straight from memory.
-const fn least(sixteen_bits: bool) -> usize {
-    1 + if sixteen_bits { few_avx2::MOST_BYTES } else { few_avx2::MOST_CODES }
+/// With fewer tokens, of Q8 or MXFP4, rows are read straight from memory.
+const fn least(q8: bool) -> usize {
+    1 + if q8 { few_avx2::MOST_BYTES } else { few_avx2::MOST_CODES }
 }
 
 /// With more tokens they lie in the lanes.
@@ -51,10 +51,10 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// For a list of so many tokens, of 16 bits or 8.
-    pub const fn of(sixteen_bits: bool, tokens: usize) -> Self {
+    /// For a list of so many tokens, that meet Q8 or MXFP4.
+    pub const fn of(q8: bool, tokens: usize) -> Self {
         let (side, tokens, vectors) = match (tokens, tokens % LANES) {
-            _ if tokens < least(sixteen_bits) => (Side::Rows, 0, 0),
+            _ if tokens < least(q8) => (Side::Rows, 0, 0),
             (..=MOST_IN_ROWS, _) => (Side::Rows, tokens, tokens),
             (_, ..=2) => (Side::Tokens, tokens / LANES * LANES, tokens / LANES),
             _ => (Side::Tokens, tokens, tokens.div_ceil(LANES)),
@@ -74,9 +74,9 @@ impl Plan {
     }
 }
 
-/// Bytes of a vector of tokens of `cols`, with 16 bits or 8.
-pub fn bytes(sixteen_bits: bool, cols: usize) -> usize {
-    cols / GROUP * if sixteen_bits { Bytes::GROUP_BYTES } else { Codes::GROUP_BYTES }
+/// Bytes of a vector of tokens of `cols`, that meet Q8 or MXFP4.
+pub fn bytes(q8: bool, cols: usize) -> usize {
+    cols / GROUP * if q8 { Bytes::GROUP_BYTES } else { Codes::GROUP_BYTES }
 }
 
 /// Lays the vectors of a plan's part down, from `vector` on: for each group its words [8, vectors, 8 lanes, 4 bytes], offsets

@@ -32,12 +32,12 @@ impl Form {
 
     /// How many of a list's tokens, its first ones, are laid down; the units that they take; and how many of those meet weights at
     /// once.
-    const fn plan(self, sixteen_bits: bool, tokens: usize) -> (usize, usize, usize) {
+    const fn plan(self, q8: bool, tokens: usize) -> (usize, usize, usize) {
         match self {
             Form::Amx if tokens < amx::LEAST_TOKENS => (0, 0, 1),
             Form::Amx => (tokens, tokens.div_ceil(amx::TOKENS), 1),
             Form::Lanes => {
-                let plan = Plan::of(sixteen_bits, tokens);
+                let plan = Plan::of(q8, tokens);
                 (plan.tokens, plan.vectors, plan.part)
             }
         }
@@ -53,10 +53,10 @@ impl Form {
     }
 
     /// Bytes and scales of a unit.
-    fn sizes(self, sixteen_bits: bool, cols: usize) -> (usize, usize) {
+    fn sizes(self, q8: bool, cols: usize) -> (usize, usize) {
         match self {
             Form::Amx => amx::sizes(cols),
-            Form::Lanes => (lanes_avx2::bytes(sixteen_bits, cols), 0),
+            Form::Lanes => (lanes_avx2::bytes(q8, cols), 0),
         }
     }
 
@@ -78,7 +78,7 @@ impl Form {
 /// The lists that are long enough, or their beginnings.
 pub struct Packed {
     form: Form,
-    sixteen_bits: bool,
+    q8: bool,
     /// Where each list's planes begin, in units; nothing for lists that are too short.
     starts: Vec<Option<usize>>,
     planes: Slice<u8>,
@@ -90,11 +90,11 @@ pub struct Packed {
 impl Packed {
     /// Nothing, where there is no kernel for it or no list.
     pub fn new(runtime: &Runtime, x: &Input, cols: usize, lists: &[&[u32]]) -> Result<Option<Self>> {
-        let sixteen_bits = matches!(x, Input::Bytes(_));
+        let q8 = matches!(x, Input::Bytes(_));
         let (false, Some(form)) = (matches!(x, Input::Float(_)), Form::of(runtime.isa)) else { return Ok(None) };
         let mut units = 0;
         let place = |list: &&[u32]| {
-            let (start, (tokens, own, _)) = (units, form.plan(sixteen_bits, list.len()));
+            let (start, (tokens, own, _)) = (units, form.plan(q8, list.len()));
             units += own;
             (tokens > 0).then_some(start)
         };
@@ -102,7 +102,7 @@ impl Packed {
         if units == 0 {
             return Ok(None);
         }
-        let sizes = form.sizes(sixteen_bits, cols);
+        let sizes = form.sizes(q8, cols);
         let mut planes = runtime.arena.take(units * sizes.0 + form.read_further())?;
         let mut scales = runtime.arena.take(units * sizes.1)?;
         let parts: Vec<_> = starts
@@ -110,7 +110,7 @@ impl Packed {
             .zip(lists)
             .filter_map(|(start, list)| start.map(|start| (start, *list)))
             .flat_map(|(start, list)| {
-                let (_, units, size) = form.plan(sixteen_bits, list.len());
+                let (_, units, size) = form.plan(q8, list.len());
                 (0..units).step_by(size).map(move |unit| (start, unit..units.min(unit + size), list))
             })
             .collect();
@@ -119,7 +119,7 @@ impl Packed {
             for (start, units, list) in parts[range].iter().cloned() {
                 let (at, end) = (start + units.start, start + units.end);
                 let of_amx = || &list[units.start * amx::TOKENS..list.len().min(units.end * amx::TOKENS)];
-                let plan = Plan::of(sixteen_bits, list.len());
+                let plan = Plan::of(q8, list.len());
                 // SAFETY: a place for each part; the form's features were detected.
                 unsafe {
                     let planes = planes_out.part(at * sizes.0..end * sizes.0);
@@ -133,7 +133,7 @@ impl Packed {
                 }
             }
         });
-        Ok(Some(Self { form, sixteen_bits, starts, planes, scales, sizes }))
+        Ok(Some(Self { form, q8, starts, planes, scales, sizes }))
     }
 
     /// Bytes of scratch for up to `lists` lists that have up to `tokens` tokens in all.
@@ -160,8 +160,8 @@ impl Packed {
         out: &mut [Products],
     ) -> usize {
         let Some(start) = self.starts[list] else { return 0 };
-        let (num, ..) = self.form.plan(self.sixteen_bits, tokens);
-        let plan = Plan::of(self.sixteen_bits, tokens);
+        let (num, ..) = self.form.plan(self.q8, tokens);
+        let plan = Plan::of(self.q8, tokens);
         let (planes, scales) = (&self.planes[start * self.sizes.0..], &self.scales[start * self.sizes.1..]);
         let (row, first) = (tiles.start * TILE, &mut out[0][..num]);
         // SAFETY: the form's features were detected where something is packed.

@@ -1,8 +1,8 @@
 //! Activations to integers: one scale for each group of 32, symmetric, nearest with ties to even.
 //!
-//! d = max|x| / 127, q = round(x * (127 / max|x|)). A group that holds an
-//! infinity or not-a-number gets a scale of not-a-number, so that a fault stays visible; one whose largest value is
-//! below 1e-20 becomes zero. All versions give the same bits.
+//! d = max|x| / 127, q = round(x * (127 / max|x|)). A group that holds an infinity or not-a-number gets a scale of
+//! not-a-number, so that a fault stays visible; one whose largest value is below 1e-20 becomes zero. All versions give the
+//! same bits.
 
 use crate::arena::{Arena, Slice};
 use crate::cpu::disjoint::Disjoint;

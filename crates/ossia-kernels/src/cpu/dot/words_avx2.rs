@@ -187,7 +187,7 @@ impl Format for Codes {
     }
 }
 
-/// Q8 with 16-bit activations.
+/// Q8, weights and activations widened to 16 bits.
 pub struct Bytes;
 
 impl Format for Bytes {

@@ -1,5 +1,7 @@
 //! A task is some tiles of rows with all tokens.
 
+use std::ops::Range;
+
 use super::{Linear, Part, Write};
 use crate::cpu::disjoint::Disjoint;
 use crate::cpu::dot::{Input, Lists, MOST_TOKENS, Panels, Scratch, TILE};
@@ -24,27 +26,47 @@ pub fn forward(runtime: &Runtime, x: &[f32], linear: &Linear, y: &mut [f32], wri
     let panels = panels.split();
     let y = Disjoint::new(y);
     let least = (GRAIN / (TILE * cols * tokens.len().max(1))).clamp(1, 32);
-    let mut first = 0;
-    for part in linear.parts() {
-        let tiles = part.weight.rows().div_ceil(TILE);
-        let wanted = (BYTES * tiles).div_ceil(part.weight.bytes().max(1));
-        let per_task = wanted.min(tiles / (SHARES * runtime.pool.threads())).max(least);
-        runtime.pool.run_ranges(tiles, per_task, |range, thread| {
-            let mut scratch = panels[thread].lock().unwrap_or_else(|e| e.into_inner());
-            let Scratch { panel, out: [out, _] } = &mut *scratch;
-            for (list, tokens) in tokens.chunks(MOST_TOKENS).enumerate() {
-                for tiles in lists.runs(list, &range) {
-                    lists.tiles(list, &part.weight, tiles.clone(), panel, out);
-                    for (tile, out) in tiles.zip(&**out) {
-                        // SAFETY: a tile's rows of the output belong to this task.
-                        unsafe { store(part, tile * TILE, first, stride, tokens, out, &y, write) };
-                    }
+    let shares = shares(linear, runtime.pool.threads(), least);
+    runtime.pool.run(shares.len(), &|task, thread| {
+        let Share { part, first, tiles } = &shares[task];
+        let mut scratch = panels[thread].lock().unwrap_or_else(|e| e.into_inner());
+        let Scratch { panel, out: [out, _] } = &mut *scratch;
+        for (list, tokens) in tokens.chunks(MOST_TOKENS).enumerate() {
+            for tiles in lists.runs(list, tiles) {
+                lists.tiles(list, &part.weight, tiles.clone(), panel, out);
+                for (tile, out) in tiles.zip(&**out) {
+                    // SAFETY: a tile's rows of the output belong to this task.
+                    unsafe { store(part, tile * TILE, *first, stride, tokens, out, &y, write) };
                 }
             }
-        });
+        }
+    });
+    Ok(())
+}
+
+/// Some tiles of a part, whose rows begin at `first` in the output.
+struct Share<'a> {
+    part: &'a Part,
+    first: usize,
+    tiles: Range<usize>,
+}
+
+/// Cuts the tiles of all parts into tasks, of `least` tiles at least. One run takes them all: keys and values are small, and where a
+/// run begins, what is read was not asked for ahead.
+fn shares(linear: &Linear, threads: usize, least: usize) -> Vec<Share<'_>> {
+    let tiles_of = |part: &Part| part.weight.rows().div_ceil(TILE);
+    let all: usize = linear.parts().iter().map(tiles_of).sum();
+    let bytes: usize = linear.parts().iter().map(|part| part.weight.bytes()).sum();
+    let wanted = (BYTES * all).div_ceil(bytes.max(1));
+    let per_task = wanted.min(all / (SHARES * threads)).max(least);
+    let (mut shares, mut first) = (Vec::new(), 0);
+    for part in linear.parts() {
+        let tiles = tiles_of(part);
+        let cut = (0..tiles).step_by(per_task).map(|start| start..tiles.min(start + per_task));
+        shares.extend(cut.map(|tiles| Share { part, first, tiles }));
         first += part.weight.rows();
     }
-    Ok(())
+    shares
 }
 
 /// # Safety

@@ -42,13 +42,7 @@ pub fn rotate_all(step: &Step, qkv: &mut [f32], rope: &Rope, heads: Heads, sign:
                 // SAFETY: one row for each token.
                 let row = unsafe { qkv.part(at..at + (heads.query + heads.kv) * heads.dim) };
                 let turns = &table[(sequence.start + i) * half..][..half];
-                for head in row.chunks_exact_mut(heads.dim) {
-                    let (a, b) = head.split_at_mut(half);
-                    for ((a, b), (cos, sin)) in a.iter_mut().zip(b).zip(turns) {
-                        let sin = sign * sin;
-                        (*a, *b) = (*a * cos - *b * sin, *b * cos + *a * sin);
-                    }
-                }
+                row.chunks_exact_mut(heads.dim).for_each(|head| rotate_head(head, turns, sign));
             }
         });
     }
@@ -62,12 +56,15 @@ fn turn(rope: &Rope, position: usize, frequency: f32) -> (f32, f32) {
 
 /// Rotates every head of one token.
 pub fn rotate(heads: &mut [f32], rope: &Rope, position: usize, dim: usize) {
-    for (i, &frequency) in rope.inv_freq.iter().enumerate() {
-        let (cos, sin) = turn(rope, position, frequency);
-        for head in heads.chunks_exact_mut(dim) {
-            let (a, b) = (head[i], head[i + dim / 2]);
-            head[i] = a * cos - b * sin;
-            head[i + dim / 2] = b * cos + a * sin;
-        }
+    let turns: Vec<(f32, f32)> = rope.inv_freq.iter().map(|f| turn(rope, position, *f)).collect();
+    heads.chunks_exact_mut(dim).for_each(|head| rotate_head(head, &turns, 1.0));
+}
+
+/// Rotates a head by `turns`, cos and sin for each pair of channels, forth or (`sign` -1) back.
+fn rotate_head(head: &mut [f32], turns: &[(f32, f32)], sign: f32) {
+    let (a, b) = head.split_at_mut(turns.len());
+    for ((a, b), (cos, sin)) in a.iter_mut().zip(b).zip(turns) {
+        let sin = sign * sin;
+        (*a, *b) = (*a * cos - *b * sin, *b * cos + *a * sin);
     }
 }
