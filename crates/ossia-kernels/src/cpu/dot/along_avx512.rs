@@ -10,9 +10,8 @@
 use std::arch::x86_64::*;
 
 use super::TILE;
-use super::few_avx512::Format;
 use super::int8_avx512::{code_table, power_of_two};
-use super::quantize::Int8Rows;
+use super::quantize::{Int8Rows, Weights};
 use super::span::{Span, unknown_distance};
 use crate::matrix::Matrix;
 use crate::mxfp4::GROUP;
@@ -26,16 +25,16 @@ const QUAD: usize = 4;
 /// out[i] = the sixteen rows from `row` on times token i.
 ///
 /// # Safety
-/// AVX-512 (F, BW, DQ, VL) with VNNI and VBMI, AVX2, FMA and F16C are present; there are one or two tokens, and the matrix is of
-/// this format.
+/// AVX-512 (F, BW, DQ, VL) with VNNI and VBMI, AVX2, FMA and F16C are present; there are one or two tokens, for
+/// weights such as the matrix has.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vbmi,avx2,fma,f16c")]
-pub unsafe fn tile(format: Format, m: &Matrix, row: usize, x: &Int8Rows, tokens: &[u32], out: &mut [[f32; TILE]]) {
+pub unsafe fn tile(m: &Matrix, row: usize, x: &Int8Rows, tokens: &[u32], out: &mut [[f32; TILE]]) {
     let rows = Span::new(m, row);
     // SAFETY: a Matrix holds all its groups, the tokens' rows hold as many.
     unsafe {
         match *tokens {
-            [a] => of_format(format, &rows, m.groups(), Tokens::new(x, [a]), out),
-            [a, b] => of_format(format, &rows, m.groups(), Tokens::new(x, [a, b]), out),
+            [a] => of_weights(x.weights(), &rows, m.groups(), Tokens::new(x, [a]), out),
+            [a, b] => of_weights(x.weights(), &rows, m.groups(), Tokens::new(x, [a, b]), out),
             _ => unreachable!("one or two tokens"),
         }
     }
@@ -44,8 +43,8 @@ pub unsafe fn tile(format: Format, m: &Matrix, row: usize, x: &Int8Rows, tokens:
 /// # Safety
 /// As for [`tile`]; rows and tokens hold `groups` groups.
 #[inline(always)]
-unsafe fn of_format<const T: usize>(
-    format: Format,
+unsafe fn of_weights<const T: usize>(
+    weights: Weights,
     rows: &Span,
     groups: usize,
     tokens: Tokens<T>,
@@ -53,10 +52,10 @@ unsafe fn of_format<const T: usize>(
 ) {
     // SAFETY: promised by the caller.
     unsafe {
-        match (format, rows.scales_between()) {
-            (Format::Codes, true) => along(rows, groups, &Codes::<T, true>(tokens), out),
-            (Format::Codes, false) => along(rows, groups, &Codes::<T, false>(tokens), out),
-            (Format::Bytes, _) => along(rows, groups, &Bytes(tokens), out),
+        match (weights, rows.scales_between()) {
+            (Weights::Codes(_), true) => along(rows, groups, &Codes::<T, true>(tokens), out),
+            (Weights::Codes(_), false) => along(rows, groups, &Codes::<T, false>(tokens), out),
+            (Weights::Bytes, _) => along(rows, groups, &Bytes(tokens), out),
         }
     }
 }

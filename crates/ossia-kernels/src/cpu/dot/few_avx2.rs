@@ -10,46 +10,42 @@
 use std::arch::x86_64::*;
 
 use super::TILE;
-use super::quantize::Int8Rows;
+use super::quantize::{Int8Rows, Weights};
 use super::span::{Addresses, Scales, Span, addresses, by_number};
 use crate::mxfp4::GROUP;
 
-/// Up to so many tokens at once, with MXFP4 or Q8. Of more, lists are laid down (see `lanes_avx2`).
-pub const MOST_CODES: usize = 4;
-pub const MOST_BYTES: usize = 8;
+/// Up to so many tokens at once, with Q8 or MXFP4. Of more, lists are laid down (see `lanes_avx2`).
+pub const fn most(q8: bool) -> usize {
+    if q8 { 8 } else { 4 }
+}
 
 /// Bytes of a group with its scale where scales lie between groups: MXFP4's, and Q8's.
 const CODES: usize = 17;
 const BYTES: usize = 34;
 
-/// MXFP4: out[i] = sixteen rows times token i.
+/// out[i] = sixteen rows times token i.
 ///
 /// # Safety
-/// AVX2, FMA and F16C are present; there are one to [`MOST_CODES`] tokens; `groups` groups lie at every row and in the activations.
+/// AVX2, FMA and F16C are present; there are one to [`most`] tokens; `groups` groups of the weights that the activations are for
+/// lie at every row and in the activations.
 #[target_feature(enable = "avx2,fma,f16c")]
-pub unsafe fn codes(rows: &Span, groups: usize, x: &Int8Rows, tokens: &[u32], out: &mut [[f32; TILE]]) {
+pub unsafe fn tile(rows: &Span, groups: usize, x: &Int8Rows, tokens: &[u32], out: &mut [[f32; TILE]]) {
     // SAFETY: promised by the caller.
     unsafe {
-        if rows.scales_between() {
-            by_number!(|tokens| codes_of::<_, true>(rows, groups, x, tokens, out), [a] [a b] [a b c] [a b c d]);
-        } else {
-            by_number!(|tokens| codes_of::<_, false>(rows, groups, x, tokens, out), [a] [a b] [a b c] [a b c d]);
+        match (x.weights(), rows.scales_between()) {
+            (Weights::Codes(_), true) => {
+                by_number!(|tokens| codes_of::<_, true>(rows, groups, x, tokens, out), [a] [a b] [a b c] [a b c d]);
+            }
+            (Weights::Codes(_), false) => {
+                by_number!(|tokens| codes_of::<_, false>(rows, groups, x, tokens, out), [a] [a b] [a b c] [a b c d]);
+            }
+            (Weights::Bytes, _) => by_number!(|tokens| bytes_of(rows, groups, x, tokens, out)),
         }
     }
 }
 
-/// Q8: out[i] = sixteen rows times token i.
-///
 /// # Safety
-/// As for [`codes`], with up to [`MOST_BYTES`] tokens.
-#[target_feature(enable = "avx2,fma,f16c")]
-pub unsafe fn bytes(rows: &Span, groups: usize, x: &Int8Rows, tokens: &[u32], out: &mut [[f32; TILE]]) {
-    // SAFETY: promised by the caller.
-    unsafe { by_number!(|tokens| bytes_of(rows, groups, x, tokens, out)) }
-}
-
-/// # Safety
-/// As for [`codes`]; BETWEEN is whether scales lie between groups.
+/// As for [`tile`]; BETWEEN is whether scales lie between groups.
 #[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn codes_of<const N: usize, const BETWEEN: bool>(
     rows: &Span,
@@ -102,7 +98,7 @@ unsafe fn codes_of<const N: usize, const BETWEEN: bool>(
 }
 
 /// # Safety
-/// As for [`codes`].
+/// As for [`tile`].
 #[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn bytes_of<const N: usize>(
     rows: &Span,

@@ -2,16 +2,15 @@
 //! group takes is the instructions of its unpacking and of each token's products.
 //!
 //! Rows come side by side, four elements of each in a lane, and `dpbusd` adds four products of an unsigned and a signed
-//! byte to each lane without saturating.
-//! MXFP4 codes are looked up as value + 12, and to Q8's bytes 128 is added by flipping a bit. The lanes begin at -12 or -128 times
-//! the sum of the activations, which takes that off again.
+//! byte to each lane without saturating. MXFP4 codes are looked up as value + 12, and to Q8's bytes 128 is added by flipping a bit;
+//! the lanes begin at -12 or -128 times the sum of the activations, which takes that off again.
 
 use std::arch::x86_64::*;
 
 use super::along_avx512::exponents_of_four;
 use super::halves_avx512;
 use super::int8_avx512::{apart, code_table, power_of_two, scales, widened};
-use super::quantize::Int8Rows;
+use super::quantize::{Int8Rows, Weights};
 use super::rows_avx512::{TOKENS, words_of_sixteen};
 use super::span::{Scales, Span, by_number};
 use super::{Panel, TILE};
@@ -20,15 +19,6 @@ use crate::mxfp4::GROUP;
 
 /// Up to so many tokens; with more, what the first of them bring side by side is kept for the others.
 pub const MOST: usize = TOKENS;
-
-/// What the weights are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
-    /// MXFP4.
-    Codes,
-    /// Q8.
-    Bytes,
-}
 
 /// Which of several ways to the same bits is fastest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,29 +94,19 @@ impl Keep for IntoPanel {
 ///
 /// # Safety
 /// AVX-512 (F, BW, DQ, VL) with VNNI, AVX2, FMA and F16C are present, and what the way needs; there are one to [`MOST`] tokens;
-/// `groups` groups of this format lie at every row and in the activations.
+/// `groups` groups of the weights that the activations are for lie at every row and in the activations.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-pub unsafe fn tile(
-    format: Format,
-    way: Way,
-    rows: &Span,
-    groups: usize,
-    x: &Int8Rows,
-    tokens: &[u32],
-    out: &mut [[f32; TILE]],
-) {
+pub unsafe fn tile(way: Way, rows: &Span, groups: usize, x: &Int8Rows, tokens: &[u32], out: &mut [[f32; TILE]]) {
     // SAFETY: promised by the caller.
-    unsafe { tile_by(format, way, rows, groups, x, tokens, out, &mut Nothing) }
+    unsafe { tile_by(way, rows, groups, x, tokens, out, &mut Nothing) }
 }
 
 /// The same, and the panel is filled for other tokens. Gives the bits of the lowest and of the highest scale.
 ///
 /// # Safety
 /// As for [`tile`].
-#[allow(clippy::too_many_arguments)]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
 pub unsafe fn tile_kept(
-    format: Format,
     way: Way,
     rows: &Span,
     groups: usize,
@@ -137,16 +117,14 @@ pub unsafe fn tile_kept(
 ) -> (i32, i32) {
     let mut keep = IntoPanel::new(panel, groups);
     // SAFETY: promised by the caller.
-    unsafe { tile_by(format, way, rows, groups, x, tokens, out, &mut keep) };
+    unsafe { tile_by(way, rows, groups, x, tokens, out, &mut keep) };
     (_mm512_reduce_min_epi32(keep.lowest), _mm512_reduce_max_epi32(keep.highest))
 }
 
 /// # Safety
 /// As for [`tile`].
-#[allow(clippy::too_many_arguments)]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
 unsafe fn tile_by(
-    format: Format,
     way: Way,
     rows: &Span,
     groups: usize,
@@ -158,28 +136,28 @@ unsafe fn tile_by(
     let how = (rows.scales_between(), rows.in_quarters());
     // SAFETY: promised by the caller.
     unsafe {
-        match (format, way, how) {
-            (Format::Codes, Way::Plain, _) => by_number!(|tokens| codes_plain(rows, groups, x, out, tokens, keep)),
-            (Format::Codes, Way::Wide, _) => by_number!(|tokens| codes_wide(rows, groups, x, out, tokens, keep)),
-            (Format::Codes, Way::Halves, (true, true)) => {
+        match (x.weights(), way, how) {
+            (Weights::Codes(_), Way::Plain, _) => by_number!(|tokens| codes_plain(rows, groups, x, out, tokens, keep)),
+            (Weights::Codes(_), Way::Wide, _) => by_number!(|tokens| codes_wide(rows, groups, x, out, tokens, keep)),
+            (Weights::Codes(_), Way::Halves, (true, true)) => {
                 by_number!(|tokens| codes_halves::<true, true, _>(rows, groups, x, out, tokens, keep))
             }
-            (Format::Codes, Way::Halves, (true, false)) => {
+            (Weights::Codes(_), Way::Halves, (true, false)) => {
                 by_number!(|tokens| codes_halves::<true, false, _>(rows, groups, x, out, tokens, keep))
             }
-            (Format::Codes, Way::Halves, (false, true)) => {
+            (Weights::Codes(_), Way::Halves, (false, true)) => {
                 by_number!(|tokens| codes_halves::<false, true, _>(rows, groups, x, out, tokens, keep))
             }
-            (Format::Codes, Way::Halves, (false, false)) => {
+            (Weights::Codes(_), Way::Halves, (false, false)) => {
                 by_number!(|tokens| codes_halves::<false, false, _>(rows, groups, x, out, tokens, keep))
             }
-            (Format::Bytes, Way::Plain | Way::Wide, _) => {
+            (Weights::Bytes, Way::Plain | Way::Wide, _) => {
                 by_number!(|tokens| bytes_wide(rows, groups, x, out, tokens, keep))
             }
-            (Format::Bytes, Way::Halves, (_, true)) => {
+            (Weights::Bytes, Way::Halves, (_, true)) => {
                 by_number!(|tokens| bytes_halves::<true, _>(rows, groups, x, out, tokens, keep))
             }
-            (Format::Bytes, Way::Halves, (_, false)) => {
+            (Weights::Bytes, Way::Halves, (_, false)) => {
                 by_number!(|tokens| bytes_halves::<false, _>(rows, groups, x, out, tokens, keep))
             }
         }

@@ -3,7 +3,7 @@
 
 use std::arch::x86_64::*;
 
-use super::few_avx512::{Format, Way, tile_kept};
+use super::few_avx512::{Way, tile_kept};
 use super::quantize::{Int8Rows, Order, Weights};
 use super::rows_avx512::TOKENS;
 use super::span::{Span, by_number, parts, with_whole_tile};
@@ -24,9 +24,7 @@ const ONE: i32 = 127 << 23;
 /// # Safety
 /// AVX-512 (F, BW, DQ, VL) with VNNI, AVX2, FMA and F16C are present, and what the way needs.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-#[allow(clippy::too_many_arguments)]
 pub unsafe fn tile(
-    format: Format,
     way: Way,
     m: &Matrix,
     row: usize,
@@ -41,8 +39,8 @@ pub unsafe fn tile(
         let Some((tokens, out)) = parts.next() else { return };
         // SAFETY: a Matrix holds all its groups, the token's rows hold `groups` entries each, the first tokens fill the panel.
         unsafe {
-            let (lowest, highest) = tile_kept(format, way, &Span::new(m, row), groups, x, tokens, panel, out);
-            if format == Format::Codes && EXACT.0 <= lowest && highest <= EXACT.1 {
+            let (lowest, highest) = tile_kept(way, &Span::new(m, row), groups, x, tokens, panel, out);
+            if x.weights() != Weights::Bytes && EXACT.0 <= lowest && highest <= EXACT.1 {
                 parts.for_each(|(tokens, out)| {
                     by_number!(|tokens| panel_tokens::<true, _>(groups, panel, x, tokens, out))
                 });

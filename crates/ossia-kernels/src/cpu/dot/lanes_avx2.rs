@@ -31,7 +31,7 @@ const SCALES: usize = BLOCK.next_multiple_of(8);
 
 /// With fewer tokens, of Q8 or MXFP4, rows are read straight from memory.
 const fn least(q8: bool) -> usize {
-    1 + if q8 { few_avx2::MOST_BYTES } else { few_avx2::MOST_CODES }
+    1 + few_avx2::most(q8)
 }
 
 /// With more tokens they lie in the lanes.

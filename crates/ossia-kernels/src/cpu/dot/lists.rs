@@ -85,7 +85,7 @@ impl<'a> Lists<'a> {
         let mut done = 0;
         #[cfg(target_arch = "x86_64")]
         if let (true, Some(packed)) = (isa == self.isa, &self.packed) {
-            done = packed.tiles((list, tokens.len()), self.x, m, tiles.clone(), panel, out);
+            done = packed.tiles((list, tokens.len()), m, tiles.clone(), panel, out);
         }
         if done == tokens.len() {
             return;

@@ -55,7 +55,7 @@ use crate::matrix::{Kind, Matrix};
 use crate::mxfp4::GROUP;
 use crate::{Precision, Result};
 #[cfg(target_arch = "x86_64")]
-use few_avx512::{Format, Way};
+use few_avx512::Way;
 use quantize::{Int8Rows, Order, Weights};
 #[cfg(target_arch = "x86_64")]
 use span::Span;
@@ -77,10 +77,8 @@ const fn panel_sizes(cols: usize) -> (usize, usize) {
 pub enum Input<'a> {
     /// f32, [tokens, cols].
     Float(&'a [f32]),
-    /// 8-bit, with a scale for each group of 32: for MXFP4.
-    Codes(Int8Rows),
-    /// The same for Q8.
-    Bytes(Int8Rows),
+    /// 8-bit, with a scale for each group of 32: for MXFP4 and Q8.
+    Int8(Int8Rows),
 }
 
 impl<'a> Input<'a> {
@@ -89,13 +87,13 @@ impl<'a> Input<'a> {
         if runtime.precision == Precision::F32 {
             return Ok(Input::Float(x));
         }
-        let quantized = |weights| Int8Rows::quantize(runtime, x, cols, weights);
-        Ok(match kind {
-            Kind::F32 | Kind::F16 | Kind::BF16 => Input::Float(x),
-            Kind::Q8 => Input::Bytes(quantized(Weights::Bytes)?),
-            Kind::Mxfp4Pairs => Input::Codes(quantized(Weights::Codes(Order::EvenOdd))?),
-            Kind::Mxfp4Halves => Input::Codes(quantized(Weights::Codes(Order::Natural))?),
-        })
+        let weights = match kind {
+            Kind::F32 | Kind::F16 | Kind::BF16 => return Ok(Input::Float(x)),
+            Kind::Q8 => Weights::Bytes,
+            Kind::Mxfp4Pairs => Weights::Codes(Order::EvenOdd),
+            Kind::Mxfp4Halves => Weights::Codes(Order::Natural),
+        };
+        Ok(Input::Int8(Int8Rows::quantize(runtime, x, cols, weights)?))
     }
 }
 
@@ -178,59 +176,42 @@ fn tile(isa: Isa, m: &Matrix, row: usize, x: &Input, tokens: &[u32], panel: &mut
         // SAFETY: as above.
         (Isa::Avx512, Input::Float(x)) => unsafe { float_avx512::tile(m, row, x, tokens, out) },
         #[cfg(target_arch = "x86_64")]
-        (Isa::Avx2, _) => few_tile_avx2(m, row, x, tokens, out),
+        (Isa::Avx2, Input::Int8(x)) => few_tile_avx2(m, row, x, tokens, out),
         #[cfg(target_arch = "x86_64")]
-        (Isa::Avx512, Input::Codes(x)) => tile_avx512(Format::Codes, m, row, x, tokens, panel, out),
-        #[cfg(target_arch = "x86_64")]
-        (Isa::Avx512, Input::Bytes(x)) => tile_avx512(Format::Bytes, m, row, x, tokens, panel, out),
-        (_, Input::Codes(x)) => scalar::codes_tile(m, row, x, tokens, out),
-        (_, Input::Bytes(x)) => scalar::bytes_tile(m, row, x, tokens, out),
+        (Isa::Avx512, Input::Int8(x)) => tile_avx512(m, row, x, tokens, panel, out),
+        (_, Input::Int8(x)) => scalar::int8_tile(m, row, x, tokens, out),
         (_, Input::Float(x)) => scalar::float_tile(m, row, x, tokens, out),
     }
 }
 
 /// The same straight from the weights with AVX2, which the caller has made sure of.
 #[cfg(target_arch = "x86_64")]
-fn few_tile_avx2(m: &Matrix, row: usize, x: &Input, tokens: &[u32], out: &mut [[f32; TILE]]) {
+fn few_tile_avx2(m: &Matrix, row: usize, x: &Int8Rows, tokens: &[u32], out: &mut [[f32; TILE]]) {
     span::with_whole_tile(m, row, out, |row, out| {
         let (rows, groups) = (Span::new(m, row), m.groups());
-        let most = if matches!(x, Input::Codes(_)) { few_avx2::MOST_CODES } else { few_avx2::MOST_BYTES };
-        for (tokens, out) in span::parts(tokens, out, most) {
-            match x {
-                // SAFETY: the features were detected; a Matrix holds all its groups, the tokens' rows as many.
-                Input::Codes(x) => unsafe { few_avx2::codes(&rows, groups, x, tokens, out) },
-                // SAFETY: as above.
-                Input::Bytes(x) => unsafe { few_avx2::bytes(&rows, groups, x, tokens, out) },
-                Input::Float(_) => unreachable!("floats have their own kernel"),
-            }
+        for (tokens, out) in span::parts(tokens, out, few_avx2::most(x.weights() == Weights::Bytes)) {
+            // SAFETY: the features were detected; a Matrix holds all its groups, the tokens' rows as many.
+            unsafe { few_avx2::tile(&rows, groups, x, tokens, out) };
         }
     });
 }
 
 /// The same with AVX-512, which the caller has made sure of: straight from the weights with a few tokens.
 #[cfg(target_arch = "x86_64")]
-fn tile_avx512(
-    format: Format,
-    m: &Matrix,
-    row: usize,
-    x: &Int8Rows,
-    tokens: &[u32],
-    panel: &mut Panel,
-    out: &mut [[f32; TILE]],
-) {
+fn tile_avx512(m: &Matrix, row: usize, x: &Int8Rows, tokens: &[u32], panel: &mut Panel, out: &mut [[f32; TILE]]) {
     let way = Way::best();
     if !(1..=few_avx512::MOST).contains(&tokens.len()) {
         // SAFETY: the features were detected.
-        return unsafe { int8_avx512::tile(format, way, m, row, x, tokens, panel, out) };
+        return unsafe { int8_avx512::tile(way, m, row, x, tokens, panel, out) };
     }
     let along = way == Way::Wide && processor() == Processor::Zen5 && tokens.len() <= along_avx512::MOST;
     span::with_whole_tile(m, row, out, |row, out| {
         // SAFETY: the features were detected; a Matrix holds all its groups, the tokens' rows as many.
         unsafe {
             if along {
-                along_avx512::tile(format, m, row, x, tokens, out);
+                along_avx512::tile(m, row, x, tokens, out);
             } else {
-                few_avx512::tile(format, way, &Span::new(m, row), m.groups(), x, tokens, out);
+                few_avx512::tile(way, &Span::new(m, row), m.groups(), x, tokens, out);
             }
         }
     });

@@ -6,6 +6,7 @@ use std::ops::Range;
 
 use super::lanes_avx2::Plan;
 use super::lists::{MOST_TILES, Products};
+use super::quantize::Weights;
 use super::words_avx2::{Bytes, Codes};
 use super::{Input, Panel, TILE, amx, lanes_avx2};
 use crate::arena::{Arena, Slice};
@@ -90,8 +91,8 @@ pub struct Packed {
 impl Packed {
     /// Nothing, where there is no kernel for it or no list.
     pub fn new(runtime: &Runtime, x: &Input, cols: usize, lists: &[&[u32]]) -> Result<Option<Self>> {
-        let q8 = matches!(x, Input::Bytes(_));
-        let (false, Some(form)) = (matches!(x, Input::Float(_)), Form::of(runtime.isa)) else { return Ok(None) };
+        let (Input::Int8(x), Some(form)) = (x, Form::of(runtime.isa)) else { return Ok(None) };
+        let q8 = x.weights() == Weights::Bytes;
         let mut units = 0;
         let place = |list: &&[u32]| {
             let (start, (tokens, own, _)) = (units, form.plan(q8, list.len()));
@@ -124,11 +125,10 @@ impl Packed {
                 unsafe {
                     let planes = planes_out.part(at * sizes.0..end * sizes.0);
                     let scales = scales_out.part(at * sizes.1..end * sizes.1);
-                    match (form, x) {
-                        (Form::Amx, Input::Codes(x) | Input::Bytes(x)) => amx::pack(x, of_amx(), planes, scales),
-                        (Form::Lanes, Input::Codes(x)) => lanes_avx2::pack_codes(x, list, plan, units.start, planes),
-                        (Form::Lanes, Input::Bytes(x)) => lanes_avx2::pack_bytes(x, list, plan, units.start, planes),
-                        (_, Input::Float(_)) => unreachable!("floats are not packed"),
+                    match (form, q8) {
+                        (Form::Amx, _) => amx::pack(x, of_amx(), planes, scales),
+                        (Form::Lanes, false) => lanes_avx2::pack_codes(x, list, plan, units.start, planes),
+                        (Form::Lanes, true) => lanes_avx2::pack_bytes(x, list, plan, units.start, planes),
                     }
                 }
             }
@@ -153,7 +153,6 @@ impl Packed {
     pub fn tiles(
         &self,
         (list, tokens): (usize, usize),
-        x: &Input,
         m: &Matrix,
         tiles: Range<usize>,
         panel: &mut Panel,
@@ -166,12 +165,11 @@ impl Packed {
         let (row, first) = (tiles.start * TILE, &mut out[0][..num]);
         // SAFETY: the form's features were detected where something is packed.
         unsafe {
-            match (self.form, x) {
-                (Form::Amx, Input::Codes(_)) => amx::codes(m, row, (planes, scales), panel, first),
-                (Form::Amx, Input::Bytes(_)) => amx::bytes(m, row, (planes, scales), panel, first),
-                (Form::Lanes, Input::Codes(_)) => lanes_avx2::tiles::<Codes>(m, tiles, (planes, plan), panel, out),
-                (Form::Lanes, Input::Bytes(_)) => lanes_avx2::tiles::<Bytes>(m, tiles, (planes, plan), panel, out),
-                (_, Input::Float(_)) => return 0,
+            match (self.form, self.q8) {
+                (Form::Amx, false) => amx::codes(m, row, (planes, scales), panel, first),
+                (Form::Amx, true) => amx::bytes(m, row, (planes, scales), panel, first),
+                (Form::Lanes, false) => lanes_avx2::tiles::<Codes>(m, tiles, (planes, plan), panel, out),
+                (Form::Lanes, true) => lanes_avx2::tiles::<Bytes>(m, tiles, (planes, plan), panel, out),
             }
         }
         num

@@ -62,6 +62,7 @@ pub struct Int8Rows {
     scales: Slice<f32>,
     offsets: Slice<i32>,
     cols: usize,
+    weights: Weights,
 }
 
 /// Bytes of scratch for `tokens` rows of `cols`.
@@ -75,7 +76,7 @@ impl Int8Rows {
         let (tokens, groups) = (x.len() / cols, x.len() / GROUP);
         let arena = &runtime.arena;
         let mut rows =
-            Self { q: arena.take(x.len())?, scales: arena.take(groups)?, offsets: arena.take(groups)?, cols };
+            Self { q: arena.take(x.len())?, scales: arena.take(groups)?, offsets: arena.take(groups)?, cols, weights };
         let (q, scales) = (Disjoint::new(&mut rows.q), Disjoint::new(&mut rows.scales));
         let offsets = Disjoint::new(&mut rows.offsets);
         let per_row = cols / GROUP;
@@ -87,6 +88,11 @@ impl Int8Rows {
             quantize(runtime.isa, &x[values], weights, q, d, s);
         });
         Ok(rows)
+    }
+
+    /// What they are to meet.
+    pub fn weights(&self) -> Weights {
+        self.weights
     }
 
     /// A token's integers [cols].

@@ -1,27 +1,29 @@
 //! Dot products in plain Rust: any machine, and the version that the vector code is held against.
 
-use super::quantize::Int8Rows;
+use super::quantize::{Int8Rows, Weights};
 use super::{TILE, tile_rows};
 use crate::matrix::Matrix;
 use crate::mxfp4::{DOUBLED, GROUP};
 
 /// See [`super::tile`]; the same bits as the vector versions.
-pub fn codes_tile(m: &Matrix, row: usize, x: &Int8Rows, tokens: &[u32], out: &mut [[f32; TILE]]) {
+pub fn int8_tile(m: &Matrix, row: usize, x: &Int8Rows, tokens: &[u32], out: &mut [[f32; TILE]]) {
+    let sum = match x.weights() {
+        Weights::Codes(_) => code_sum,
+        Weights::Bytes => byte_sum,
+    };
     for (&token, out) in tokens.iter().zip(out) {
-        *out = tile_rows(m, row).map(|row| codes_dot(m, row, x, token as usize));
+        let (q, scales) = (x.values(token as usize).as_chunks().0, x.scales(token as usize));
+        *out = tile_rows(m, row).map(|row| {
+            q.iter().zip(scales).enumerate().fold(0.0f32, |acc, (group, (q, scale))| {
+                let sum = sum(m.elements().at(row, group), q) as f32;
+                sum.mul_add(m.scale(row, group) * scale, acc)
+            })
+        });
     }
 }
 
-fn codes_dot(m: &Matrix, row: usize, x: &Int8Rows, token: usize) -> f32 {
-    let (q, scales) = (x.values(token), x.scales(token));
-    (0..m.groups()).fold(0.0f32, |acc, group| {
-        let sum = code_sum(m.elements().at(row, group), &q[group * GROUP..(group + 1) * GROUP]);
-        (sum as f32).mul_add(m.scale(row, group) * scales[group], acc)
-    })
-}
-
 /// Activations are ordered so that low nibbles meet the first half in both MXFP4 layouts.
-fn code_sum(bytes: &[u8], q: &[i8]) -> i32 {
+fn code_sum(bytes: &[u8], q: &[i8; GROUP]) -> i32 {
     let sums = (0..16).map(|i| {
         let (low, high) = (DOUBLED[usize::from(bytes[i] & 15)], DOUBLED[usize::from(bytes[i] >> 4)]);
         i32::from(low) * i32::from(q[i]) + i32::from(high) * i32::from(q[i + 16])
@@ -29,18 +31,8 @@ fn code_sum(bytes: &[u8], q: &[i8]) -> i32 {
     sums.sum()
 }
 
-/// See [`super::tile`]; the same bits as the vector versions.
-pub fn bytes_tile(m: &Matrix, row: usize, x: &Int8Rows, tokens: &[u32], out: &mut [[f32; TILE]]) {
-    for (&token, out) in tokens.iter().zip(out) {
-        let (q, scales) = (x.values(token as usize), x.scales(token as usize));
-        *out = tile_rows(m, row).map(|row| {
-            q.chunks_exact(GROUP).zip(scales).enumerate().fold(0.0f32, |acc, (group, (q, scale))| {
-                let w = m.elements().at(row, group);
-                let sum: i32 = q.iter().zip(w).map(|(&q, &w)| i32::from(q) * i32::from(w as i8)).sum();
-                (sum as f32).mul_add(m.scale(row, group) * scale, acc)
-            })
-        });
-    }
+fn byte_sum(bytes: &[u8], q: &[i8; GROUP]) -> i32 {
+    q.iter().zip(bytes).map(|(&q, &w)| i32::from(q) * i32::from(w as i8)).sum()
 }
 
 /// See [`super::tile`].

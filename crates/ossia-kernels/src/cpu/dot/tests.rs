@@ -137,16 +137,6 @@ fn float_dots_have_the_same_bits_with_longer_vectors() {
     }
 }
 
-/// What the AVX-512 kernels are told.
-#[cfg(target_arch = "x86_64")]
-fn format_of<'a>(input: &'a Input) -> (Format, &'a Int8Rows) {
-    match input {
-        Input::Codes(x) => (Format::Codes, x),
-        Input::Bytes(x) => (Format::Bytes, x),
-        Input::Float(_) => panic!("integers"),
-    }
-}
-
 /// A machine takes one way, which depends on its processor; all of them are tried, with tokens that fill a panel and others that
 /// use it.
 #[test]
@@ -162,7 +152,7 @@ fn all_ways_lead_to_the_same_bits() {
             let whole = numbers.matrix(kind, 4 * TILE + 2, cols);
             let x = numbers.vec(num * cols);
             let runtime = runtime(Isa::Avx512, 1, Precision::Fast);
-            let input = Input::new(&runtime, &x, cols, kind).unwrap();
+            let Input::Int8(int8) = Input::new(&runtime, &x, cols, kind).unwrap() else { panic!("integers") };
             let tokens: Vec<u32> = (0..num as u32).rev().collect();
             let mut panels = Panels::new(&runtime.arena, 1, cols).unwrap();
             let panels = panels.split();
@@ -171,10 +161,9 @@ fn all_ways_lead_to_the_same_bits() {
                 let want = all_tiles(Isa::Scalar, &m.rows_of(row..row + TILE), &x, &tokens);
                 for way in [Way::Plain, Way::Wide, Way::Halves].into_iter().filter(|way| *way == Way::Plain || vbmi) {
                     let mut out = vec![[f32::NAN; TILE]; num];
-                    let (format, x) = format_of(&input);
                     // SAFETY: the features were detected.
                     unsafe {
-                        int8_avx512::tile(format, way, &m, row, x, &tokens, &mut scratch.panel, &mut out);
+                        int8_avx512::tile(way, &m, row, &int8, &tokens, &mut scratch.panel, &mut out);
                     }
                     same_bits(out.as_flattened(), &want, &format!("{kind:?}, {way:?}, {cols} columns, {num} tokens"));
                 }
@@ -222,10 +211,9 @@ fn rows_are_multiplied_along_themselves_to_the_same_bits() {
                     let runtime = runtime(Isa::Avx512, 1, Precision::Fast);
                     let tokens: Vec<u32> = (0..num as u32).rev().collect();
                     let mut out = vec![[f32::NAN; TILE]; num];
-                    let input = Input::new(&runtime, &x, cols, kind).unwrap();
-                    let (format, int8) = format_of(&input);
+                    let Input::Int8(int8) = Input::new(&runtime, &x, cols, kind).unwrap() else { panic!("integers") };
                     // SAFETY: the features were detected; sixteen rows, one or two tokens.
-                    unsafe { along_avx512::tile(format, &m, row, int8, &tokens, &mut out) };
+                    unsafe { along_avx512::tile(&m, row, &int8, &tokens, &mut out) };
                     let want = all_tiles(Isa::Scalar, &m.rows_of(row..row + TILE), &x, &tokens);
                     same_bits(out.as_flattened(), &want, &format!("{kind:?}, {cols} columns, {num} tokens"));
                 }
