@@ -4,6 +4,7 @@
 //! across lanes; values as [page, kv head, slot, channel]. Which pages belong to whom is decided above this crate.
 
 use half::f16;
+use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 
 use crate::Result;
 use crate::cpu::disjoint::Disjoint;
@@ -176,18 +177,54 @@ impl<'a> Parts<'a> {
         }
     }
 
+    /// Puts `values` from number `at` on, `step` numbers apart.
+    ///
     /// # Safety
-    /// No other thread writes number `at`.
-    unsafe fn put(&self, at: usize, value: f32) {
-        // SAFETY: promised by the caller; the bounds are checked in `part`.
-        unsafe {
-            match self {
-                Parts::F32(v) => v.part(at..at + 1)[0] = value,
-                Parts::F16(v) => v.part(at..at + 1)[0] = f16::from_f32(value).to_bits(),
+    /// No other thread writes them at the same time.
+    unsafe fn put(&self, at: usize, step: usize, values: &[f32]) {
+        let end = at + (values.len() - 1) * step + 1;
+        match self {
+            Parts::F32(all) => {
+                for (place, value) in (at..end).step_by(step).zip(values) {
+                    // SAFETY: promised by the caller.
+                    unsafe { all.part(place..place + 1)[0] = *value };
+                }
+            }
+            Parts::F16(all) => {
+                let mut bits = [0; MOST_AT_ONCE];
+                let places = (at..end).step_by(step * MOST_AT_ONCE);
+                for (first, values) in places.zip(values.chunks(MOST_AT_ONCE)) {
+                    let bits = &mut bits[..values.len()];
+                    bits.reinterpret_cast_mut::<f16>().convert_from_f32_slice(values);
+                    for (i, bits) in bits.iter().enumerate() {
+                        let place = first + i * step;
+                        // SAFETY: promised by the caller.
+                        unsafe { all.part(place..place + 1)[0] = *bits };
+                    }
+                }
             }
         }
     }
+
+    /// Asks for the cache lines of `count` numbers from `at` on, `step` apart, which are to be written soon.
+    fn ask(&self, at: usize, step: usize, count: usize) {
+        #[cfg(target_arch = "x86_64")]
+        for place in (at..).step_by(step).take(count) {
+            use std::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
+            let line = match self {
+                Parts::F32(all) => all.pointer(place..place + 1).cast(),
+                Parts::F16(all) => all.pointer(place..place + 1).cast(),
+            };
+            // SAFETY: a prefetch touches no memory and may point anywhere.
+            unsafe { _mm_prefetch::<_MM_HINT_ET0>(line) };
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = (at, step, count);
+    }
 }
+
+/// Numbers that are rounded at once.
+const MOST_AT_ONCE: usize = 64;
 
 /// Writes slots.
 pub struct KvWriter<'a> {
@@ -198,21 +235,29 @@ pub struct KvWriter<'a> {
 }
 
 impl KvWriter<'_> {
-    /// Puts one position's `key` and `value` [kv heads * head dim] into `slot` of `page`.
+    /// Where `head` of a slot begins: its key, whose channels are [`PAGE`] numbers apart, and its value.
+    fn places(&self, page: usize, slot: usize, head: usize) -> (usize, usize) {
+        assert!(slot < PAGE && head < self.kv_heads);
+        let base = (page * self.kv_heads + head) * self.head_dim * PAGE;
+        (base + slot, base + slot * self.head_dim)
+    }
+
+    /// Asks for the cache lines that a key goes to. Since it was there before, all weights have passed through the caches.
+    pub fn ask(&self, page: usize, slot: usize, head: usize) {
+        self.keys.ask(self.places(page, slot, head).0, PAGE, self.head_dim);
+    }
+
+    /// Puts a head's `key` and `value` [head dim] into `slot` of `page`.
     ///
     /// # Safety
-    /// No other thread writes this slot at the same time.
-    pub unsafe fn write(&self, page: usize, slot: usize, key: &[f32], value: &[f32]) {
-        assert!(slot < PAGE && key.len() == self.kv_heads * self.head_dim && value.len() == key.len());
-        let base = page * self.kv_heads * self.head_dim * PAGE;
-        for (i, (&k, &v)) in key.iter().zip(value).enumerate() {
-            let (head, channel) = (i / self.head_dim, i % self.head_dim);
-            let head = base + head * self.head_dim * PAGE;
-            // SAFETY: promised by the caller.
-            unsafe {
-                self.keys.put(head + channel * PAGE + slot, k);
-                self.values.put(head + slot * self.head_dim + channel, v);
-            }
+    /// No other thread writes this head of this slot at the same time.
+    pub unsafe fn write(&self, page: usize, slot: usize, head: usize, key: &[f32], value: &[f32]) {
+        assert!(key.len() == self.head_dim && value.len() == self.head_dim);
+        let (keys, values) = self.places(page, slot, head);
+        // SAFETY: promised by the caller.
+        unsafe {
+            self.keys.put(keys, PAGE, key);
+            self.values.put(values, 1, value);
         }
     }
 }
@@ -221,24 +266,28 @@ impl KvWriter<'_> {
 mod tests {
     use super::*;
 
+    /// Channels: more than are rounded at once, and not a multiple of it.
+    const DIM: usize = 67;
+
     /// A copy has the original's bits, in both kinds of store, and its neighbours keep theirs.
     #[test]
     fn a_page_is_copied_whole() {
         let numbers = |page: usize, slot: usize| -> Vec<f32> {
-            (0..6).map(|i| (page * 1000 + slot * 7 + i) as f32 / 8.0 - 40.0).collect()
+            (0..DIM).map(|i| (page * 1000 + slot * 7 + i) as f32 / 8.0 - 40.0).collect()
         };
         for kind in [KvType::F32, KvType::F16] {
-            let mut layer = KvLayer::new(kind, 3, 2, 3);
+            let mut layer = KvLayer::new(kind, 3, 2, DIM);
             let write = |layer: &mut KvLayer, page: usize| {
                 let writer = layer.writer();
-                for slot in 0..PAGE {
+                for (slot, head) in (0..PAGE).flat_map(|slot| [(slot, 0), (slot, 1)]) {
+                    let of = |what: usize| numbers(page + what, slot + 64 * head);
                     // SAFETY: there is one thread.
-                    unsafe { writer.write(page, slot, &numbers(page, slot), &numbers(page + 5, slot)) };
+                    unsafe { writer.write(page, slot, head, &of(0), &of(5)) };
                 }
             };
             (0..3).for_each(|page| write(&mut layer, page));
             layer.copy_page(0, 2);
-            let len = 2 * 3 * PAGE;
+            let len = 2 * DIM * PAGE;
             let bits = |store: &Store| -> Vec<u32> {
                 match store {
                     Store::F32(v) => v.iter().map(|x| x.to_bits()).collect(),

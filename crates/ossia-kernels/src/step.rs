@@ -17,7 +17,7 @@ use crate::{Result, Tensor};
 pub enum Precision {
     /// f32 activations with the weights' exact values: the reference.
     F32,
-    /// Integer activations (a scale for each group of 32) where the weights are quantized: 8 bits for MXFP4, 16 for Q8.
+    /// 8-bit integer activations (a scale for each group of 32) where the weights are quantized.
     Fast,
 }
 

@@ -1,6 +1,8 @@
 //! A task is one key/value head with a block of a sequence's queries: each page's keys and values are converted to f32
 //! once and serve all queries of the block and all query heads of the group.
 
+use std::ops::Range;
+
 #[cfg(target_arch = "x86_64")]
 use super::vector;
 use super::{Shape, scalar};
@@ -41,19 +43,23 @@ pub fn forward(step: &mut Step, qkv: &[f32], sinks: &[f32], shape: &Shape, o: &m
     let mut scratch = runtime.arena.take::<f32>(runtime.pool.threads() * tile_len(heads))?;
     let scratch = Disjoint::new(&mut scratch);
     let o = Disjoint::new(o);
-    for sequence in &step.sequences {
-        let blocks = sequence.rows.len().div_ceil(BLOCK);
-        runtime.pool.run(blocks * heads.kv, &|task, thread| {
-            let (block, head) = (task / heads.kv, task % heads.kv);
-            // SAFETY: a thread runs one task at a time.
-            let scratch = unsafe { scratch.part(thread * tile_len(heads)..(thread + 1) * tile_len(heads)) };
-            let rows = block * BLOCK..((block + 1) * BLOCK).min(sequence.rows.len());
-            let work = Block { isa: runtime.isa, kv, shape, sequence, sinks, head, rows };
-            // SAFETY: a task's queries and heads are its own.
-            unsafe { work.attend(qkv, scratch, &o) };
-        });
-    }
+    // One run for all sequences: threads wait for each other once.
+    let blocks: Vec<_> = step.sequences.iter().flat_map(blocks).collect();
+    runtime.pool.run(blocks.len() * heads.kv, &|task, thread| {
+        let ((sequence, rows), head) = (blocks[task / heads.kv].clone(), task % heads.kv);
+        // SAFETY: a thread runs one task at a time.
+        let scratch = unsafe { scratch.part(thread * tile_len(heads)..(thread + 1) * tile_len(heads)) };
+        let work = Block { isa: runtime.isa, kv, shape, sequence, sinks, head, rows };
+        // SAFETY: a task's queries and heads are its own.
+        unsafe { work.attend(qkv, scratch, &o) };
+    });
     Ok(())
+}
+
+/// A sequence's new tokens, cut into blocks.
+fn blocks<'a>(sequence: &'a Sequence<'a>) -> impl Iterator<Item = (&'a Sequence<'a>, Range<usize>)> {
+    let rows = sequence.rows.len();
+    (0..rows).step_by(BLOCK).map(move |first| (sequence, first..rows.min(first + BLOCK)))
 }
 
 struct Block<'a> {
@@ -65,7 +71,7 @@ struct Block<'a> {
     /// Key/value head.
     head: usize,
     /// Rows within the sequence's new tokens.
-    rows: std::ops::Range<usize>,
+    rows: Range<usize>,
 }
 
 impl Block<'_> {
@@ -112,13 +118,13 @@ impl Block<'_> {
     }
 
     /// Positions that the query in `row` sees.
-    fn visible(&self, row: usize) -> std::ops::Range<usize> {
+    fn visible(&self, row: usize) -> Range<usize> {
         let position = self.sequence.start + row;
         self.shape.window.map_or(0, |w| (position + 1).saturating_sub(w))..position + 1
     }
 
     /// The same, as slots of `page`.
-    fn visible_slots(&self, row: usize, page: usize) -> std::ops::Range<usize> {
+    fn visible_slots(&self, row: usize, page: usize) -> Range<usize> {
         let seen = self.visible(row);
         let clip = |position: usize| position.saturating_sub(page * PAGE).min(PAGE);
         clip(seen.start)..clip(seen.end)
@@ -144,7 +150,7 @@ impl Block<'_> {
 }
 
 /// Adds the page's visible `slots` to the state of one query's heads, q [heads, d].
-fn add_page(isa: Isa, q: &[f32], dim: usize, tile: &Tile, slots: std::ops::Range<usize>, state: State) {
+fn add_page(isa: Isa, q: &[f32], dim: usize, tile: &Tile, slots: Range<usize>, state: State) {
     match isa.without_amx() {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: these are only made where the features were detected.
