@@ -35,7 +35,7 @@ impl Form {
     /// once.
     const fn plan(self, q8: bool, tokens: usize) -> (usize, usize, usize) {
         match self {
-            Form::Amx if tokens < amx::LEAST_TOKENS => (0, 0, 1),
+            Form::Amx if tokens < if q8 { amx::LEAST_TOKENS_Q8 } else { amx::LEAST_TOKENS } => (0, 0, 1),
             Form::Amx => (tokens, tokens.div_ceil(amx::TOKENS), 1),
             Form::Lanes => {
                 let plan = Plan::of(q8, tokens);
