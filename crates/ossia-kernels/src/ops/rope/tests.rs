@@ -1,8 +1,8 @@
 //! Holds the versions of `rope` together over ragged shapes.
 
-use super::*;
 use half::f16;
 
+use super::*;
 use crate::kv::{KvLayer, KvType, PAGE, PageTable, Store};
 use crate::testing::{Numbers, close, equals_differences, f32s, f64s, runtimes, tensor, training_step};
 use crate::{Phase, Sequence, Step};
