@@ -205,22 +205,6 @@ impl<'a> Parts<'a> {
             }
         }
     }
-
-    /// Asks for the cache lines of `count` numbers from `at` on, `step` apart, which are to be written soon.
-    fn ask(&self, at: usize, step: usize, count: usize) {
-        #[cfg(target_arch = "x86_64")]
-        for place in (at..).step_by(step).take(count) {
-            use std::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
-            let line = match self {
-                Parts::F32(all) => all.pointer(place..place + 1).cast(),
-                Parts::F16(all) => all.pointer(place..place + 1).cast(),
-            };
-            // SAFETY: a prefetch touches no memory and may point anywhere.
-            unsafe { _mm_prefetch::<_MM_HINT_ET0>(line) };
-        }
-        #[cfg(not(target_arch = "x86_64"))]
-        let _ = (at, step, count);
-    }
 }
 
 /// Numbers that are rounded at once.
@@ -235,29 +219,17 @@ pub struct KvWriter<'a> {
 }
 
 impl KvWriter<'_> {
-    /// Where `head` of a slot begins: its key, whose channels are [`PAGE`] numbers apart, and its value.
-    fn places(&self, page: usize, slot: usize, head: usize) -> (usize, usize) {
-        assert!(slot < PAGE && head < self.kv_heads);
-        let base = (page * self.kv_heads + head) * self.head_dim * PAGE;
-        (base + slot, base + slot * self.head_dim)
-    }
-
-    /// Asks for the cache lines that a key goes to. Since it was there before, all weights have passed through the caches.
-    pub fn ask(&self, page: usize, slot: usize, head: usize) {
-        self.keys.ask(self.places(page, slot, head).0, PAGE, self.head_dim);
-    }
-
     /// Puts a head's `key` and `value` [head dim] into `slot` of `page`.
     ///
     /// # Safety
     /// No other thread writes this head of this slot at the same time.
     pub unsafe fn write(&self, page: usize, slot: usize, head: usize, key: &[f32], value: &[f32]) {
-        assert!(key.len() == self.head_dim && value.len() == self.head_dim);
-        let (keys, values) = self.places(page, slot, head);
+        assert!(slot < PAGE && head < self.kv_heads && key.len() == self.head_dim && value.len() == self.head_dim);
+        let base = (page * self.kv_heads + head) * self.head_dim * PAGE;
         // SAFETY: promised by the caller.
         unsafe {
-            self.keys.put(keys, PAGE, key);
-            self.values.put(values, 1, value);
+            self.keys.put(base + slot, PAGE, key);
+            self.values.put(base + slot * self.head_dim, 1, value);
         }
     }
 }

@@ -20,11 +20,11 @@ use crate::mxfp4::{DOUBLED, GROUP};
 /// Tokens of a tile register.
 pub const TOKENS: usize = 16;
 
-/// From this many tokens on, filling a tile register is worth it.
-pub const LEAST_TOKENS: usize = 8;
-
-/// The same for Q8, which has less to unpack: eight tokens straight from the weights wait for memory alone.
-pub const LEAST_TOKENS_Q8: usize = 9;
+/// From this many tokens on, filling a tile register is worth it. Q8 has less to unpack: eight tokens straight from the weights
+/// wait for memory alone.
+pub const fn least_tokens(q8: bool) -> usize {
+    if q8 { 9 } else { 8 }
+}
 
 /// Bytes of a group in a tile register: of A, and of B.
 const PLANE: usize = TOKENS * GROUP;

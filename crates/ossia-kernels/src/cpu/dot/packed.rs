@@ -35,7 +35,7 @@ impl Form {
     /// once.
     const fn plan(self, q8: bool, tokens: usize) -> (usize, usize, usize) {
         match self {
-            Form::Amx if tokens < if q8 { amx::LEAST_TOKENS_Q8 } else { amx::LEAST_TOKENS } => (0, 0, 1),
+            Form::Amx if tokens < amx::least_tokens(q8) => (0, 0, 1),
             Form::Amx => (tokens, tokens.div_ceil(amx::TOKENS), 1),
             Form::Lanes => {
                 let plan = Plan::of(q8, tokens);
@@ -48,7 +48,7 @@ impl Form {
     fn most_units(self, lists: usize, tokens: usize) -> usize {
         match self {
             // Each list may leave all but one of its last unit's places empty.
-            Form::Amx => tokens.div_ceil(amx::TOKENS) + lists.min(tokens / amx::LEAST_TOKENS),
+            Form::Amx => tokens.div_ceil(amx::TOKENS) + lists.min(tokens / amx::least_tokens(false)),
             Form::Lanes => Plan::most_vectors(lists, tokens),
         }
     }

@@ -35,7 +35,6 @@ pub fn forward(step: &mut Step, qkv: &mut [f32], rope: &Rope, heads: Heads, laye
     runtime.pool.run_ranges(units, grain, |units, _| {
         for (token, own) in by_token(units, heads.kv) {
             let (row, position, page) = tokens[token];
-            own.clone().for_each(|head| kv.ask(page, position % PAGE, head));
             let turns: Vec<(f32, f32)> = rope.inv_freq.iter().map(|f| turn(rope, position, *f)).collect();
             for head in own {
                 // SAFETY: heads of a token belong to one task.
