@@ -65,7 +65,7 @@ fn doubled(a: f32) -> f32 {
 pub fn fake_quantize(values: &mut [f32]) {
     let groups = values.as_chunks_mut::<GROUP>();
     assert!(groups.1.is_empty(), "values come in groups of {GROUP}");
-    match Isa::detect().without_amx() {
+    match Isa::detect().of_floats() {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: these are only given where the features were detected.
         Isa::Avx2 | Isa::Avx512 => unsafe { fake_avx2(groups.0) },

@@ -26,7 +26,7 @@ pub fn to_q8(pool: &Pool, isa: Isa, m: &Matrix) -> Result<Matrix> {
         for row in range {
             // SAFETY: rows of one run do not overlap.
             let out = unsafe { out.part(row * row_bytes..(row + 1) * row_bytes) };
-            match isa.without_amx() {
+            match isa.of_floats() {
                 #[cfg(target_arch = "x86_64")]
                 // SAFETY: these are only made where the features were detected.
                 Isa::Avx2 | Isa::Avx512 => unsafe { row_avx2(m, row, out) },

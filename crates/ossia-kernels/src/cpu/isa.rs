@@ -7,7 +7,9 @@ pub enum Isa {
     Scalar,
     /// x86-64 with AVX2, FMA and F16C.
     Avx2,
-    /// The same with AVX-512 (F, BW, DQ, VL) and VNNI.
+    /// The same with AVX-VNNI, four products of bytes in one instruction: Intel's desktop and laptop processors since 2021.
+    AvxVnni,
+    /// AVX2, FMA and F16C with AVX-512 (F, BW, DQ, VL) and its VNNI.
     Avx512,
     /// The same with VBMI, and AMX for products of bytes.
     Amx,
@@ -26,6 +28,9 @@ impl Isa {
         #[cfg(target_arch = "x86_64")]
         if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c") {
             all.push(Isa::Avx2);
+            if is_x86_feature_detected!("avxvnni") {
+                all.push(Isa::AvxVnni);
+            }
             if is_x86_feature_detected!("avx512f")
                 && is_x86_feature_detected!("avx512bw")
                 && is_x86_feature_detected!("avx512dq")
@@ -46,14 +51,16 @@ impl Isa {
         match self {
             Isa::Scalar => "scalar",
             Isa::Avx2 => "avx2",
+            Isa::AvxVnni => "avxvnni",
             Isa::Avx512 => "avx512",
             Isa::Amx => "amx",
         }
     }
 
-    /// The version that runs where there is nothing to gain from AMX.
-    pub const fn without_amx(self) -> Self {
+    /// The version of what multiplies no bytes: AVX-VNNI and AMX have nothing else.
+    pub const fn of_floats(self) -> Self {
         match self {
+            Isa::AvxVnni => Isa::Avx2,
             Isa::Amx => Isa::Avx512,
             other => other,
         }

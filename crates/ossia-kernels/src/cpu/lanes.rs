@@ -24,7 +24,7 @@ macro_rules! versions {
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx2,fma")]
             fn avx2($($arg: $type),*) $(-> $ret)? { $body::<true>($($arg),*) }
-            match isa.without_amx() {
+            match isa.of_floats() {
                 #[cfg(target_arch = "x86_64")]
                 // SAFETY: this version is only named where its features were detected.
                 $crate::cpu::isa::Isa::Avx512 => unsafe { avx512($($arg),*) },

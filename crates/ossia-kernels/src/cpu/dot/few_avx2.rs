@@ -20,8 +20,8 @@ pub const fn most(q8: bool) -> usize {
 }
 
 /// Bytes of a group with its scale where scales lie between groups: MXFP4's, and Q8's.
-const CODES: usize = 17;
-const BYTES: usize = 34;
+pub const CODES: usize = 17;
+pub const BYTES: usize = 34;
 
 /// out[i] = sixteen rows times token i.
 ///
@@ -70,10 +70,10 @@ unsafe fn codes_of<const N: usize, const BETWEEN: bool>(
                 if BETWEEN { exponents.of_between::<CODES>(groups, g, &at) } else { exponents.of(rows, groups, g) };
             for half in 0..2 {
                 let codes = [
-                    looked_up(two_rows(&at, half, 0), table),
-                    looked_up(two_rows(&at, half, 2), table),
-                    looked_up(two_rows(&at, half, 1), table),
-                    looked_up(two_rows(&at, half, 3), table),
+                    looked_up(two_rows(&at, half, 0, 0), table),
+                    looked_up(two_rows(&at, half, 2, 0), table),
+                    looked_up(two_rows(&at, half, 1, 0), table),
+                    looked_up(two_rows(&at, half, 3, 0), table),
                 ];
                 let exponents = _mm_loadl_epi64(exponents.as_ptr().add(8 * half).cast());
                 let scale = powers_of_two(_mm256_cvtepu8_epi32(exponents));
@@ -169,7 +169,7 @@ unsafe fn byte_products(a: *const u8, b: *const u8, [x0, x1]: [__m256i; 2]) -> _
 /// AVX2 is present.
 #[inline]
 #[target_feature(enable = "avx2")]
-unsafe fn store<const N: usize>(acc: &[[__m256; 2]; N], out: &mut [[f32; TILE]]) {
+pub unsafe fn store<const N: usize>(acc: &[[__m256; 2]; N], out: &mut [[f32; TILE]]) {
     for (acc, out) in acc.iter().zip(out) {
         for (half, acc) in out.as_chunks_mut::<8>().0.iter_mut().zip(acc) {
             // SAFETY: eight floats.
@@ -188,21 +188,22 @@ pub fn code_table() -> __m256i {
 /// The values of the low nibbles, and those of the high ones.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn looked_up(bytes: __m256i, table: __m256i) -> (__m256i, __m256i) {
+pub fn looked_up(bytes: __m256i, table: __m256i) -> (__m256i, __m256i) {
     let mask = _mm256_set1_epi8(15);
     let high = _mm256_and_si256(_mm256_srli_epi16::<4>(bytes), mask);
     (_mm256_shuffle_epi8(table, _mm256_and_si256(bytes, mask)), _mm256_shuffle_epi8(table, high))
 }
 
-/// Sixteen bytes each of row r of eight and of the fourth one after it.
+/// Sixteen bytes each of row r of eight and of the fourth one after it, `offset` bytes on.
 ///
 /// # Safety
 /// They can be read.
 #[inline]
 #[target_feature(enable = "avx2")]
-unsafe fn two_rows(at: &Addresses, half: usize, r: usize) -> __m256i {
+pub unsafe fn two_rows(at: &Addresses, half: usize, r: usize, offset: usize) -> __m256i {
+    let [low, high] = [at[r][2 * half], at[r][2 * half + 1]].map(|row| row.wrapping_add(offset));
     // SAFETY: promised by the caller.
-    unsafe { _mm256_loadu2_m128i(at[r][2 * half + 1].cast(), at[r][2 * half].cast()) }
+    unsafe { _mm256_loadu2_m128i(high.cast(), low.cast()) }
 }
 
 /// Sixteen bytes, twice.
@@ -249,7 +250,7 @@ fn across_words(v: [__m256i; 4]) -> __m256i {
 /// The same of four 32-bit numbers.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn across_halves(v: [__m256i; 4]) -> __m256i {
+pub fn across_halves(v: [__m256i; 4]) -> __m256i {
     let a = _mm256_add_epi32(_mm256_blend_epi32::<0xcc>(v[0], v[1]), _mm256_alignr_epi8::<8>(v[1], v[0]));
     let b = _mm256_add_epi32(_mm256_blend_epi32::<0xcc>(v[2], v[3]), _mm256_alignr_epi8::<8>(v[3], v[2]));
     let crossed = _mm256_shuffle_epi32::<0b10_11_00_01>(_mm256_blend_epi32::<0xaa>(b, a));

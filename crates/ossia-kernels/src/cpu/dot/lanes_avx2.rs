@@ -1,7 +1,8 @@
-//! Some and many tokens, AVX2: a word of weights meets the same word of up to eight vectors of activations, which come
-//! straight from memory (see `words_avx2`).
+//! Some and many tokens, AVX2 with or without AVX-VNNI: a word of weights meets the same word of up to eight vectors of activations, which come
+//! straight from memory (see `words_avx2` and `words_vnni`).
 //!
-//! With many tokens those lie in the lanes, so two and an eighth instructions make 32 products, and rows are taken one by one.
+//! With many tokens those lie in the lanes, so two and an eighth instructions make 32 products (with AVX-VNNI one and an eighth),
+//! and rows are taken one by one.
 //! With a few, eight rows lie in the lanes, and a token's words are laid down eight times. Columns are taken in blocks that
 //! stay in the first cache with their tokens, and a block of some tiles is unpacked once for all tokens. Sums go on from block
 //! to block, group by group, as everywhere.
@@ -13,7 +14,8 @@ use super::lists::{MOST_TILES, MOST_TOKENS, Products};
 use super::quantize::Int8Rows;
 use super::span::{Ahead, Span, from_row};
 use super::words_avx2::{Bytes, Codes, Format, LANES, Side, VECTOR};
-use super::{Panel, TILE, few_avx2};
+use super::words_vnni::{VnniBytes, VnniCodes};
+use super::{Panel, TILE, few_avx2, few_vnni};
 use crate::matrix::Matrix;
 use crate::mxfp4::GROUP;
 
@@ -29,9 +31,39 @@ const BLOCK: usize = 6;
 /// Places for a block's scales of a row: eight are written at once.
 const SCALES: usize = BLOCK.next_multiple_of(8);
 
-/// With fewer tokens, of Q8 or MXFP4, rows are read straight from memory.
-const fn least(q8: bool) -> usize {
-    1 + few_avx2::most(q8)
+/// The weights, and how they are multiplied.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Formats {
+    /// MXFP4, with sums of 16 bits.
+    Codes,
+    /// Q8, widened to 16 bits.
+    Bytes,
+    /// MXFP4 with AVX-VNNI.
+    VnniCodes,
+    /// Q8 with AVX-VNNI.
+    VnniBytes,
+}
+
+impl Formats {
+    /// With fewer tokens rows are read straight from memory.
+    const fn least(self) -> usize {
+        match self {
+            Formats::Codes => 1 + few_avx2::most(false),
+            Formats::Bytes => 1 + few_avx2::most(true),
+            Formats::VnniCodes | Formats::VnniBytes => 1 + few_vnni::MOST,
+        }
+    }
+
+    /// Bytes of a vector of tokens of `cols`.
+    pub const fn bytes(self, cols: usize) -> usize {
+        cols / GROUP
+            * match self {
+                Formats::Codes => Codes::GROUP_BYTES,
+                Formats::Bytes => Bytes::GROUP_BYTES,
+                Formats::VnniCodes => VnniCodes::GROUP_BYTES,
+                Formats::VnniBytes => VnniBytes::GROUP_BYTES,
+            }
+    }
 }
 
 /// With more tokens they lie in the lanes.
@@ -51,10 +83,10 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// For a list of so many tokens, that meet Q8 or MXFP4.
-    pub const fn of(q8: bool, tokens: usize) -> Self {
+    /// For a list of so many tokens.
+    pub const fn of(format: Formats, tokens: usize) -> Self {
         let (side, tokens, vectors) = match (tokens, tokens % LANES) {
-            _ if tokens < least(q8) => (Side::Rows, 0, 0),
+            _ if tokens < format.least() => (Side::Rows, 0, 0),
             (..=MOST_IN_ROWS, _) => (Side::Rows, tokens, tokens),
             (_, ..=2) => (Side::Tokens, tokens / LANES * LANES, tokens / LANES),
             _ => (Side::Tokens, tokens, tokens.div_ceil(LANES)),
@@ -74,27 +106,31 @@ impl Plan {
     }
 }
 
-/// Bytes of a vector of tokens of `cols`, that meet Q8 or MXFP4.
-pub fn bytes(q8: bool, cols: usize) -> usize {
-    cols / GROUP * if q8 { Bytes::GROUP_BYTES } else { Codes::GROUP_BYTES }
+/// Lays the vectors of a plan's part down, from `vector` on. The last token stands in for those that miss.
+pub fn pack(format: Formats, x: &Int8Rows, tokens: &[u32], plan: Plan, vector: usize, out: &mut [u8]) {
+    match format {
+        Formats::Codes => pack_bytes::<Codes>(x, tokens, plan, vector, out),
+        Formats::Bytes => pack_widened(x, tokens, plan, vector, out),
+        Formats::VnniCodes => pack_bytes::<VnniCodes>(x, tokens, plan, vector, out),
+        Formats::VnniBytes => pack_bytes::<VnniBytes>(x, tokens, plan, vector, out),
+    }
 }
 
-/// Lays the vectors of a plan's part down, from `vector` on: for each group its words [8, vectors, 8 lanes, 4 bytes], offsets
-/// [vectors, 8] and half of the scales [vectors, 8]. The last token stands in for those that miss.
-pub fn pack_codes(x: &Int8Rows, tokens: &[u32], plan: Plan, vector: usize, out: &mut [u8]) {
+/// For each group its words [8, vectors, 8 lanes, 4 bytes], offsets [vectors, 8] and scales [vectors, 8].
+fn pack_bytes<F: Format>(x: &Int8Rows, tokens: &[u32], plan: Plan, vector: usize, out: &mut [u8]) {
     let row = |t: u32| (x.values(t as usize), x.offsets(t as usize), x.scales(t as usize));
-    pack::<Codes, _>(tokens, row, plan, vector, out, |(values, offsets, scales), g, word| match word {
+    pack_words::<F, _>(tokens, row, plan, vector, out, |(values, offsets, scales), g, word| match word {
         0..8 => <[i8; 4]>::try_from(&values[g * GROUP + 4 * word..][..4]).expect("four").map(i8::cast_unsigned),
         8 => offsets[g].to_ne_bytes(),
         _ => scales[g].to_ne_bytes(),
     });
 }
 
-/// The same with words of two 16-bit numbers [16, vectors, 8, 4 bytes], without offsets, and with whole scales. Two numbers lie
+/// The same with words of two 16-bit numbers [16, vectors, 8, 4 bytes], without offsets. Two numbers lie
 /// side by side, or with rows in the lanes every other one, as they are unpacked.
-pub fn pack_bytes(x: &Int8Rows, tokens: &[u32], plan: Plan, vector: usize, out: &mut [u8]) {
+fn pack_widened(x: &Int8Rows, tokens: &[u32], plan: Plan, vector: usize, out: &mut [u8]) {
     let row = |t: u32| (x.values(t as usize), x.scales(t as usize));
-    pack::<Bytes, _>(tokens, row, plan, vector, out, |(values, scales), g, word| {
+    pack_words::<Bytes, _>(tokens, row, plan, vector, out, |(values, scales), g, word| {
         if word == Bytes::WORDS {
             return scales[g].to_ne_bytes();
         }
@@ -107,7 +143,7 @@ pub fn pack_bytes(x: &Int8Rows, tokens: &[u32], plan: Plan, vector: usize, out: 
     });
 }
 
-fn pack<F: Format, T: Copy>(
+fn pack_words<F: Format, T: Copy>(
     tokens: &[u32],
     row: impl Fn(u32) -> T,
     plan: Plan,
@@ -135,13 +171,36 @@ fn pack<F: Format, T: Copy>(
     }
 }
 
-/// out[tile][i] = the sixteen rows of each of `tiles`, up to [`MOST_TILES`], times token i, for MXFP4 and what [`pack_codes`] made
-/// of each part of the plan, one after the other; or for Q8 and what [`pack_bytes`] made.
+/// out[tile][i] = the sixteen rows of each of `tiles`, up to [`MOST_TILES`], times token i, for what [`pack`] made of each
+/// part of the plan, one after the other.
 ///
 /// # Safety
-/// AVX2, FMA and F16C are present.
+/// AVX2, FMA and F16C are present, and what the format needs.
 #[target_feature(enable = "avx2,fma,f16c")]
-pub unsafe fn tiles<F: Format>(
+pub unsafe fn tiles(
+    format: Formats,
+    m: &Matrix,
+    range: Range<usize>,
+    tokens: (&[u8], Plan),
+    panel: &mut Panel,
+    out: &mut [Products],
+) {
+    // SAFETY: passed on.
+    unsafe {
+        match format {
+            Formats::Codes => tiles_by::<Codes>(m, range, tokens, panel, out),
+            Formats::Bytes => tiles_by::<Bytes>(m, range, tokens, panel, out),
+            Formats::VnniCodes => tiles_by::<VnniCodes>(m, range, tokens, panel, out),
+            Formats::VnniBytes => tiles_by::<VnniBytes>(m, range, tokens, panel, out),
+        }
+    }
+}
+
+/// # Safety
+/// As for [`tiles`].
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn tiles_by<F: Format>(
     m: &Matrix,
     tiles: Range<usize>,
     tokens: (&[u8], Plan),

@@ -92,7 +92,7 @@ impl<'a> Lists<'a> {
         }
         for (number, out) in tiles.zip(out) {
             let out = &mut out[done..tokens.len()];
-            tile(isa.without_amx(), m, number * TILE, self.x, &tokens[done..], panel, out);
+            tile(isa, m, number * TILE, self.x, &tokens[done..], panel, out);
         }
     }
 }

@@ -18,6 +18,8 @@ mod few_avx2;
 #[cfg(target_arch = "x86_64")]
 mod few_avx512;
 #[cfg(target_arch = "x86_64")]
+mod few_vnni;
+#[cfg(target_arch = "x86_64")]
 mod float_avx2;
 #[cfg(target_arch = "x86_64")]
 mod float_avx512;
@@ -42,6 +44,8 @@ mod speed;
 mod tests;
 #[cfg(target_arch = "x86_64")]
 mod words_avx2;
+#[cfg(target_arch = "x86_64")]
+mod words_vnni;
 
 pub use lists::{Lists, MOST_TOKENS};
 use lists::{MOST_TILES, Products};
@@ -100,7 +104,7 @@ impl<'a> Input<'a> {
 /// Elements of a tile, or of some tiles' blocks, unpacked: scratch of one thread.
 pub struct Panel<'a> {
     /// With AVX-512: [groups, 8 quads, rows, 4 elements], a byte each. With AVX2 a block of groups [rows, groups, elements], or
-    /// with few tokens [eights of rows, groups, words, 8 rows]; there Q8 with two bytes each.
+    /// with few tokens [eights of rows, groups, words, 8 rows]; there Q8 with two bytes each, unless there is AVX-VNNI.
     codes: &'a mut [u8],
     /// [groups, rows]; with AVX2 [rows, groups], or [eights of rows, groups, 8 rows].
     scales: &'a mut [f32],
@@ -171,27 +175,34 @@ fn tile(isa: Isa, m: &Matrix, row: usize, x: &Input, tokens: &[u32], panel: &mut
     match (isa, x) {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: these are only made where the features were detected.
-        (Isa::Avx2, Input::Float(x)) => unsafe { float_avx2::tile(m, row, x, tokens, out) },
+        (Isa::Avx2 | Isa::AvxVnni, Input::Float(x)) => unsafe { float_avx2::tile(m, row, x, tokens, out) },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
-        (Isa::Avx512, Input::Float(x)) => unsafe { float_avx512::tile(m, row, x, tokens, out) },
+        (Isa::Avx512 | Isa::Amx, Input::Float(x)) => unsafe { float_avx512::tile(m, row, x, tokens, out) },
         #[cfg(target_arch = "x86_64")]
-        (Isa::Avx2, Input::Int8(x)) => few_tile_avx2(m, row, x, tokens, out),
+        (Isa::Avx2 | Isa::AvxVnni, Input::Int8(x)) => few_tile_avx2(isa == Isa::AvxVnni, m, row, x, tokens, out),
         #[cfg(target_arch = "x86_64")]
-        (Isa::Avx512, Input::Int8(x)) => tile_avx512(m, row, x, tokens, panel, out),
+        (Isa::Avx512 | Isa::Amx, Input::Int8(x)) => tile_avx512(m, row, x, tokens, panel, out),
         (_, Input::Int8(x)) => scalar::int8_tile(m, row, x, tokens, out),
         (_, Input::Float(x)) => scalar::float_tile(m, row, x, tokens, out),
     }
 }
 
-/// The same straight from the weights with AVX2, which the caller has made sure of.
+/// The same straight from the weights with AVX2, and maybe AVX-VNNI, which the caller has made sure of.
 #[cfg(target_arch = "x86_64")]
-fn few_tile_avx2(m: &Matrix, row: usize, x: &Int8Rows, tokens: &[u32], out: &mut [[f32; TILE]]) {
+fn few_tile_avx2(vnni: bool, m: &Matrix, row: usize, x: &Int8Rows, tokens: &[u32], out: &mut [[f32; TILE]]) {
+    let most = if vnni { few_vnni::MOST } else { few_avx2::most(x.weights() == Weights::Bytes) };
     span::with_whole_tile(m, row, out, |row, out| {
         let (rows, groups) = (Span::new(m, row), m.groups());
-        for (tokens, out) in span::parts(tokens, out, few_avx2::most(x.weights() == Weights::Bytes)) {
+        for (tokens, out) in span::parts(tokens, out, most) {
             // SAFETY: the features were detected; a Matrix holds all its groups, the tokens' rows as many.
-            unsafe { few_avx2::tile(&rows, groups, x, tokens, out) };
+            unsafe {
+                if vnni {
+                    few_vnni::tile(&rows, groups, x, tokens, out);
+                } else {
+                    few_avx2::tile(&rows, groups, x, tokens, out);
+                }
+            }
         }
     });
 }

@@ -121,7 +121,7 @@ pub fn quantize(isa: Isa, x: &[f32], weights: Weights, q: &mut [i8], scales: &mu
     let groups = x.chunks_exact(GROUP).zip(q.chunks_exact_mut(GROUP)).zip(scales.iter_mut().zip(offsets));
     for ((x, q), (scale, offset)) in groups {
         let sums: [i16; 2];
-        (*scale, sums) = match isa.without_amx() {
+        (*scale, sums) = match isa.of_floats() {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: these are only made where the features were detected; x and q hold 32 elements.
             Isa::Avx2 | Isa::Avx512 => unsafe { group_avx2(x, weights.order(), q) },

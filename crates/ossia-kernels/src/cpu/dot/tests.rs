@@ -104,14 +104,14 @@ fn every_number_of_tokens_gives_the_same_bits() {
 #[test]
 #[cfg(target_arch = "x86_64")]
 fn what_lists_take_is_within_the_plan() {
-    use lanes_avx2::Plan;
+    use lanes_avx2::{Formats, Plan};
     let mut numbers = Numbers(18);
     for lists in [1, 3, 32] {
         for most in [1, 4, 9, 16, 17, 40, MOST_TOKENS] {
             let sizes = numbers.vec(lists).into_iter().map(|v| 1 + (v.abs() * 1e3) as usize % most);
             let sizes: Vec<usize> = sizes.collect();
-            for sixteen_bits in [false, true] {
-                let took: usize = sizes.iter().map(|&size| Plan::of(sixteen_bits, size).vectors).sum();
+            for format in [Formats::Codes, Formats::Bytes, Formats::VnniCodes, Formats::VnniBytes] {
+                let took: usize = sizes.iter().map(|&size| Plan::of(format, size).vectors).sum();
                 assert!(took <= Plan::most_vectors(lists, sizes.iter().sum()), "{sizes:?}");
             }
         }

@@ -59,7 +59,7 @@ pub trait Format {
 }
 
 /// A word of weights times the same word of some vectors of tokens, added to the vectors' sums; the first word's products begin
-/// them.
+/// them, except where an instruction multiplies and adds.
 ///
 /// These are instructions since the compiler would keep more products at once than there are registers: half as fast.
 macro_rules! word {
@@ -70,6 +70,19 @@ macro_rules! word {
             words = in(reg) $words,
             tokens = in(reg) $tokens,
             $($acc = out(ymm_reg) $sums[$v],)+
+            word = out(ymm_reg) _,
+            options(readonly, nostack, preserves_flags)
+        )
+    };
+    ($word:literal $load:literal $size:literal $mul:literal, $words:ident, $tokens:ident, $sums:ident, $($acc:ident $v:literal)+) => {
+        asm!(
+            concat!($load, " ptr [{words} + {word_at}]"),
+            $(concat!($mul, " {", stringify!($acc), "}, {word}, ymmword ptr [{tokens} + {tokens_at} + 32 * ", $v, "]"),)+
+            words = in(reg) $words,
+            tokens = in(reg) $tokens,
+            word_at = const $size * $word,
+            tokens_at = const VECTOR * $word * [$($v),+].len(),
+            $($acc = inout(ymm_reg) $sums[$v],)+
             word = out(ymm_reg) _,
             options(readonly, nostack, preserves_flags)
         )
@@ -93,13 +106,13 @@ macro_rules! word {
     };
 }
 
-/// Some words one after the other, for V vectors; how they are read is in `$how`.
+/// Some words one after the other, for V vectors; how they are read, multiplied and added is in `$how`.
 macro_rules! words {
-    ($mul:literal $add:literal, $words:ident, $tokens:ident, $sums:ident, $numbers:tt) => {
+    ($($mul_add:literal)+, $words:ident, $tokens:ident, $sums:ident, $numbers:tt) => {
         if ROWS {
-            words!(any ("vmovdqu {word}, ymmword" 32 $mul $add), $words, $tokens, $sums, $numbers)
+            words!(any ("vmovdqu {word}, ymmword" 32 $($mul_add)+), $words, $tokens, $sums, $numbers)
         } else {
-            words!(any ("vpbroadcastd {word}, dword" 4 $mul $add), $words, $tokens, $sums, $numbers)
+            words!(any ("vpbroadcastd {word}, dword" 4 $($mul_add)+), $words, $tokens, $sums, $numbers)
         }
     };
     (any $how:tt, $words:ident, $tokens:ident, $sums:ident, $numbers:tt) => {
@@ -121,10 +134,15 @@ macro_rules! words {
     (first ($load:literal $size:literal $mul:literal $add:literal), $words:ident, $tokens:ident, $sums:ident, ($($vectors:tt)+)) => {
         word!(first $load $mul, $words, $tokens, $sums, $($vectors)+)
     };
+    (first ($load:literal $size:literal $mul_and_add:literal), $words:ident, $tokens:ident, $sums:ident, ($($vectors:tt)+)) => {
+        word!(0 $load $size $mul_and_add, $words, $tokens, $sums, $($vectors)+)
+    };
     (next $word:literal ($($how:literal)+), $words:ident, $tokens:ident, $sums:ident, ($($vectors:tt)+)) => {
         word!($word $($how)+, $words, $tokens, $sums, $($vectors)+)
     };
 }
+
+pub(super) use {word, words};
 
 /// MXFP4 with 8-bit activations: codes are value + 12, sums of sixteen products stay in 16 bits.
 pub struct Codes;
@@ -251,7 +269,7 @@ impl Format for Bytes {
 /// # Safety
 /// AVX2 is present; sixteen bytes lie at each row, `row` bytes apart.
 #[inline(always)]
-unsafe fn dwords(p: *const u8, row: usize) -> [__m256i; 4] {
+pub unsafe fn dwords(p: *const u8, row: usize) -> [__m256i; 4] {
     // SAFETY: promised by the caller.
     unsafe {
         let two = |r: usize| _mm256_loadu2_m128i(p.add((r + 4) * row).cast(), p.add(r * row).cast());

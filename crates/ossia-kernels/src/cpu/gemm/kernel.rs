@@ -92,7 +92,7 @@ unsafe fn full_width(isa: Isa, x: Operand, rows: usize, panel: &[[f32; WIDTH]], 
             }
         }};
     }
-    match isa.without_amx() {
+    match isa.of_floats() {
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512 => by_rows!(avx512, 12, 1 2 3 4 5 6 7 8 9 10 11 12),
         #[cfg(target_arch = "x86_64")]

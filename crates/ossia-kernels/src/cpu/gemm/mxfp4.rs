@@ -18,7 +18,7 @@ use crate::mxfp4::DOUBLED;
 pub fn turned(isa: Isa, m: &Matrix, first: usize, group: usize, panel: &mut [[f32; WIDTH]]) -> bool {
     let Some(halves) = halves(m) else { return false };
     let Ok(panel) = <&mut [[f32; WIDTH]; WIDTH]>::try_from(panel) else { return false };
-    match isa.without_amx() {
+    match isa.of_floats() {
         // SAFETY: these versions are only named where their features were detected.
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512 => unsafe { turned_avx512(m, (first, group), halves, panel) },
@@ -33,7 +33,7 @@ pub fn turned(isa: Isa, m: &Matrix, first: usize, group: usize, panel: &mut [[f3
 /// panel[k] = W[first + k][32 group ..] for as many rows as the panel has; false as in [`turned`].
 pub fn straight(isa: Isa, m: &Matrix, first: usize, group: usize, panel: &mut [[f32; WIDTH]]) -> bool {
     let Some(halves) = halves(m) else { return false };
-    match isa.without_amx() {
+    match isa.of_floats() {
         // SAFETY: these versions are only named where their features were detected.
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512 => unsafe { straight_avx512(m, (first, group), halves, panel) },

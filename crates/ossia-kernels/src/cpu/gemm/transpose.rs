@@ -9,7 +9,7 @@ use crate::cpu::isa::Isa;
 /// out[k][j] = square[j][k] for the first `out.len()` k, at most 32.
 pub fn transpose(isa: Isa, square: &[[f32; WIDTH]; WIDTH], out: &mut [[f32; WIDTH]]) {
     #[cfg(target_arch = "x86_64")]
-    if let (Isa::Avx2 | Isa::Avx512, Ok(out)) = (isa.without_amx(), <&mut [[f32; WIDTH]; WIDTH]>::try_from(&mut *out)) {
+    if let (Isa::Avx2 | Isa::Avx512, Ok(out)) = (isa.of_floats(), <&mut [[f32; WIDTH]; WIDTH]>::try_from(&mut *out)) {
         // SAFETY: these versions are only named where their features were detected.
         return unsafe { by_eight(square, out) };
     }

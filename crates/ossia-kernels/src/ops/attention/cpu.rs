@@ -136,7 +136,7 @@ impl Block<'_> {
         let [at, next] = [page, next].map(|page| self.kv.offset(pages.page_of(page * PAGE), self.head));
         // Slots past the newest position hold nothing of this sequence.
         let written = (self.sequence.start + self.sequence.rows.len()).saturating_sub(page * PAGE).min(PAGE);
-        match self.isa.without_amx() {
+        match self.isa.of_floats() {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: these are only made where the features were detected.
             Isa::Avx2 => unsafe { vector::load_avx2(self.kv, at, next, tile) },
@@ -151,7 +151,7 @@ impl Block<'_> {
 
 /// Adds the page's visible `slots` to the state of one query's heads, q [heads, d].
 fn add_page(isa: Isa, q: &[f32], dim: usize, tile: &Tile, slots: Range<usize>, state: State) {
-    match isa.without_amx() {
+    match isa.of_floats() {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: these are only made where the features were detected.
         Isa::Avx512 if dim.is_multiple_of(16) => unsafe {

@@ -254,7 +254,7 @@ pub fn combine_weighted(
 /// A tile's units of some pairs, gate [pairs, TILE] = SwiGLU of gate and up. Comparisons are written so that not-a-number stays.
 fn swiglu(isa: Isa, gate: &mut [[f32; TILE]], up: &[[f32; TILE]], alpha: f32, limit: f32) {
     let (gate, up) = (gate.as_flattened_mut(), up.as_flattened());
-    match isa.without_amx() {
+    match isa.of_floats() {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: these are only made where the features were detected.
         Isa::Avx2 | Isa::Avx512 => unsafe { swiglu_avx2(gate, up, alpha, limit) },

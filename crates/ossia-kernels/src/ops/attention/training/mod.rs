@@ -147,7 +147,7 @@ unsafe fn forward_on(isa: Isa, document: &Document, tiles: Tiles, outputs: Outpu
     let dim = document.dim;
     // SAFETY: promised by the caller; the instruction sets are only chosen where they were detected.
     unsafe {
-        match isa.without_amx() {
+        match isa.of_floats() {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 if dim.is_multiple_of(16) => forward_avx512(document, tiles, outputs),
             #[cfg(target_arch = "x86_64")]
@@ -166,7 +166,7 @@ unsafe fn backward_on(isa: Isa, document: &Document, tiles: Tiles, gradients: Gr
     let dim = document.dim;
     // SAFETY: promised by the caller; the instruction sets are only chosen where they were detected.
     unsafe {
-        match isa.without_amx() {
+        match isa.of_floats() {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 if dim.is_multiple_of(16) => backward_avx512(document, tiles, gradients, share),
             #[cfg(target_arch = "x86_64")]
