@@ -250,7 +250,7 @@ fn across_words(v: [__m256i; 4]) -> __m256i {
 /// The same of four 32-bit numbers.
 #[inline]
 #[target_feature(enable = "avx2")]
-pub fn across_halves(v: [__m256i; 4]) -> __m256i {
+fn across_halves(v: [__m256i; 4]) -> __m256i {
     let a = _mm256_add_epi32(_mm256_blend_epi32::<0xcc>(v[0], v[1]), _mm256_alignr_epi8::<8>(v[1], v[0]));
     let b = _mm256_add_epi32(_mm256_blend_epi32::<0xcc>(v[2], v[3]), _mm256_alignr_epi8::<8>(v[3], v[2]));
     let crossed = _mm256_shuffle_epi32::<0b10_11_00_01>(_mm256_blend_epi32::<0xaa>(b, a));

@@ -273,14 +273,20 @@ pub unsafe fn dwords(p: *const u8, row: usize) -> [__m256i; 4] {
     // SAFETY: promised by the caller.
     unsafe {
         let two = |r: usize| _mm256_loadu2_m128i(p.add((r + 4) * row).cast(), p.add(r * row).cast());
-        let (a, b, c, d) = (two(0), two(1), two(2), two(3));
-        let (low, high) = (_mm256_unpacklo_epi32(a, b), _mm256_unpacklo_epi32(c, d));
-        let (low2, high2) = (_mm256_unpackhi_epi32(a, b), _mm256_unpackhi_epi32(c, d));
-        [
-            _mm256_unpacklo_epi64(low, high),
-            _mm256_unpackhi_epi64(low, high),
-            _mm256_unpacklo_epi64(low2, high2),
-            _mm256_unpackhi_epi64(low2, high2),
-        ]
+        side_by_side([two(0), two(1), two(2), two(3)])
     }
+}
+
+/// The same of sixteen bytes each of rows r and r + 4 at [r].
+#[inline]
+#[target_feature(enable = "avx2")]
+pub fn side_by_side([a, b, c, d]: [__m256i; 4]) -> [__m256i; 4] {
+    let (low, high) = (_mm256_unpacklo_epi32(a, b), _mm256_unpacklo_epi32(c, d));
+    let (low2, high2) = (_mm256_unpackhi_epi32(a, b), _mm256_unpackhi_epi32(c, d));
+    [
+        _mm256_unpacklo_epi64(low, high),
+        _mm256_unpackhi_epi64(low, high),
+        _mm256_unpacklo_epi64(low2, high2),
+        _mm256_unpackhi_epi64(low2, high2),
+    ]
 }

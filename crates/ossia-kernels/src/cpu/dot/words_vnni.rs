@@ -96,7 +96,7 @@ impl Format for VnniBytes {
 /// 128 more than signed bytes.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn unsigned(bytes: __m256i) -> __m256i {
+pub fn unsigned(bytes: __m256i) -> __m256i {
     _mm256_xor_si256(bytes, _mm256_set1_epi8(-128))
 }
 
