@@ -13,23 +13,11 @@ use std::ops::Range;
 use super::lists::{MOST_TILES, MOST_TOKENS, Products};
 use super::quantize::Int8Rows;
 use super::span::{Ahead, Span, from_row};
-use super::words_avx2::{Bytes, Codes, Format, LANES, Side, VECTOR};
+use super::words_avx2::{BLOCK, Bytes, Codes, Format, LANES, SCALES, Side, unit};
 use super::words_vnni::{VnniBytes, VnniCodes};
 use super::{Panel, TILE, few_avx2, few_vnni};
 use crate::matrix::Matrix;
 use crate::mxfp4::GROUP;
-
-/// Vectors that meet a word of weights at once, at most.
-const MOST_VECTORS: usize = 8;
-
-/// Of so many vectors the sums stay in registers while a block's groups are added.
-const IN_REGISTERS: usize = 6;
-
-/// Groups of a block.
-const BLOCK: usize = 6;
-
-/// Places for a block's scales of a row: eight are written at once.
-const SCALES: usize = BLOCK.next_multiple_of(8);
 
 /// The weights, and how they are multiplied.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -51,6 +39,16 @@ impl Formats {
             Formats::Codes => 1 + few_avx2::most(false),
             Formats::Bytes => 1 + few_avx2::most(true),
             Formats::VnniCodes | Formats::VnniBytes => 1 + few_vnni::MOST,
+        }
+    }
+
+    /// Vectors that meet a word of weights at once, at most.
+    const fn most_vectors(self) -> usize {
+        match self {
+            Formats::Codes => Codes::MOST_VECTORS,
+            Formats::Bytes => Bytes::MOST_VECTORS,
+            Formats::VnniCodes => VnniCodes::MOST_VECTORS,
+            Formats::VnniBytes => VnniBytes::MOST_VECTORS,
         }
     }
 
@@ -91,7 +89,7 @@ impl Plan {
             (_, ..=2) => (Side::Tokens, tokens / LANES * LANES, tokens / LANES),
             _ => (Side::Tokens, tokens, tokens.div_ceil(LANES)),
         };
-        let parts = vectors.div_ceil(MOST_VECTORS);
+        let parts = vectors.div_ceil(format.most_vectors());
         Self { side, tokens, vectors, part: if parts == 0 { 1 } else { vectors.div_ceil(parts) } }
     }
 
@@ -240,11 +238,6 @@ unsafe fn tiles_of<F: Format, const ROWS: bool>(
     }
 }
 
-/// Rows that meet vectors at once.
-const fn unit(rows_in_lanes: bool) -> usize {
-    if rows_in_lanes { LANES } else { 1 }
-}
-
 /// Sixteen rows for each of `out`, from `row` on.
 ///
 /// # Safety
@@ -361,55 +354,18 @@ unsafe fn all_rows<F: Format, const V: usize, const ROWS: bool>(
     vector: usize,
     mut ahead: Option<&mut Ahead>,
 ) {
-    for (i, sums) in sums.chunks_exact_mut(size).enumerate() {
+    for (i, sums) in sums.chunks_exact_mut(F::AT_ONCE * size).enumerate() {
         if let Some(ahead) = &mut ahead {
-            ahead.step();
+            (0..F::AT_ONCE).for_each(|_| ahead.step());
         }
-        let row = i * unit(ROWS);
+        let row = i * F::AT_ONCE * unit(ROWS);
         // SAFETY: promised by the caller.
         unsafe {
             let words = codes.as_ptr().add(row * BLOCK * 4 * F::WORDS);
             let scales = all_scales.as_ptr().add(row * SCALES);
             let sums = sums.as_mut_ptr().add(vector * LANES);
-            some_groups::<F, V, ROWS>(words, scales, num, tokens.as_ptr(), sums);
+            F::add_groups::<V, ROWS>(words, scales, num, tokens.as_ptr(), (sums, size));
         }
-    }
-}
-
-/// # Safety
-/// AVX2 and FMA are present; there are `num` groups of a row, or of eight, and of V vectors of tokens, and their sums.
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn some_groups<F: Format, const V: usize, const ROWS: bool>(
-    words: *const u8,
-    scales: *const f32,
-    num: usize,
-    tokens: *const u8,
-    sums: *mut f32,
-) {
-    // SAFETY: promised by the caller.
-    unsafe {
-        let place = |v: usize| sums.add(v * LANES);
-        let load = || std::array::from_fn(|v| _mm256_loadu_ps(place(v)));
-        let store = |acc: [__m256; V]| (0..V).for_each(|v| _mm256_storeu_ps(place(v), acc[v]));
-        let mut acc: [__m256; V] = load();
-        for g in 0..num {
-            let tokens = tokens.add(g * V * F::GROUP_BYTES);
-            let products = F::sums::<V, ROWS>(words.add(g * unit(ROWS) * 4 * F::WORDS), tokens);
-            let scale = if ROWS { _mm256_loadu_ps(scales.add(g * LANES)) } else { _mm256_set1_ps(*scales.add(g)) };
-            let token_scales = tokens.add((F::GROUP_BYTES / VECTOR - 1) * V * VECTOR).cast::<f32>();
-            if V > IN_REGISTERS {
-                acc = load();
-            }
-            for v in 0..V {
-                let scale = _mm256_mul_ps(scale, _mm256_loadu_ps(token_scales.add(v * LANES)));
-                acc[v] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(products[v]), scale, acc[v]);
-            }
-            if V > IN_REGISTERS {
-                store(acc);
-            }
-        }
-        store(acc);
     }
 }
 

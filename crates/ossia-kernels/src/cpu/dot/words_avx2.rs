@@ -17,6 +17,12 @@ pub const VECTOR: usize = 32;
 /// Lanes of a vector.
 pub const LANES: usize = 8;
 
+/// Groups of a block.
+pub const BLOCK: usize = 6;
+
+/// Places for a block's scales of a row: eight are written at once.
+pub const SCALES: usize = BLOCK.next_multiple_of(8);
+
 /// What lies in the lanes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Side {
@@ -30,6 +36,9 @@ pub trait Format {
     const WORDS: usize;
     /// Whether a group of tokens has its offsets behind its values.
     const OFFSETS: bool;
+    /// Rows, or eights of them, that meet vectors at once, and how many vectors, at most.
+    const AT_ONCE: usize;
+    const MOST_VECTORS: usize;
     /// Bytes of a group of eight tokens: values, offsets, scales.
     const GROUP_BYTES: usize = VECTOR * (Self::WORDS + Self::OFFSETS as usize + 1);
 
@@ -51,6 +60,22 @@ pub trait Format {
     /// AVX2 and F16C are present.
     unsafe fn scales(bits: __m128i) -> __m256;
 
+    /// sums [V, 8] += `num` groups of a row, or with ROWS of eight, times V vectors of tokens; and so for [`Format::AT_ONCE`] of
+    /// them, which have blocks of words and of scales, and `size` sums.
+    ///
+    /// # Safety
+    /// AVX2, FMA and what the format needs are present; so many groups lie at `words`, `scales` and `tokens`.
+    unsafe fn add_groups<const V: usize, const ROWS: bool>(
+        words: *const u8,
+        scales: *const f32,
+        num: usize,
+        tokens: *const u8,
+        sums: (*mut f32, usize),
+    );
+}
+
+/// What has its products apart from their additions.
+trait Sums: Format {
     /// A group of a row, or with ROWS of eight, times V vectors of tokens.
     ///
     /// # Safety
@@ -58,8 +83,55 @@ pub trait Format {
     unsafe fn sums<const V: usize, const ROWS: bool>(words: *const u8, tokens: *const u8) -> [__m256i; V];
 }
 
+/// Rows that meet vectors at once.
+pub const fn unit(rows_in_lanes: bool) -> usize {
+    if rows_in_lanes { LANES } else { 1 }
+}
+
+/// Of so many vectors the sums stay in registers while a block's groups are added.
+const IN_REGISTERS: usize = 6;
+
+/// See [`Format::add_groups`].
+///
+/// # Safety
+/// As there.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn add_groups<F: Sums, const V: usize, const ROWS: bool>(
+    words: *const u8,
+    scales: *const f32,
+    num: usize,
+    tokens: *const u8,
+    (sums, _): (*mut f32, usize),
+) {
+    // SAFETY: promised by the caller.
+    unsafe {
+        let place = |v: usize| sums.add(v * LANES);
+        let load = || std::array::from_fn(|v| _mm256_loadu_ps(place(v)));
+        let store = |acc: [__m256; V]| (0..V).for_each(|v| _mm256_storeu_ps(place(v), acc[v]));
+        let mut acc: [__m256; V] = load();
+        for g in 0..num {
+            let tokens = tokens.add(g * V * F::GROUP_BYTES);
+            let products = F::sums::<V, ROWS>(words.add(g * unit(ROWS) * 4 * F::WORDS), tokens);
+            let scale = if ROWS { _mm256_loadu_ps(scales.add(g * LANES)) } else { _mm256_set1_ps(*scales.add(g)) };
+            let token_scales = tokens.add((F::GROUP_BYTES / VECTOR - 1) * V * VECTOR).cast::<f32>();
+            if V > IN_REGISTERS {
+                acc = load();
+            }
+            for v in 0..V {
+                let scale = _mm256_mul_ps(scale, _mm256_loadu_ps(token_scales.add(v * LANES)));
+                acc[v] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(products[v]), scale, acc[v]);
+            }
+            if V > IN_REGISTERS {
+                store(acc);
+            }
+        }
+        store(acc);
+    }
+}
+
 /// A word of weights times the same word of some vectors of tokens, added to the vectors' sums; the first word's products begin
-/// them, except where an instruction multiplies and adds.
+/// them.
 ///
 /// These are instructions since the compiler would keep more products at once than there are registers: half as fast.
 macro_rules! word {
@@ -70,19 +142,6 @@ macro_rules! word {
             words = in(reg) $words,
             tokens = in(reg) $tokens,
             $($acc = out(ymm_reg) $sums[$v],)+
-            word = out(ymm_reg) _,
-            options(readonly, nostack, preserves_flags)
-        )
-    };
-    ($word:literal $load:literal $size:literal $mul:literal, $words:ident, $tokens:ident, $sums:ident, $($acc:ident $v:literal)+) => {
-        asm!(
-            concat!($load, " ptr [{words} + {word_at}]"),
-            $(concat!($mul, " {", stringify!($acc), "}, {word}, ymmword ptr [{tokens} + {tokens_at} + 32 * ", $v, "]"),)+
-            words = in(reg) $words,
-            tokens = in(reg) $tokens,
-            word_at = const $size * $word,
-            tokens_at = const VECTOR * $word * [$($v),+].len(),
-            $($acc = inout(ymm_reg) $sums[$v],)+
             word = out(ymm_reg) _,
             options(readonly, nostack, preserves_flags)
         )
@@ -106,13 +165,13 @@ macro_rules! word {
     };
 }
 
-/// Some words one after the other, for V vectors; how they are read, multiplied and added is in `$how`.
+/// Some words one after the other, for V vectors; how they are read is in `$how`.
 macro_rules! words {
-    ($($mul_add:literal)+, $words:ident, $tokens:ident, $sums:ident, $numbers:tt) => {
+    ($mul:literal $add:literal, $words:ident, $tokens:ident, $sums:ident, $numbers:tt) => {
         if ROWS {
-            words!(any ("vmovdqu {word}, ymmword" 32 $($mul_add)+), $words, $tokens, $sums, $numbers)
+            words!(any ("vmovdqu {word}, ymmword" 32 $mul $add), $words, $tokens, $sums, $numbers)
         } else {
-            words!(any ("vpbroadcastd {word}, dword" 4 $($mul_add)+), $words, $tokens, $sums, $numbers)
+            words!(any ("vpbroadcastd {word}, dword" 4 $mul $add), $words, $tokens, $sums, $numbers)
         }
     };
     (any $how:tt, $words:ident, $tokens:ident, $sums:ident, $numbers:tt) => {
@@ -134,15 +193,10 @@ macro_rules! words {
     (first ($load:literal $size:literal $mul:literal $add:literal), $words:ident, $tokens:ident, $sums:ident, ($($vectors:tt)+)) => {
         word!(first $load $mul, $words, $tokens, $sums, $($vectors)+)
     };
-    (first ($load:literal $size:literal $mul_and_add:literal), $words:ident, $tokens:ident, $sums:ident, ($($vectors:tt)+)) => {
-        word!(0 $load $size $mul_and_add, $words, $tokens, $sums, $($vectors)+)
-    };
     (next $word:literal ($($how:literal)+), $words:ident, $tokens:ident, $sums:ident, ($($vectors:tt)+)) => {
         word!($word $($how)+, $words, $tokens, $sums, $($vectors)+)
     };
 }
-
-pub(super) use {word, words};
 
 /// MXFP4 with 8-bit activations: codes are value + 12, sums of sixteen products stay in 16 bits.
 pub struct Codes;
@@ -150,6 +204,8 @@ pub struct Codes;
 impl Format for Codes {
     const WORDS: usize = 8;
     const OFFSETS: bool = true;
+    const AT_ONCE: usize = 1;
+    const MOST_VECTORS: usize = 8;
 
     #[inline(always)]
     unsafe fn unpack(rows: &Span, elements: *const u8, scales: *const u8, num: usize, words: *mut u8, bits: *mut u16) {
@@ -192,6 +248,21 @@ impl Format for Codes {
     }
 
     #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn add_groups<const V: usize, const ROWS: bool>(
+        words: *const u8,
+        scales: *const f32,
+        num: usize,
+        tokens: *const u8,
+        sums: (*mut f32, usize),
+    ) {
+        // SAFETY: promised by the caller.
+        unsafe { add_groups::<Self, V, ROWS>(words, scales, num, tokens, sums) }
+    }
+}
+
+impl Sums for Codes {
+    #[inline]
     #[target_feature(enable = "avx2")]
     unsafe fn sums<const V: usize, const ROWS: bool>(words: *const u8, tokens: *const u8) -> [__m256i; V] {
         // SAFETY: promised by the caller. Sums with their offsets stay in 16 bits; without them they wrap around and come back.
@@ -211,6 +282,8 @@ pub struct Bytes;
 impl Format for Bytes {
     const WORDS: usize = 16;
     const OFFSETS: bool = false;
+    const AT_ONCE: usize = 1;
+    const MOST_VECTORS: usize = 8;
 
     #[inline(always)]
     unsafe fn unpack(rows: &Span, elements: *const u8, scales: *const u8, num: usize, words: *mut u8, bits: *mut u16) {
@@ -252,6 +325,21 @@ impl Format for Bytes {
         unsafe { _mm256_cvtph_ps(bits) }
     }
 
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn add_groups<const V: usize, const ROWS: bool>(
+        words: *const u8,
+        scales: *const f32,
+        num: usize,
+        tokens: *const u8,
+        sums: (*mut f32, usize),
+    ) {
+        // SAFETY: promised by the caller.
+        unsafe { add_groups::<Self, V, ROWS>(words, scales, num, tokens, sums) }
+    }
+}
+
+impl Sums for Bytes {
     #[inline]
     #[target_feature(enable = "avx2")]
     unsafe fn sums<const V: usize, const ROWS: bool>(words: *const u8, tokens: *const u8) -> [__m256i; V] {
