@@ -9,13 +9,16 @@ use std::arch::x86_64::*;
 use super::TILE;
 use super::few_avx2::{BYTES, CODES, code_table, looked_up, powers_of_two, store, two_rows};
 use super::quantize::{Int8Rows, Weights};
-use super::span::{Addresses, Scales, Span, addresses, by_number};
+use super::span::{Addresses, Scales, Span, addresses, by_number, unknown_distance};
 use super::words_avx2::side_by_side;
 use super::words_vnni::unsigned;
 use crate::mxfp4::GROUP;
 
 /// Up to so many tokens at once. Of more, lists are laid down (see `lanes_avx2`).
 pub const MOST: usize = 8;
+
+/// Of more tokens one follows the other in a loop.
+const IN_A_ROW: usize = 4;
 
 /// out[i] = sixteen rows times token i.
 ///
@@ -137,19 +140,24 @@ unsafe fn add<const N: usize>(
     (g, half): (usize, usize),
     acc: &mut [[__m256; 2]; N],
 ) {
-    // SAFETY: promised by the caller.
+    // With many tokens the compiler would keep a whole group's vectors, in memory: it is not to know how many there are.
+    let num = if N > IN_A_ROW { unknown_distance(N) } else { N };
+    let (all_values, all_offsets, all_scales) = (x.values.as_ptr(), x.offsets.as_ptr(), x.scales.as_ptr());
+    let acc = acc.as_mut_ptr();
+    // SAFETY: promised by the caller; there are N of everything.
     unsafe {
-        for n in 0..N {
-            let values = x.values[n].add(g * GROUP).cast::<i32>();
+        for n in 0..num {
+            let values = (*all_values.add(n)).add(g * GROUP).cast::<i32>();
             // A single token's sums would wait for each other: there are two of them.
-            let mut sums = [_mm256_set1_epi32(*x.offsets[n].add(g)), _mm256_setzero_si256()];
+            let mut sums = [_mm256_set1_epi32(*(*all_offsets.add(n)).add(g)), _mm256_setzero_si256()];
             for k in 0..8 {
                 let sum = &mut sums[if N == 1 { k % 2 } else { 0 }];
                 *sum = _mm256_dpbusd_avx_epi32(*sum, words[k], _mm256_set1_epi32(values.add(k).read_unaligned()));
             }
             let sum = if N == 1 { _mm256_add_epi32(sums[0], sums[1]) } else { sums[0] };
-            let scale = _mm256_mul_ps(scale, _mm256_set1_ps(*x.scales[n].add(g)));
-            acc[n][half] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum), scale, acc[n][half]);
+            let scale = _mm256_mul_ps(scale, _mm256_set1_ps(*(*all_scales.add(n)).add(g)));
+            let acc = &mut (*acc.add(n))[half];
+            *acc = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum), scale, *acc);
         }
     }
 }
