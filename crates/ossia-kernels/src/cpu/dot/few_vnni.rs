@@ -140,7 +140,7 @@ unsafe fn add<const N: usize>(
     (g, half): (usize, usize),
     acc: &mut [[__m256; 2]; N],
 ) {
-    // With many tokens the compiler would keep a whole group's vectors, in memory: it is not to know how many there are.
+    // With many tokens the compiler would keep the vectors of a whole group, in memory: it is not to know how many tokens there are.
     let num = if N > IN_A_ROW { unknown_distance(N) } else { N };
     let (all_values, all_offsets, all_scales) = (x.values.as_ptr(), x.offsets.as_ptr(), x.scales.as_ptr());
     let acc = acc.as_mut_ptr();

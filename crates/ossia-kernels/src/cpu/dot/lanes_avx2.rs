@@ -1,9 +1,8 @@
-//! Some and many tokens, AVX2 with or without AVX-VNNI: a word of weights meets the same word of up to eight vectors of activations, which come
-//! straight from memory (see `words_avx2` and `words_vnni`).
+//! Some and many tokens, AVX2 with or without AVX-VNNI: a word of weights meets the same word of up to eight vectors of
+//! activations, which come straight from memory (see `words_avx2` and `words_vnni`).
 //!
-//! With many tokens those lie in the lanes, so two and an eighth instructions make 32 products (with AVX-VNNI one and an eighth),
-//! and rows are taken one by one.
-//! With a few, eight rows lie in the lanes, and a token's words are laid down eight times. Columns are taken in blocks that
+//! With many tokens those lie in the lanes, so with AVX2 two and an eighth instructions make 32 products, and rows are taken one by
+//! one (with AVX-VNNI half as many instructions, and two rows at once). With a few, eight rows lie in the lanes, and a token's words are laid down eight times. Columns are taken in blocks that
 //! stay in the first cache with their tokens, and a block of some tiles is unpacked once for all tokens. Sums go on from block
 //! to block, group by group, as everywhere.
 
@@ -251,6 +250,7 @@ unsafe fn rows_of<F: Format, const ROWS: bool>(
     panel: &mut Panel,
     out: &mut [Products],
 ) {
+    const { assert!((TILE / unit(ROWS)).is_multiple_of(F::AT_ONCE)) };
     let groups = m.groups();
     assert!(plan.tokens <= MOST_TOKENS && tokens.len() >= plan.vectors * groups * F::GROUP_BYTES);
     let (rows, num_rows) = (Span::of_tiles(m, row, out.len()), TILE * out.len());

@@ -1,4 +1,4 @@
-//! A group of weights times up to eight vectors of activations, AVX-VNNI: as in `words_avx2`, but a word of four unsigned bytes of
+//! A group of weights times up to six vectors of activations, AVX-VNNI: as in `words_avx2`, but a word of four unsigned bytes of
 //! weights is multiplied and added in one instruction, in 32 bits, so that MXFP4 and Q8 are the same.
 
 use std::arch::asm;
@@ -155,8 +155,8 @@ macro_rules! words {
     }};
 }
 
-/// See [`Format::add_groups`]. Two rows (or eights of rows) share what is read of the tokens: the processor reads two vectors a
-/// cycle, and would have to read more than one for each product.
+/// See [`Format::add_groups`]. Two rows (or eights of rows) share what is read of the tokens: with one, reading takes longer
+/// than multiplying.
 ///
 /// # Safety
 /// As there.
