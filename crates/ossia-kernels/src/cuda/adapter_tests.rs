@@ -117,6 +117,28 @@ fn linear_adds_what_each_rows_adapter_says() {
     }
 }
 
+/// A grid's second and third sides end at 65,535.
+#[test]
+fn a_step_may_have_more_rows_than_a_grids_second_side() {
+    let Some(runtime) = gpu() else { return };
+    let (none, mut numbers, (rows, cols)) = (PageTable::default(), Numbers(34), (16, 32));
+    let mut linear = Linear::new(vec![Part { weight: numbers.matrix(Kind::BF16, rows, cols), bias: None }]);
+    let (a, b) = (part(&mut numbers, cols), part(&mut numbers, rows));
+    linear.attach(0, vec![LowRank::new(a.clone(), b.clone(), 1, 1.0, 0)]);
+    let many = usize::from(u16::MAX) + 2;
+    let x = tensor(&runtime, cols, &vec![1.0; many * cols]);
+    let of = |lengths: &[(usize, Option<usize>)]| {
+        let mut step = step(&runtime, &none, lengths, vec![]);
+        values(&linear::forward(&mut step, &x, &linear).unwrap())
+    };
+    let (base, got) = (of(&[(many, None)]), of(&[(many - 1, None), (1, Some(0))]));
+    let last = (many - 1) * rows;
+    same_bits(&got[..last], &base[..last], "rows without an adapter");
+    let added = low_rank(&a, &b, 1, 1.0, &vec![1.0; cols]);
+    let want: Vec<f64> = base[last..].iter().zip(added).map(|(&base, added)| f64::from(base) + added).collect();
+    close(&got[last..], &want, 1e-6, "the last row");
+}
+
 fn adapter(
     numbers: &mut Numbers,
     shared: bool,

@@ -158,7 +158,8 @@ pub(crate) fn add(gpu: &Gpu, attached: &Attached, x: &Tensor, y: &Tensor) -> Res
         y.cols().into(),
         attached.width.into(),
     ];
-    let shape = Shape { grid: (attached.outputs.div_ceil(256), tokens, parts), threads: 256, shared: 0 };
+    // Rows first: only the first side of a grid may be longer than 65,535.
+    let shape = Shape { grid: (tokens, attached.outputs.div_ceil(256), parts), threads: 256, shared: 0 };
     // SAFETY: (factors, count, slots, rows, u, y, stride, width); outputs lie inside y, as was checked when they were attached.
     unsafe { gpu.launch("low_rank", "low_rank_add", shape, &arguments) }
 }

@@ -24,10 +24,10 @@ extern "C" __global__ void __launch_bounds__(256) low_rank_inner(const Factor* f
 }
 KERNEL(low_rank_inner)
 
-// y [T, stride] += B u. Grid [outputs / 256, T, parts].
+// y [T, stride] += B u. Grid [T, outputs / 256, parts].
 extern "C" __global__ void __launch_bounds__(256) low_rank_add(const Factor* factors, u32 count, const u32* slots, const u32* rows, const float* u, float* y, int stride, int width) {
   after_others();
-  const u32 row = blockIdx.y, slot = slots[rows ? rows[row] : row], output = blockIdx.x * 256 + threadIdx.x;
+  const u32 row = blockIdx.x, slot = slots[rows ? rows[row] : row], output = blockIdx.y * 256 + threadIdx.x;
   if (slot >= count) return;
   const Factor factor = factors[(u64)slot * gridDim.z + blockIdx.z];
   if (!factor.rank || output >= factor.count) return;
