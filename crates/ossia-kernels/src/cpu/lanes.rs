@@ -74,7 +74,7 @@ pub fn dot<const FMA: bool>(a: &[f32], b: &[f32]) -> f32 {
     sum(acc)
 }
 
-/// e^x in each lane, by the polynomial of `cpu::exp`: 0 below -87.3, infinity above 88.3, not-a-number stays.
+/// e^x in each lane, by the polynomial of `cpu::vector`: 0 below -87.3, infinity above 88.3, not-a-number stays.
 #[inline(always)]
 pub fn exp<const FMA: bool>(x: Lanes) -> Lanes {
     /// Adding it rounds a float of moderate size to an integer, which then stands in the lowest bits.

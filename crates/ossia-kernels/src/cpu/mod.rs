@@ -4,7 +4,6 @@ pub mod bandwidth;
 pub mod columns;
 pub mod disjoint;
 pub mod dot;
-pub mod exp;
 pub mod gemm;
 pub mod isa;
 pub mod lanes;

@@ -5,7 +5,7 @@
 //! does not depend on how many there are, and the two x86 types give the same bits. The plain type rounds the product
 //! in `mul_add`, the others do not.
 //!
-//! e^x is that of `cpu::exp`: x = n ln 2 + r with |r| <= ln 2 / 2, e^x = 2^n p(r), p the Taylor polynomial of degree 7.
+//! x = n ln 2 + r with |r| <= ln 2 / 2, e^x = 2^n p(r), p the Taylor polynomial of degree 7 (truncation below 1e-8 relative).
 
 use crate::cpu::dot::add_lanes;
 
@@ -51,7 +51,13 @@ pub trait Lanes: Copy {
     /// self * factor + term.
     fn mul_add(self, factor: Self, term: Self) -> Self;
 
-    /// The larger one.
+    /// self / other.
+    fn div(self, other: Self) -> Self;
+
+    /// The smaller one; `other` where either is not-a-number.
+    fn min(self, other: Self) -> Self;
+
+    /// The larger one; `other` where either is not-a-number.
     fn max(self, other: Self) -> Self;
 
     /// The largest lane, if none is not-a-number.
@@ -127,6 +133,16 @@ impl<const N: usize> Lanes for [f32; N] {
     #[inline(always)]
     fn mul_add(self, factor: Self, term: Self) -> Self {
         std::array::from_fn(|i| self[i] * factor[i] + term[i])
+    }
+
+    #[inline(always)]
+    fn div(self, other: Self) -> Self {
+        std::array::from_fn(|i| self[i] / other[i])
+    }
+
+    #[inline(always)]
+    fn min(self, other: Self) -> Self {
+        std::array::from_fn(|i| if self[i] < other[i] { self[i] } else { other[i] })
     }
 
     #[inline(always)]
@@ -217,6 +233,8 @@ mod x86 {
             sub(other) = _mm256_sub_ps;
             mul(other) = _mm256_mul_ps;
             mul_add(factor, term) = _mm256_fmadd_ps;
+            div(other) = _mm256_div_ps;
+            min(other) = _mm256_min_ps;
             max(other) = _mm256_max_ps;
         }
 
@@ -300,6 +318,8 @@ mod x86 {
             sub(other) = _mm512_sub_ps;
             mul(other) = _mm512_mul_ps;
             mul_add(factor, term) = _mm512_fmadd_ps;
+            div(other) = _mm512_div_ps;
+            min(other) = _mm512_min_ps;
             max(other) = _mm512_max_ps;
         }
 

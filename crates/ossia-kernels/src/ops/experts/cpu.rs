@@ -7,6 +7,9 @@ use super::{Expert, Experts};
 use crate::cpu::disjoint::Disjoint;
 use crate::cpu::dot::{Input, Lists, MOST_TOKENS, Panels, Scratch, TILE};
 use crate::cpu::isa::Isa;
+use crate::cpu::vector::Lanes;
+#[cfg(target_arch = "x86_64")]
+use crate::cpu::vector::{Eight, Sixteen};
 use crate::ops::router::Routes;
 use crate::{Result, Runtime};
 
@@ -251,34 +254,54 @@ pub fn combine_weighted(
     });
 }
 
-/// A tile's units of some pairs, gate [pairs, TILE] = SwiGLU of gate and up. Comparisons are written so that not-a-number stays.
-fn swiglu(isa: Isa, gate: &mut [[f32; TILE]], up: &[[f32; TILE]], alpha: f32, limit: f32) {
+/// A tile's units of some pairs, gate [pairs, TILE] = SwiGLU of gate and up. Not-a-number stays.
+pub(super) fn swiglu(isa: Isa, gate: &mut [[f32; TILE]], up: &[[f32; TILE]], alpha: f32, limit: f32) {
     let (gate, up) = (gate.as_flattened_mut(), up.as_flattened());
-    match isa.of_floats() {
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: these are only made where the features were detected.
-        Isa::Avx2 | Isa::Avx512 => unsafe { swiglu_avx2(gate, up, alpha, limit) },
-        _ => gate.iter_mut().zip(up).for_each(|(gate, up)| {
-            let g = if *gate > limit { limit } else { *gate };
-            *gate = g / (1.0 + (-alpha * g).exp()) * (up.clamp(-limit, limit) + 1.0);
-        }),
+    // SAFETY: wider ones are only chosen where the features were detected; any machine has plain numbers.
+    unsafe {
+        match isa.of_floats() {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => swiglu_avx2(gate, up, alpha, limit),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => swiglu_avx512(gate, up, alpha, limit),
+            _ => swiglu_in::<[f32; 8]>(gate, up, alpha, limit),
+        }
     }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
 unsafe fn swiglu_avx2(gate: &mut [f32], up: &[f32], alpha: f32, limit: f32) {
-    use std::arch::x86_64::*;
-    let (one, limit) = (_mm256_set1_ps(1.0), _mm256_set1_ps(limit));
-    for (gate, up) in gate.as_chunks_mut::<8>().0.iter_mut().zip(up.as_chunks::<8>().0) {
-        // SAFETY: eight floats each. min and max return their second operand where one is not-a-number.
-        unsafe {
-            let g = _mm256_min_ps(limit, _mm256_loadu_ps(gate.as_ptr()));
-            let low = _mm256_sub_ps(_mm256_setzero_ps(), limit);
-            let u = _mm256_max_ps(low, _mm256_min_ps(limit, _mm256_loadu_ps(up.as_ptr())));
-            let e = crate::cpu::exp::exp8(_mm256_mul_ps(_mm256_set1_ps(-alpha), g));
-            let y = _mm256_mul_ps(_mm256_div_ps(g, _mm256_add_ps(one, e)), _mm256_add_ps(u, one));
-            _mm256_storeu_ps(gate.as_mut_ptr(), y);
+    // SAFETY: the features are present.
+    unsafe { swiglu_in::<Eight>(gate, up, alpha, limit) }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512dq,avx2,fma")]
+unsafe fn swiglu_avx512(gate: &mut [f32], up: &[f32], alpha: f32, limit: f32) {
+    // SAFETY: the features are present.
+    unsafe { swiglu_in::<Sixteen>(gate, up, alpha, limit) }
+}
+
+/// e^x of more is no number of [`Lanes::exp`]; the gate is nothing there either way.
+const LARGEST: f32 = 88.0;
+
+/// # Safety
+/// The machine has the instruction set of L.
+#[inline(always)]
+unsafe fn swiglu_in<L: Lanes>(gate: &mut [f32], up: &[f32], alpha: f32, limit: f32) {
+    assert!(gate.len().is_multiple_of(L::LANES) && gate.len() <= up.len());
+    // SAFETY: promised by the caller; `LANES` numbers lie at each place.
+    unsafe {
+        let (one, largest) = (L::splat(1.0), L::splat(LARGEST));
+        let (low, high, minus_alpha) = (L::splat(-limit), L::splat(limit), L::splat(-alpha));
+        for at in (0..gate.len()).step_by(L::LANES) {
+            let place = gate.as_mut_ptr().add(at);
+            // The second of two is what stays where one is not-a-number.
+            let g = high.min(L::load(place));
+            let u = low.max(high.min(L::load(up.as_ptr().add(at))));
+            let e = largest.min(minus_alpha.mul(g)).exp();
+            g.div(one.add(e)).mul(u.add(one)).store(place);
         }
     }
 }

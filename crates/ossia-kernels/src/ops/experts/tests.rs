@@ -1,6 +1,7 @@
 //! Holds the versions of `experts` together over ragged shapes.
 
 use super::*;
+use crate::cpu::dot::TILE;
 use crate::matrix::Kind;
 use crate::testing::{KINDS, Numbers, close, runtimes, same_bits};
 use crate::{Precision, Runtime};
@@ -102,5 +103,29 @@ fn scratch_is_as_planned() {
         let spare = Lists::scratch_bytes(runtime.isa, 4, 80, D.max(96));
         let (peak, planned) = (runtime.arena.peak(), planned + before);
         assert!(peak <= planned && peak + spare >= planned, "{peak} of {planned}, {:?}", runtime.isa);
+    }
+}
+
+/// Up to gates whose e^x no float holds.
+#[test]
+fn swiglu_of_any_number() {
+    let (alpha, limit) = (1.702f64, 7.0f64);
+    let numbers = [-1e30f32, -1e4, -60.0, -51.0, -20.0, -3.0, -1e-3, 0.0, 0.5, 6.9, 7.0, 7.1, 1e30];
+    for isa in Isa::all() {
+        for gate in numbers {
+            for up in numbers {
+                let mut got = [[gate; TILE]; 3];
+                cpu::swiglu(isa, &mut got, &[[up; TILE]; 3], alpha as f32, limit as f32);
+                let g = f64::from(gate).min(limit);
+                let want = g / (1.0 + (-alpha * g).exp()) * (f64::from(up).clamp(-limit, limit) + 1.0);
+                let near = |got: f32| (f64::from(got) - want).abs() <= 1e-6 * want.abs() + 1e-7;
+                assert!(got.as_flattened().iter().all(|&got| near(got)), "{}: {gate}, {up}", isa.name());
+            }
+        }
+        for (gate, up) in [(f32::NAN, 1.0), (1.0, f32::NAN)] {
+            let mut got = [[gate; TILE]; 1];
+            cpu::swiglu(isa, &mut got, &[[up; TILE]; 1], alpha as f32, limit as f32);
+            assert!(got.as_flattened().iter().all(|v| v.is_nan()), "{}", isa.name());
+        }
     }
 }
