@@ -283,7 +283,7 @@ unsafe fn swiglu_avx512(gate: &mut [f32], up: &[f32], alpha: f32, limit: f32) {
     unsafe { swiglu_in::<Sixteen>(gate, up, alpha, limit) }
 }
 
-/// e^x of more is no number of [`Lanes::exp`]; the gate is nothing there either way.
+/// [`Lanes::exp`] takes no larger numbers.
 const LARGEST: f32 = 88.0;
 
 /// # Safety
@@ -293,14 +293,17 @@ unsafe fn swiglu_in<L: Lanes>(gate: &mut [f32], up: &[f32], alpha: f32, limit: f
     assert!(gate.len().is_multiple_of(L::LANES) && gate.len() <= up.len());
     // SAFETY: promised by the caller; `LANES` numbers lie at each place.
     unsafe {
-        let (one, largest) = (L::splat(1.0), L::splat(LARGEST));
+        let (zero, one, largest) = (L::splat(0.0), L::splat(1.0), L::splat(LARGEST));
         let (low, high, minus_alpha) = (L::splat(-limit), L::splat(limit), L::splat(-alpha));
         for at in (0..gate.len()).step_by(L::LANES) {
             let place = gate.as_mut_ptr().add(at);
             // The second of two is what stays where one is not-a-number.
             let g = high.min(L::load(place));
             let u = low.max(high.min(L::load(up.as_ptr().add(at))));
-            let e = largest.min(minus_alpha.mul(g)).exp();
+            let x = minus_alpha.mul(g);
+            // Beyond that it soon becomes infinite, else a huge gate would not vanish.
+            let beyond = zero.max(x.sub(largest));
+            let e = beyond.mul_add(L::splat(f32::MAX), largest.min(x).exp());
             g.div(one.add(e)).mul(u.add(one)).store(place);
         }
     }

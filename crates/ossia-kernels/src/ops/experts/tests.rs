@@ -110,7 +110,7 @@ fn scratch_is_as_planned() {
 #[test]
 fn swiglu_of_any_number() {
     let (alpha, limit) = (1.702f64, 7.0f64);
-    let numbers = [-1e30f32, -1e4, -60.0, -51.0, -20.0, -3.0, -1e-3, 0.0, 0.5, 6.9, 7.0, 7.1, 1e30];
+    let numbers = [f32::MIN, -1e30, -1e4, -60.0, -51.0, -20.0, -3.0, -1e-3, 0.0, 0.5, 6.9, 7.0, 7.1, 1e30];
     for isa in Isa::all() {
         for gate in numbers {
             for up in numbers {
@@ -122,7 +122,7 @@ fn swiglu_of_any_number() {
                 assert!(got.as_flattened().iter().all(|&got| near(got)), "{}: {gate}, {up}", isa.name());
             }
         }
-        for (gate, up) in [(f32::NAN, 1.0), (1.0, f32::NAN)] {
+        for (gate, up) in [(f32::NAN, 1.0), (1.0, f32::NAN), (f32::NEG_INFINITY, 1.0)] {
             let mut got = [[gate; TILE]; 1];
             cpu::swiglu(isa, &mut got, &[[up; TILE]; 1], alpha as f32, limit as f32);
             assert!(got.as_flattened().iter().all(|v| v.is_nan()), "{}", isa.name());
